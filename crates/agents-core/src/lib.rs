@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The pure domain of the Agents control plane.
+//!
+//! Everything here is a function of its arguments: no IO, no clock, no environment, no Kubernetes crates.
+//! The rooms follow one run from manifest to finish: [`api`] (what users write) → [`mod@resolve`] (references
+//! followed) → [`plan`] (what will be executed, with its digest) → [`decide`] (what to do now) → [`status`]
+//! (what users read). [`template`] and [`name`] serve all of them.
+
+pub mod api;
+// decide
+//name
+pub mod plan;
+pub mod report;
+//resolve
+//runtime
+pub mod status;
+pub mod template;

@@ -1,0 +1,510 @@
+//! AgentRun: one execution of one work item by one agent.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    common::{Condition, NameRef, Parameters, Payloads, RuntimeKind, RuntimeSpec, Usage, Workload},
+    implementation_spec::ImplementationSpecSpec,
+    kind::{Column, Kind, Rule},
+};
+
+/// Annotation that makes a run a template: never executed, a target for others to copy.
+pub const TEMPLATE_ANNOTATION: &str = "agents.proompteng.ai/template";
+/// Attempts kept in `status.attempts`; older ones are dropped, their usage stays in `status.usage`.
+pub const MAX_ATTEMPTS_KEPT: usize = 20;
+
+/// One execution.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AgentRun;
+
+impl Kind for AgentRun {
+    const KIND: &'static str = "AgentRun";
+    const PLURAL: &'static str = "agentruns";
+    const SINGULAR: &'static str = "agentrun";
+    const SHORT_NAMES: &'static [&'static str] = &["ar"];
+    const DESCRIPTION: &'static str = "One execution of a work item by an agent.";
+    const COLUMNS: &'static [Column] = &[
+        Column {
+            name: "Phase",
+            path: ".status.phase",
+            kind: "string",
+            wide: false,
+        },
+        Column {
+            name: "Reason",
+            path: ".status.reason",
+            kind: "string",
+            wide: false,
+        },
+        Column {
+            name: "Agent",
+            path: ".spec.agentRef.name",
+            kind: "string",
+            wide: false,
+        },
+        Column {
+            name: "Attempt",
+            path: ".status.attempt",
+            kind: "integer",
+            wide: false,
+        },
+        Column {
+            name: "Started",
+            path: ".status.startedAt",
+            kind: "date",
+            wide: false,
+        },
+        Column {
+            name: "Finished",
+            path: ".status.finishedAt",
+            kind: "date",
+            wide: false,
+        },
+        Column {
+            name: "Runtime",
+            path: ".status.runtimeRef.type",
+            kind: "string",
+            wide: true,
+        },
+        Column {
+            name: "Commit",
+            path: ".status.vcs.headCommit",
+            kind: "string",
+            wide: true,
+        },
+        Column {
+            name: "Message",
+            path: ".status.message",
+            kind: "string",
+            wide: true,
+        },
+    ];
+    const RULES: &'static [Rule] = &[
+        Rule {
+            expression: IMMUTABLE,
+            message: "spec is immutable after creation, except suspend and cancel",
+        },
+        Rule {
+            expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
+            message: "cancel cannot be taken back",
+        },
+    ];
+    const SELECTABLE: &'static [&'static str] = &[".status.phase"];
+    type Spec = AgentRunSpec;
+    type Status = AgentRunStatus;
+}
+
+/// Compares each field that may not change; skipped until the controller has judged the run, and for templates.
+const IMMUTABLE: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Template' || (\
+self.spec.agentRef == oldSelf.spec.agentRef\
+ && has(self.spec.implementationSpecRef) == has(oldSelf.spec.implementationSpecRef)\
+ && (!has(self.spec.implementationSpecRef) || self.spec.implementationSpecRef == oldSelf.spec.implementationSpecRef)\
+ && has(self.spec.implementationRef) == has(oldSelf.spec.implementationRef)\
+ && (!has(self.spec.implementationRef) || self.spec.implementationRef == oldSelf.spec.implementationRef)\
+ && has(self.spec.implementation) == has(oldSelf.spec.implementation)\
+ && (!has(self.spec.implementation) || self.spec.implementation == oldSelf.spec.implementation)\
+ && has(self.spec.parameters) == has(oldSelf.spec.parameters)\
+ && (!has(self.spec.parameters) || self.spec.parameters == oldSelf.spec.parameters)\
+ && has(self.spec.payloads) == has(oldSelf.spec.payloads)\
+ && (!has(self.spec.payloads) || self.spec.payloads == oldSelf.spec.payloads)\
+ && has(self.spec.execution) == has(oldSelf.spec.execution)\
+ && (!has(self.spec.execution) || self.spec.execution == oldSelf.spec.execution)\
+ && has(self.spec.workload) == has(oldSelf.spec.workload)\
+ && (!has(self.spec.workload) || self.spec.workload == oldSelf.spec.workload)\
+ && has(self.spec.runtime) == has(oldSelf.spec.runtime)\
+ && (!has(self.spec.runtime) || self.spec.runtime == oldSelf.spec.runtime)\
+ && has(self.spec.outputs) == has(oldSelf.spec.outputs)\
+ && (!has(self.spec.outputs) || self.spec.outputs == oldSelf.spec.outputs)\
+ && has(self.spec.retryPolicy) == has(oldSelf.spec.retryPolicy)\
+ && (!has(self.spec.retryPolicy) || self.spec.retryPolicy == oldSelf.spec.retryPolicy)\
+ && has(self.spec.timeoutSeconds) == has(oldSelf.spec.timeoutSeconds)\
+ && (!has(self.spec.timeoutSeconds) || self.spec.timeoutSeconds == oldSelf.spec.timeoutSeconds))";
+
+/// Desired state of an AgentRun.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentRunSpec {
+    /// The Agent that does the work.
+    pub agent_ref: NameRef,
+    /// The ImplementationSpec to work on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implementation_spec_ref: Option<NameRef>,
+    /// Other spelling of `implementationSpecRef`; both may be given when they are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implementation_ref: Option<NameRef>,
+    /// A work item given in place; wins over a reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implementation: Option<Implementation>,
+    /// Values for the provider's templates, also exported as `AGENT_INPUT_<KEY>`.
+    #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+    #[schemars(extend("maxProperties" = 100))]
+    pub parameters: Parameters,
+    /// Larger values for the provider's templates.
+    #[serde(default, skip_serializing_if = "Payloads::is_empty")]
+    #[schemars(extend("maxProperties" = 100))]
+    pub payloads: Payloads,
+    /// Where the work happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
+    /// Image and resources of this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// Runtime of this run; else the Agent's, else the controller's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeSpec>,
+    /// Files that must exist for success.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub outputs: Vec<Output>,
+    /// What happens after a failed attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_policy: Option<RetryPolicy>,
+    /// Wall time from the first start over all attempts, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub timeout_seconds: Option<i64>,
+    /// Holds the run before its next attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Ends the run: gracefully, then by force. Cannot be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<bool>,
+}
+
+/// A work item given in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Implementation {
+    /// The work item.
+    pub inline: ImplementationSpecSpec,
+}
+
+/// Where the work happens.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Execution {
+    /// Coordinates of the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinates: Option<Coordinates>,
+}
+
+/// Coordinates of the work.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Coordinates {
+    /// A repository that the runner checks out before the provider starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitCoordinates>,
+}
+
+/// A repository to check out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GitCoordinates {
+    /// `https://`, `http://`, `ssh://`, `git://`, `file://` or `user@host:path`; without a password.
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: String,
+    /// Branch, tag or commit; the remote's default branch when absent.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub reference: Option<String>,
+    /// Folder inside the repository in which the provider starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: Option<String>,
+}
+
+/// A file that must exist for success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Output {
+    /// Name of the output, unique in the run.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Path of a regular file: relative to the folder named by `AGENT_OUTPUTS_DIR`, or absolute below `/workspace`.
+    /// Without it, `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: Option<String>,
+}
+
+/// What happens after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryPolicy {
+    /// Attempts besides the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub limit: Option<i32>,
+    /// Wait before the second attempt, in seconds, counted from the end of the first; doubled for each further one,
+    /// up to one hour. 10 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub backoff_seconds: Option<i64>,
+}
+
+/// Stage of a run's life. A terminal phase never changes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// No provider has started yet.
+    Pending,
+    /// A provider has started; also between two attempts.
+    Running,
+    /// Delivered.
+    Succeeded,
+    /// Ended without delivering.
+    Failed,
+    /// Ended because its user asked.
+    Cancelled,
+    /// Never executed.
+    Template,
+}
+
+impl Phase {
+    /// Whether the phase is final.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Failed | Self::Cancelled => true,
+            Self::Pending | Self::Running | Self::Template => false,
+        }
+    }
+
+    /// The phase as written in status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Cancelled => "Cancelled",
+            Self::Template => "Template",
+        }
+    }
+}
+
+/// Observed state of an AgentRun.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentRunStatus {
+    /// Generation of the spec this status was judged on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Stage of the run's life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Why it is in this phase, in one CamelCase word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// Why it is in this phase, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub message: Option<String>,
+    /// When the first attempt was handed to the runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<Timestamp>,
+    /// When the first provider container started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the run reached its terminal phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Number of the current attempt, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<i32>,
+    /// The attempts, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub attempts: Vec<Attempt>,
+    /// What executes the current attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_ref: Option<RuntimeRefStatus>,
+    /// `sha256:` over the canonical plan of the current attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub plan_digest: Option<String>,
+    /// `sha256:` over the immutable part of the spec that was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub spec_hash: Option<String>,
+    /// Everything that keeps the run from running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub blocked_by: Vec<BlockedBy>,
+    /// Sum over all attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The declared outputs that were found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub outputs: Vec<OutputStatus>,
+    /// What the run did to the repository it checked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcs: Option<VcsStatus>,
+    /// What the runner reported of the last finished attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<RunnerStatus>,
+    /// Current conditions, one per type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One attempt.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Number, from 1.
+    pub number: i32,
+    /// `Running` or how it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Why it ended so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// Why it ended so, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Exit code of the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal that ended the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// When it was handed to the runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<Timestamp>,
+    /// When its container started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// What it consumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Set before the controller ends the attempt itself, so that a restart knows who did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<Stopping>,
+}
+
+/// The controller's own decision to end an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stopping {
+    /// Why.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// What executes an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RuntimeRefStatus {
+    /// The runtime adapter.
+    #[serde(rename = "type")]
+    pub kind: RuntimeKind,
+    /// Name of the object or folder.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Namespace of the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub namespace: Option<String>,
+    /// Unique id of the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub uid: Option<String>,
+}
+
+/// One reason why a run is not running, and what ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockedBy {
+    /// Why, in one CamelCase word.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// The object it is about, as `kind/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub object: Option<String>,
+    /// Why, for people.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// What must happen for the run to go on.
+    #[schemars(length(max = 512))]
+    pub unblocked_by: String,
+}
+
+/// A declared output that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputStatus {
+    /// Name of the output.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Where it was found.
+    #[schemars(length(max = 1024))]
+    pub path: String,
+    /// Size in bytes.
+    pub size_bytes: i64,
+    /// `sha256:` of its content.
+    #[schemars(length(max = 71))]
+    pub checksum: String,
+}
+
+/// What a run did to the repository it checked out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VcsStatus {
+    /// Repository, without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub repository: Option<String>,
+    /// Branch that was checked out last; absent when none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub branch: Option<String>,
+    /// Commit the runner checked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub base_commit: Option<String>,
+    /// Commit at the provider's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub head_commit: Option<String>,
+    /// Commits reachable from the head and not from the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<i64>,
+}
+
+/// What the runner reported of an attempt.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerStatus {
+    /// Provider name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub provider: Option<String>,
+    /// Exit code of the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal that ended the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// When the provider started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the provider ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Conversation of the provider, what a resumed attempt continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub conversation: Option<String>,
+    /// What went wrong, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub error: Option<String>,
+}

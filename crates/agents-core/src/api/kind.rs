@@ -1,0 +1,109 @@
+//! What a kind is: the facts from which its CRD, its printer columns and its API path are generated, and the
+//! projection of an object that the domain works on.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// API group of the core kinds.
+pub const GROUP: &str = "agents.proompteng.ai";
+/// Version of every kind.
+pub const VERSION: &str = "v1alpha1";
+/// Category of every kind. It differs from every plural, singular and short name, because kubectl expands
+/// categories first and `kubectl delete agents --all` must never mean all kinds.
+pub const CATEGORY: &str = "agents-all";
+
+/// A printer column of `kubectl get`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Heading.
+    pub name: &'static str,
+    /// JSONPath from the object's root, such as `.status.phase`.
+    pub path: &'static str,
+    /// OpenAPI type: `string`, `integer`, `boolean` or `date`.
+    pub kind: &'static str,
+    /// Shown only with `-o wide`.
+    pub wide: bool,
+}
+
+/// A CEL rule on the object's root, checked by the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// The CEL expression; `oldSelf` makes it a transition rule.
+    pub expression: &'static str,
+    /// What the user reads when it fails.
+    pub message: &'static str,
+}
+
+/// A custom resource kind. Implemented by marker types; `agents_kube::Object<K>` and the CRD generator read it.
+pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'static {
+    /// API group.
+    const GROUP: &'static str = GROUP;
+    /// Kind, in CamelCase.
+    const KIND: &'static str;
+    /// Lower-case plural.
+    const PLURAL: &'static str;
+    /// Lower-case singular.
+    const SINGULAR: &'static str;
+    /// Names accepted by kubectl besides plural and singular.
+    const SHORT_NAMES: &'static [&'static str];
+    /// One sentence for `kubectl explain`.
+    const DESCRIPTION: &'static str;
+    /// Printer columns, Age excluded: it is added to every kind.
+    const COLUMNS: &'static [Column];
+    /// CEL rules on the root.
+    const RULES: &'static [Rule] = &[];
+    /// Fields usable in field selectors.
+    const SELECTABLE: &'static [&'static str] = &[];
+    /// What users write.
+    type Spec: Serialize + DeserializeOwned + JsonSchema + Debug + Clone + PartialEq + Send + Sync + 'static;
+    /// What the controller writes.
+    type Status: Serialize + DeserializeOwned + JsonSchema + Debug + Clone + Default + PartialEq + Send + Sync + 'static;
+}
+
+/// The part of an object's metadata that decisions read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta {
+    /// Object name.
+    pub name: String,
+    /// Namespace; every kind is namespaced.
+    #[serde(default)]
+    pub namespace: String,
+    /// Unique id given by the API server, or by the local engine.
+    #[serde(default)]
+    pub uid: String,
+    /// Opaque version of the object; carried by conditional writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// Counts changes of spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// When the object was stored first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Timestamp>,
+    /// When deletion was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<Timestamp>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An object of kind `K` as decisions see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Resource<K: Kind> {
+    /// Projected metadata.
+    pub metadata: Meta,
+    /// What the user wrote.
+    pub spec: K::Spec,
+    /// What was stored last; empty on a new object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<K::Status>,
+}
