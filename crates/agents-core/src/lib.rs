@@ -6,11 +6,11 @@
 //! (what users read). [`template`] and [`name`] serve all of them.
 
 pub mod api;
-// decide
-//name
+pub mod decide;
+pub mod name;
 pub mod plan;
 pub mod report;
-//resolve
-//runtime
+pub mod resolve;
+pub mod runtime;
 pub mod status;
 pub mod template;

@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Everything outside the Kubernetes API: the runtime adapter contract, the reconcile driver, the runner library, the
+//! process adapter and the local engine.
+
+pub mod adapter;
+pub mod driver;

@@ -1,7 +1,7 @@
 //! The digest of a plan: what an approval is bound to and what the runner verifies.
 //!
 //! It covers templates, resolved values and the pod. It leaves out what differs between two attempts of one plan and
-//! what belongs to the place it runs in: the attempt's number, the time left, file locations, report addresses.
+//! what belongs to the place it runs in: the attempt's number, its limits, file locations, report addresses.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 const LEFT_OUT: &[&[&str]] = &[
     &["planDigest"],
     &["run", "attempt"],
-    &["limits", "timeoutSeconds"],
+    &["limits"],
     &["artifacts"],
     &["roots"],
     &["observability"],
@@ -105,8 +105,6 @@ mod tests {
         second["run"]["attempt"] = json!(2);
         second["limits"] = json!({"timeoutSeconds": 5});
         second["planDigest"] = json!("sha256:x");
-        second["limits"].as_object_mut().unwrap().remove("timeoutSeconds");
-        second.as_object_mut().unwrap().remove("limits");
         assert_eq!(of_runner_spec(&spec), of_runner_spec(&second));
         second["inputs"]["a"] = json!("c");
         assert_ne!(of_runner_spec(&spec), of_runner_spec(&second));

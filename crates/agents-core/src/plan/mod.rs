@@ -1,9 +1,9 @@
 //! From what was resolved to what will be executed: the runner's JSON, the pod, and the digest over both.
 
-//mod build;
+mod build;
 pub mod digest;
-//pub mod pod;
+pub mod pod;
 pub mod runner_spec;
 
-//pub use build::{Defaults, ExecutionPlan, PlanError, plan};
+pub use build::{CONTAINER, Defaults, ExecutionPlan, PlanError, RUNNER_PATH, SPEC_DIR, plan};
 pub use runner_spec::RunnerSpec;

@@ -73,7 +73,7 @@ pub struct RunnerSpec {
     /// Names of variables whose values are secrets: they are redacted from every output of the runner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret_env: Vec<String>,
-    /// Bounds of the attempt.
+    /// Bounds of the attempt; not covered by the digest.
     #[serde(default)]
     pub limits: Limits,
     /// Where the runner writes.
@@ -139,7 +139,7 @@ pub struct AgentIdentity {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// Wall time of this attempt, in seconds; absent: none. Not covered by the digest.
+    /// Wall time of this attempt, in seconds; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u64>,
     /// Time between TERM and KILL, in seconds; absent: [`DEFAULT_GRACE_SECONDS`].

@@ -1,0 +1,164 @@
+//! Every decision, as a pure function from a snapshot to a [`Plan`].
+//!
+//! A Plan is effects to perform before the status write (creating ones: the deterministic name is their record), the
+//! whole status to store, effects after it (destructive ones: the status has recorded the intent), and when to look
+//! again. The same snapshot and the same `now` always give the same Plan.
+
+pub mod agent_run;
+
+use jiff::Timestamp;
+
+use crate::{
+    runtime::{RuntimeRef, Submission},
+    status::Reason,
+};
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan<S> {
+    /// What must be read consistently before anything is decided. When it asks for more than the snapshot has, nothing
+    /// else of the Plan is set.
+    pub confirm: Confirm,
+    /// Performed in order before the status is stored.
+    pub before: Vec<Effect>,
+    /// The whole status to store; absent when the stored one is right.
+    pub status: Option<Box<S>>,
+    /// Performed in order after the status is stored.
+    pub after: Vec<Effect>,
+    /// When to decide again although nothing changed.
+    pub wake: Option<Timestamp>,
+}
+
+impl<S> Plan<S> {
+    /// Nothing to do.
+    pub fn settled() -> Self {
+        Self {
+            confirm: Confirm::NOTHING,
+            before: vec![],
+            status: None,
+            after: vec![],
+            wake: None,
+        }
+    }
+
+    /// Nothing to do before these facts are read consistently.
+    pub fn confirm(confirm: Confirm) -> Self {
+        Self {
+            confirm,
+            ..Self::settled()
+        }
+    }
+}
+
+/// Facts that are read consistently, instead of from a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Confirm {
+    /// The object itself.
+    pub object: bool,
+    /// What its runtime says of the current submission.
+    pub submission: bool,
+}
+
+impl Confirm {
+    /// No fact.
+    pub const NOTHING: Self = Self {
+        object: false,
+        submission: false,
+    };
+    /// The object itself.
+    pub const OBJECT: Self = Self {
+        object: true,
+        submission: false,
+    };
+    /// What its runtime says.
+    pub const SUBMISSION: Self = Self {
+        object: false,
+        submission: true,
+    };
+
+    /// Both sets together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            object: self.object || other.object,
+            submission: self.submission || other.submission,
+        }
+    }
+
+    /// Whether every fact of `other` is in this set.
+    pub fn covers(self, other: Self) -> bool {
+        self.and(other) == self
+    }
+}
+
+/// An effect on the world. Each variant's comment names the record that lets a restart recover it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Starts an attempt.
+    ///
+    /// Record: the deterministic name of what is created, computed from (uid, step, iteration, attempt). A restart
+    /// submits again and finds it.
+    Submit(Box<Submission>),
+    /// Ends a submission, gracefully and then by force.
+    ///
+    /// Record: `status.attempts[].stopping`, stored before. A restart reads it and cancels again until nothing is left.
+    Cancel {
+        /// What to end.
+        reference: RuntimeRef,
+        /// Time to end by itself, in seconds.
+        grace_seconds: u64,
+    },
+    /// Tells people; may be dropped.
+    ///
+    /// Record: none is needed, since the status says the same.
+    Emit(Notice),
+}
+
+/// The variants of [`Effect`], so that a test can enumerate them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EffectKind {
+    /// [`Effect::Submit`].
+    Submit,
+    /// [`Effect::Cancel`].
+    Cancel,
+    /// [`Effect::Emit`].
+    Emit,
+}
+
+impl EffectKind {
+    /// Every variant.
+    pub const ALL: [Self; 3] = [Self::Submit, Self::Cancel, Self::Emit];
+}
+
+impl Effect {
+    /// Which variant it is.
+    pub fn kind(&self) -> EffectKind {
+        match self {
+            Self::Submit(_) => EffectKind::Submit,
+            Self::Cancel { .. } => EffectKind::Cancel,
+            Self::Emit(_) => EffectKind::Emit,
+        }
+    }
+}
+
+/// An Event for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// What happened, in one word.
+    pub reason: Reason,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// An effect that the world refused in a way that a repetition does not cure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
+    /// Whether it can never succeed.
+    pub terminal: bool,
+}

@@ -1,0 +1,180 @@
+//! The runtime contract: what an adapter does, and what every adapter guarantees.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use agents_core::{
+    api::common::RuntimeKind,
+    runtime::{Observation, RuntimeRef, Submission},
+    status::Reason,
+};
+use async_trait::async_trait;
+
+/// How much time a cancelled submission has to end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+/// What an adapter can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Changes are pushed to the manager; otherwise the submission is polled.
+    pub pushes: bool,
+    /// Shortest time between two polls of one submission.
+    pub poll_interval: Duration,
+    /// What it creates is collected with the run by Kubernetes itself.
+    pub garbage_collected: bool,
+    /// The submission carries a pod that policy can check.
+    pub has_pod: bool,
+}
+
+/// Starts, observes and ends submissions.
+///
+/// # Expected flow
+/// `submit` once per attempt (perhaps several times, by several controllers), `status` until it is finished, `cancel`
+/// when the run is to end early.
+///
+/// # Guarantees every adapter gives, proven by the conformance suite
+/// - `submit` with the same key twice gives the same reference and one execution, also when the two calls race or the
+///   first caller died.
+/// - A name taken by something that is not this run's submission is [`AdapterErrorKind::Conflict`]; it is left alone.
+/// - `status` of an unknown reference is [`Observation::Lost`], not an error.
+/// - `cancel` is idempotent and succeeds on what is gone.
+///
+/// # Errors
+/// Each carries a [`Class`], which alone decides what the driver does next, and a [`Reason`], which users see.
+#[async_trait]
+pub trait RuntimeAdapter: Send + Sync + fmt::Debug {
+    /// The runtime it serves.
+    fn runtime(&self) -> RuntimeKind;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Starts `submission` unless it was started before.
+    async fn submit(&self, submission: &Submission) -> Result<RuntimeRef, AdapterError>;
+
+    /// Reads the present state from the runtime itself, never from a cache.
+    async fn status(&self, reference: &RuntimeRef) -> Result<Observation, AdapterError>;
+
+    /// Asks the submission to end, and ends it by force after `grace`. Returns when the runtime has taken the request,
+    /// not when everything has ended.
+    async fn cancel(&self, reference: &RuntimeRef, grace: Grace) -> Result<(), AdapterError>;
+}
+
+/// What the caller does about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try again with backoff: the same call may succeed.
+    Retry,
+    /// Try again, not before this time has passed.
+    RetryAfter(Duration),
+    /// The same call can only succeed after something else changed; users see the reason meanwhile.
+    WaitForChange,
+    /// The same call can never succeed.
+    Terminal,
+}
+
+/// What went wrong in an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterErrorKind {
+    /// The runtime cannot be reached, or did not answer in time. Whether the call took effect is unknown.
+    Unavailable,
+    /// The name is taken by something that is not ours.
+    Conflict,
+    /// The runtime understood the call and refused it.
+    Rejected,
+    /// The adapter's own fault.
+    Internal,
+}
+
+/// An error of an adapter.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct AdapterError {
+    /// What went wrong.
+    pub kind: AdapterErrorKind,
+    /// What the caller does about it.
+    pub class: Class,
+    /// For people, without secrets.
+    pub message: String,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl AdapterError {
+    /// The runtime cannot be reached; the call is repeated.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self {
+            kind: AdapterErrorKind::Unavailable,
+            class: Class::Retry,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// The name is taken by something that is not ours.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self {
+            kind: AdapterErrorKind::Conflict,
+            class: Class::WaitForChange,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// The runtime refused, and will always refuse.
+    pub fn rejected(message: impl Into<String>) -> Self {
+        Self {
+            kind: AdapterErrorKind::Rejected,
+            class: Class::Terminal,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Changes what the caller does about it.
+    #[must_use]
+    pub fn with_class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// The reason users see.
+    pub fn reason(&self) -> Reason {
+        match self.kind {
+            AdapterErrorKind::Unavailable | AdapterErrorKind::Internal => Reason::RuntimeUnavailable,
+            AdapterErrorKind::Conflict => Reason::Conflict,
+            AdapterErrorKind::Rejected => Reason::SubmitRejected,
+        }
+    }
+}
+
+/// The adapters of one engine, by runtime.
+#[derive(Debug, Clone, Default)]
+pub struct Registry(BTreeMap<RuntimeKind, Arc<dyn RuntimeAdapter>>);
+
+impl Registry {
+    /// Adds an adapter; a later one for the same runtime replaces an earlier one.
+    #[must_use]
+    pub fn with(mut self, adapter: Arc<dyn RuntimeAdapter>) -> Self {
+        self.0.insert(adapter.runtime(), adapter);
+        self
+    }
+
+    /// The adapter of a runtime.
+    pub fn get(&self, runtime: RuntimeKind) -> Option<&Arc<dyn RuntimeAdapter>> {
+        self.0.get(&runtime)
+    }
+
+    /// The runtimes that have an adapter.
+    pub fn runtimes(&self) -> impl Iterator<Item = RuntimeKind> + '_ {
+        self.0.keys().copied()
+    }
+}

@@ -1,0 +1,440 @@
+//! The one loop: gather → decide → effects before → store status → effects after → look again later.
+//!
+//! The controller, the local engine and the simulator run this loop over their own [`World`]. The driver owns the queue:
+//! one reconcile per key at a time, changes during a reconcile run it once more, failures back off per key, and wakes
+//! come from the Plan alone. Every task lives in one `JoinSet`, so dropping the driver is the crash.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    fmt::Debug,
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use agents_core::{
+    decide::{Confirm, Effect, Plan, Refusal},
+    status::Reason,
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::adapter::{AdapterError, Class};
+
+/// Longest wait between two tries of a failing reconcile.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Shortest wait between two tries of a failing reconcile.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Longest timer: a wake further away is looked at again on the way, so that a clock that jumps is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(600);
+
+/// Where snapshots come from and effects go to.
+///
+/// # Guarantees asked of it
+/// `gather` sees every write that `store` and `perform` of the same world made before. `store` replaces the status only
+/// if the object has not changed since the snapshot, and otherwise fails with [`Class::Retry`].
+#[async_trait]
+pub trait World: Send + Sync + 'static {
+    /// What is reconciled, by name.
+    type Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static;
+    /// Everything a decision may depend on.
+    type Snapshot: Send + Sync;
+    /// What is stored.
+    type Status: Send + Sync;
+
+    /// Gathers a snapshot; the facts named by `confirm` are read consistently. `None` when the object is gone.
+    async fn gather(&self, key: &Self::Key, confirm: Confirm) -> Result<Option<Self::Snapshot>, Failure>;
+    /// The decision: a call of a function of agents-core and nothing else.
+    fn decide(&self, snapshot: &Self::Snapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<Self::Status>;
+    /// Performs one effect.
+    async fn perform(&self, snapshot: &Self::Snapshot, effect: &Effect) -> Result<(), Failure>;
+    /// Stores the whole status.
+    async fn store(&self, snapshot: &Self::Snapshot, status: &Self::Status) -> Result<(), Failure>;
+    /// Wall time.
+    fn now(&self) -> Timestamp;
+}
+
+/// A step of a reconcile that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {step}: {message}")]
+pub struct Failure {
+    /// What was tried, such as `create the job`.
+    pub step: &'static str,
+    /// What the driver does about it.
+    pub class: Class,
+    /// What users see.
+    pub reason: Reason,
+    /// For people, without secrets.
+    pub message: String,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// The object changed since the snapshot; a new snapshot decides again at once.
+    pub fn stale(step: &'static str) -> Self {
+        Self {
+            step,
+            class: Class::RetryAfter(Duration::ZERO),
+            reason: Reason::RuntimeUnavailable,
+            message: "the object has changed".to_owned(),
+            source: None,
+        }
+    }
+
+    /// The reconcile panicked: one object's defect must not end the work on the others.
+    fn panicked(error: task::JoinError) -> Self {
+        Self {
+            step: "reconcile",
+            class: Class::Retry,
+            reason: Reason::RuntimeUnavailable,
+            message: "the reconcile ended abnormally".to_owned(),
+            source: Some(Box::new(error)),
+        }
+    }
+
+    /// An adapter's error.
+    pub fn of_adapter(step: &'static str, error: AdapterError) -> Self {
+        Self {
+            step,
+            class: error.class,
+            reason: error.reason(),
+            message: error.to_string(),
+            source: error.source,
+        }
+    }
+}
+
+/// What one reconcile came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The object is gone.
+    Gone,
+    /// Decided; look again at this time, if at all.
+    Until(Option<Timestamp>),
+}
+
+/// One pass of the loop for one key.
+///
+/// # Errors
+/// The first step that failed. An effect refused for good is no error: it is decided upon once more, with the refusal.
+pub async fn reconcile<W: World>(world: &W, key: &W::Key) -> Result<Settled, Failure> {
+    let mut confirm = Confirm::NOTHING;
+    let mut refusal: Option<Refusal> = None;
+    'decide: loop {
+        let Some(snapshot) = world.gather(key, confirm).await? else {
+            return Ok(Settled::Gone);
+        };
+        let plan = world.decide(&snapshot, refusal.as_ref(), world.now());
+        if !confirm.covers(plan.confirm) {
+            confirm = confirm.and(plan.confirm);
+            continue;
+        }
+        let Plan {
+            confirm: _,
+            before,
+            status,
+            after,
+            wake,
+        } = plan;
+        for effect in &before {
+            match world.perform(&snapshot, effect).await {
+                Ok(()) => {}
+                Err(failure) if refusal.is_none() && is_refusal(failure.class) => {
+                    let Failure {
+                        step: _,
+                        class,
+                        reason,
+                        message,
+                        source: _,
+                    } = failure;
+                    refusal = Some(Refusal {
+                        reason,
+                        message,
+                        terminal: class == Class::Terminal,
+                    });
+                    continue 'decide;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        if let Some(status) = status {
+            world.store(&snapshot, &status).await?;
+        }
+        for effect in &after {
+            world.perform(&snapshot, effect).await?;
+        }
+        return Ok(Settled::Until(wake));
+    }
+}
+
+fn is_refusal(class: Class) -> bool {
+    match class {
+        Class::WaitForChange | Class::Terminal => true,
+        Class::Retry | Class::RetryAfter(_) => false,
+    }
+}
+
+/// Asks the driver to look at a key.
+#[derive(Debug)]
+pub struct Requests<K>(mpsc::UnboundedSender<K>);
+
+impl<K> Clone for Requests<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> Requests<K> {
+    /// Looks at `key` soon. Asking often costs one reconcile at a time.
+    pub fn ask(&self, key: K) {
+        // A driver that has ended needs nothing any more.
+        let _ = self.0.send(key);
+    }
+}
+
+/// How a driver works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Reconciles under way at once.
+    pub concurrency: usize,
+    /// Spreads backoff between replicas; the same seed gives the same waits.
+    pub seed: u64,
+    /// Time that reconciles under way have when the driver shuts down.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            seed: 0,
+            drain: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The loop over a [`World`].
+#[derive(Debug)]
+pub struct Driver<W: World> {
+    world: Arc<W>,
+    options: Options,
+    sender: mpsc::UnboundedSender<W::Key>,
+    receiver: mpsc::UnboundedReceiver<W::Key>,
+}
+
+impl<W: World> Driver<W> {
+    /// A driver that has not started.
+    pub fn new(world: Arc<W>, options: Options) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Self {
+            world,
+            options,
+            sender,
+            receiver,
+        }
+    }
+
+    /// A handle that asks for reconciles.
+    pub fn requests(&self) -> Requests<W::Key> {
+        Requests(self.sender.clone())
+    }
+
+    /// Runs until `shutdown`, then lets reconciles under way finish.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self {
+            world,
+            options,
+            sender: _sender,
+            mut receiver,
+        } = self;
+        let mut queue: Queue<W::Key> = Queue::new(options.seed);
+        let mut running: JoinSet<Result<Settled, Failure>> = JoinSet::new();
+        // A task that panics returns nothing: its id is what still tells whose it was.
+        let mut keys: HashMap<task::Id, W::Key> = HashMap::new();
+        loop {
+            while running.len() < options.concurrency {
+                let Some(key) = queue.start() else { break };
+                let world = Arc::clone(&world);
+                let task = running.spawn({
+                    let key = key.clone();
+                    async move { reconcile(&*world, &key).await }
+                });
+                keys.insert(task.id(), key);
+            }
+            let next = queue.next_wake();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(joined) = running.join_next_with_id() => {
+                    let (id, result) = match joined {
+                        Ok((id, result)) => (id, result),
+                        Err(error) => (error.id(), Err(Failure::panicked(error))),
+                    };
+                    if let Some(key) = keys.remove(&id) {
+                        queue.finished(&key, &result, world.now(), Instant::now());
+                    }
+                }
+                Some(key) = receiver.recv() => {
+                    queue.ask(key);
+                    while let Ok(key) = receiver.try_recv() {
+                        queue.ask(key);
+                    }
+                }
+                () = sleep_until(next), if next.is_some() => queue.wake(Instant::now()),
+            }
+        }
+        let drained = async { while running.join_next().await.is_some() {} };
+        if tokio::time::timeout(options.drain, drained).await.is_err() {
+            tracing::warn!(
+                left = running.len(),
+                "reconciles were still under way at the end of shutdown"
+            );
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Which keys are to be looked at, and when.
+#[derive(Debug)]
+struct Queue<K> {
+    seed: u64,
+    ready: VecDeque<K>,
+    queued: HashSet<K>,
+    running: HashMap<K, Again>,
+    wakes: BTreeMap<Instant, Vec<K>>,
+    wake_of: HashMap<K, Instant>,
+    failures: HashMap<K, u32>,
+}
+
+/// Whether a key under way was asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    No,
+    Yes,
+}
+
+impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
+    fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            ready: VecDeque::new(),
+            queued: HashSet::new(),
+            running: HashMap::new(),
+            wakes: BTreeMap::new(),
+            wake_of: HashMap::new(),
+            failures: HashMap::new(),
+        }
+    }
+
+    fn ask(&mut self, key: K) {
+        if let Some(again) = self.running.get_mut(&key) {
+            *again = Again::Yes;
+        } else if self.queued.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn start(&mut self) -> Option<K> {
+        let key = self.ready.pop_front()?;
+        self.queued.remove(&key);
+        self.forget_wake(&key);
+        self.running.insert(key.clone(), Again::No);
+        Some(key)
+    }
+
+    fn finished(&mut self, key: &K, result: &Result<Settled, Failure>, wall: Timestamp, now: Instant) {
+        let again = self.running.remove(key).unwrap_or(Again::No);
+        let wait = match result {
+            Ok(Settled::Gone) => {
+                self.failures.remove(key);
+                None
+            }
+            Ok(Settled::Until(wake)) => {
+                self.failures.remove(key);
+                wake.map(|wake| {
+                    let wait = Duration::try_from(wake.duration_since(wall)).unwrap_or_default();
+                    // Wall time is read in whole nanoseconds and timers round down to milliseconds: one more keeps a
+                    // wake from coming too early and deciding nothing.
+                    wait.saturating_add(Duration::from_millis(1)).min(MAX_SLEEP)
+                })
+            }
+            Err(failure) => {
+                let count = self.failures.entry(key.clone()).or_insert(0);
+                *count = count.saturating_add(1);
+                let wait = match failure.class {
+                    Class::RetryAfter(wait) if wait.is_zero() && *count <= 3 => wait,
+                    Class::RetryAfter(wait) => wait.max(backoff(key, *count, self.seed)),
+                    Class::Retry | Class::WaitForChange | Class::Terminal => backoff(key, *count, self.seed),
+                };
+                tracing::warn!(
+                    ?key,
+                    failures = *count,
+                    ?wait,
+                    error = failure as &dyn std::error::Error,
+                    "reconcile failed"
+                );
+                Some(wait)
+            }
+        };
+        if again == Again::Yes && result.is_ok() {
+            self.ask(key.clone());
+        } else if let Some(wait) = wait {
+            let at = now + wait;
+            self.wakes.entry(at).or_default().push(key.clone());
+            self.wake_of.insert(key.clone(), at);
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        self.wakes.keys().next().copied()
+    }
+
+    fn wake(&mut self, now: Instant) {
+        while let Some(entry) = self.wakes.first_entry() {
+            if *entry.key() > now {
+                break;
+            }
+            for key in entry.remove() {
+                self.wake_of.remove(&key);
+                self.ask(key);
+            }
+        }
+    }
+
+    fn forget_wake(&mut self, key: &K) {
+        if let Some(at) = self.wake_of.remove(key)
+            && let Some(keys) = self.wakes.get_mut(&at)
+        {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.wakes.remove(&at);
+            }
+        }
+    }
+}
+
+/// Doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`], and takes off up to a quarter by a hash of key, count and seed, so
+/// that many keys that failed together do not come back together.
+fn backoff<K: Hash>(key: &K, count: u32, seed: u64) -> Duration {
+    let full = MIN_BACKOFF
+        .saturating_mul(1 << count.saturating_sub(1).min(16))
+        .min(MAX_BACKOFF);
+    let mut hasher = std::hash::DefaultHasher::new();
+    (key, count, seed).hash(&mut hasher);
+    let off = u32::try_from(hasher.finish() % 256).unwrap_or(0);
+    full - full * off / 1024
+}
