@@ -29,12 +29,7 @@ pub struct SubmissionKey {
 impl SubmissionKey {
     /// The key of an attempt of a run without steps.
     pub fn of_attempt(uid: &str, attempt: i32) -> Self {
-        Self {
-            uid: uid.to_owned(),
-            step: String::new(),
-            iteration: 0,
-            attempt,
-        }
+        Self { uid: uid.to_owned(), step: String::new(), iteration: 0, attempt }
     }
 }
 
@@ -46,17 +41,9 @@ pub struct ChildName(String);
 impl ChildName {
     /// The name of the submission `key` of the run `run`.
     pub fn of(run: &str, key: &SubmissionKey) -> Self {
-        let SubmissionKey {
-            uid,
-            step,
-            iteration,
-            attempt,
-        } = key;
+        let SubmissionKey { uid, step, iteration, attempt } = key;
         let (iteration, attempt) = (iteration.to_string(), attempt.to_string());
-        Self(readable_with_hash(
-            run,
-            &[uid.as_str(), step.as_str(), iteration.as_str(), attempt.as_str()],
-        ))
+        Self(readable_with_hash(run, &[uid.as_str(), step.as_str(), iteration.as_str(), attempt.as_str()]))
     }
 
     /// A name derived from this one, such as that of a ConfigMap beside a Job.
@@ -85,24 +72,14 @@ pub fn label_value(value: &str) -> String {
         && value.chars().all(inner)
         && ends(value.chars().next())
         && ends(value.chars().next_back());
-    if valid {
-        value.to_owned()
-    } else {
-        readable_with_hash(value, &[value])
-    }
+    if valid { value.to_owned() } else { readable_with_hash(value, &[value]) }
 }
 
 fn readable_with_hash(text: &str, identity: &[&str]) -> String {
     let mut readable: String = text
         .chars()
         .map(|c| c.to_ascii_lowercase())
-        .map(|c| {
-            if c.is_ascii_lowercase() || c.is_ascii_digit() {
-                c
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
         .take(MAX_CHILD_NAME - HASH_LEN - 1)
         .collect();
     let trimmed = readable.trim_matches('-').len();
@@ -129,12 +106,7 @@ fn short_hash(parts: &[&str]) -> String {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher
-        .finalize()
-        .iter()
-        .take(HASH_LEN)
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
-        .collect()
+    hasher.finalize().iter().take(HASH_LEN).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
 }
 
 #[cfg(test)]

@@ -84,19 +84,14 @@ pub struct Report {
 impl Report {
     /// The reason as the product knows it; a name of a newer version reads as `ProviderExited`.
     pub fn known_reason(&self) -> Option<Reason> {
-        self.reason
-            .as_deref()
-            .map(|name| Reason::parse(name).unwrap_or(Reason::ProviderExited))
+        self.reason.as_deref().map(|name| Reason::parse(name).unwrap_or(Reason::ProviderExited))
     }
 
     /// The report as JSON in at most [`MAX_TERMINATION_MESSAGE`] bytes: outputs are dropped from the end, then the
     /// error is cut, and the fixed part always stays.
     pub fn termination_message(&self) -> String {
-        let fits = |report: &Self| {
-            serde_json::to_string(report)
-                .ok()
-                .filter(|text| text.len() <= MAX_TERMINATION_MESSAGE)
-        };
+        let fits =
+            |report: &Self| serde_json::to_string(report).ok().filter(|text| text.len() <= MAX_TERMINATION_MESSAGE);
         let mut report = self.clone();
         loop {
             if let Some(text) = fits(&report) {

@@ -132,18 +132,12 @@ pub fn check_run(run: &Resource<AgentRun>) -> Vec<Fault> {
     let spec = &run.spec;
     let mut faults = Vec::new();
     let mut fault = |field: &str, problem: String| {
-        faults.push(Fault {
-            field: field.to_owned(),
-            problem,
-        })
+        faults.push(Fault { field: field.to_owned(), problem });
     };
     match (&spec.implementation_spec_ref, &spec.implementation_ref) {
         (Some(a), Some(b)) if a != b => fault(
             "spec.implementationRef",
-            format!(
-                "names {:?} while spec.implementationSpecRef names {:?}: give one of them",
-                b.name, a.name
-            ),
+            format!("names {:?} while spec.implementationSpecRef names {:?}: give one of them", b.name, a.name),
         ),
         (None, None) if spec.implementation.is_none() => fault(
             "spec.implementationSpecRef",
@@ -159,69 +153,41 @@ pub fn check_run(run: &Resource<AgentRun>) -> Vec<Fault> {
     for (n, output) in spec.outputs.iter().enumerate() {
         let Output { name, path } = output;
         if !names.insert(name) {
-            fault(
-                &format!("spec.outputs[{n}].name"),
-                format!("{name:?} is declared twice"),
-            );
+            fault(&format!("spec.outputs[{n}].name"), format!("{name:?} is declared twice"));
         }
         if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
-            fault(
-                &format!("spec.outputs[{n}].name"),
-                "an output's name is one path segment".to_owned(),
-            );
+            fault(&format!("spec.outputs[{n}].name"), "an output's name is one path segment".to_owned());
         }
         if let Some(path) = path
             && (path.contains('\0') || path.split('/').any(|part| part == ".."))
         {
-            fault(
-                &format!("spec.outputs[{n}].path"),
-                "a path without `..`, below the workspace".to_owned(),
-            );
+            fault(&format!("spec.outputs[{n}].path"), "a path without `..`, below the workspace".to_owned());
         }
         if let Some(path) = path
             && path.starts_with('/')
             && !path.starts_with("/workspace/")
         {
-            fault(
-                &format!("spec.outputs[{n}].path"),
-                "an absolute path lies below /workspace".to_owned(),
-            );
+            fault(&format!("spec.outputs[{n}].path"), "an absolute path lies below /workspace".to_owned());
         }
     }
     if spec.runtime.as_ref().and_then(|runtime| runtime.kind) == Some(RuntimeKind::Process)
         && spec.runtime.as_ref().is_some_and(|runtime| runtime.job.is_some())
     {
-        fault(
-            "spec.runtime.job",
-            "settings of another runtime than runtime.type names".to_owned(),
-        );
+        fault("spec.runtime.job", "settings of another runtime than runtime.type names".to_owned());
     }
     faults
 }
 
 fn check_work_item(at: &str, work: &ImplementationSpecSpec, fault: &mut impl FnMut(&str, String)) {
-    let ImplementationSpecSpec {
-        text,
-        summary,
-        description,
-        acceptance_criteria,
-        labels: _,
-        source: _,
-    } = work;
+    let ImplementationSpecSpec { text, summary, description, acceptance_criteria, labels: _, source: _ } = work;
     if text.len() > MAX_TEXT_BYTES {
-        fault(
-            &format!("{at}.text"),
-            format!("{} bytes; at most {MAX_TEXT_BYTES}", text.len()),
-        );
+        fault(&format!("{at}.text"), format!("{} bytes; at most {MAX_TEXT_BYTES}", text.len()));
     }
     if text.trim().is_empty() {
         fault(&format!("{at}.text"), "says nothing".to_owned());
     }
     if description.as_ref().is_some_and(|text| text.len() > MAX_TEXT_BYTES) {
-        fault(
-            &format!("{at}.description"),
-            format!("more than {MAX_TEXT_BYTES} bytes"),
-        );
+        fault(&format!("{at}.description"), format!("more than {MAX_TEXT_BYTES} bytes"));
     }
     if summary.as_ref().is_some_and(|text| text.chars().count() > 256) {
         fault(&format!("{at}.summary"), "more than 256 characters".to_owned());
@@ -241,10 +207,7 @@ fn check_values(at: &str, parameters: &Parameters, payloads: &Payloads, fault: &
         }
         let bytes = value.0.as_str().len();
         if bytes > MAX_PARAMETER_BYTES {
-            fault(
-                &format!("{at}.{name}"),
-                format!("{bytes} bytes; at most {MAX_PARAMETER_BYTES}: use a payload"),
-            );
+            fault(&format!("{at}.{name}"), format!("{bytes} bytes; at most {MAX_PARAMETER_BYTES}: use a payload"));
         }
         if value.0.as_str().contains('\0') {
             fault(&format!("{at}.{name}"), "contains a NUL byte".to_owned());
@@ -252,10 +215,7 @@ fn check_values(at: &str, parameters: &Parameters, payloads: &Payloads, fault: &
     }
     for (name, value) in payloads {
         if value.0.len() > MAX_PAYLOAD_BYTES {
-            fault(
-                &format!("spec.payloads.{name}"),
-                format!("more than {MAX_PAYLOAD_BYTES} bytes"),
-            );
+            fault(&format!("spec.payloads.{name}"), format!("more than {MAX_PAYLOAD_BYTES} bytes"));
         }
     }
 }
@@ -264,6 +224,7 @@ fn check_values(at: &str, parameters: &Parameters, payloads: &Payloads, fault: &
 ///
 /// # Errors
 /// Faults of the run's own spec come before missing objects: they cannot be cured by waiting.
+#[expect(clippy::too_many_lines, reason = "one precedence table, read from top to bottom")]
 pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Resolved, Unresolved> {
     let faults = check_run(run);
     if !faults.is_empty() {
@@ -271,20 +232,12 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     }
     let spec = &run.spec;
     let mut missing = Vec::new();
-    let agent = want::<Agent>(
-        &references.agent,
-        &spec.agent_ref.name,
-        Reason::AgentNotFound,
-        &mut missing,
-    );
+    let agent = want::<Agent>(&references.agent, &spec.agent_ref.name, Reason::AgentNotFound, &mut missing);
     let provider = agent.and_then(|agent| {
         let name = &agent.spec.provider_ref.name;
         want::<AgentProvider>(&references.provider, name, Reason::ProviderNotFound, &mut missing)
     });
-    let work_ref = spec
-        .implementation_spec_ref
-        .as_ref()
-        .or(spec.implementation_ref.as_ref());
+    let work_ref = spec.implementation_spec_ref.as_ref().or(spec.implementation_ref.as_ref());
     let mut warnings = Vec::new();
     let work = match (&spec.implementation, work_ref) {
         (Some(inline), reference) => {
@@ -296,13 +249,10 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
             }
             Some((None, &inline.inline))
         }
-        (None, Some(reference)) => want(
-            &references.implementation,
-            &reference.name,
-            Reason::ImplementationNotFound,
-            &mut missing,
-        )
-        .map(|found| (Some(reference.name.clone()), &found.spec)),
+        (None, Some(reference)) => {
+            want(&references.implementation, &reference.name, Reason::ImplementationNotFound, &mut missing)
+                .map(|found| (Some(reference.name.clone()), &found.spec))
+        }
         // `check_run` has refused a run without a work item.
         (None, None) => None,
     };
@@ -311,39 +261,23 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     };
     let mut faults = Vec::new();
     let mut fault = |field: &str, problem: String| {
-        faults.push(Fault {
-            field: field.to_owned(),
-            problem,
-        })
+        faults.push(Fault { field: field.to_owned(), problem });
     };
     let of_agent = format!("Agent/{}", agent.metadata.name);
     let of_provider = format!("AgentProvider/{}", provider.metadata.name);
-    check_values(
-        &format!("{of_agent} spec.inputs"),
-        &agent.spec.inputs,
-        &agent.spec.payloads,
-        &mut fault,
-    );
+    check_values(&format!("{of_agent} spec.inputs"), &agent.spec.inputs, &agent.spec.payloads, &mut fault);
     check_provider(&of_provider, &provider.spec, &mut fault);
     if let Some(name) = &implementation_name {
         check_work_item(&format!("ImplementationSpec/{name} spec"), implementation, &mut fault);
     }
     if !faults.is_empty() {
         // Another object's fault can be mended there, so the run waits.
-        let missing = faults
-            .into_iter()
-            .map(|Fault { field, problem }| unreadable(&field, &problem))
-            .collect();
+        let missing = faults.into_iter().map(|Fault { field, problem }| unreadable(&field, &problem)).collect();
         return Err(Unresolved::Missing(missing));
     }
     let mut inputs = texts(&agent.spec.inputs);
     inputs.extend(texts(&spec.parameters));
-    let mut payloads: BTreeMap<_, _> = agent
-        .spec
-        .payloads
-        .iter()
-        .map(|(k, v)| (k.clone(), v.0.clone()))
-        .collect();
+    let mut payloads: BTreeMap<_, _> = agent.spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
     payloads.extend(spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())));
     let run_job = spec.runtime.as_ref().and_then(|runtime| runtime.job.as_ref());
     let agent_job = agent.spec.runtime.as_ref().and_then(|runtime| runtime.job.as_ref());
@@ -386,10 +320,7 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
             .or_else(|| run_job.and_then(|job| job.image.clone()))
             .or_else(|| agent_job.and_then(|job| job.image.clone()))
             .or_else(|| provider_workload.and_then(|workload| workload.image.clone())),
-        service_account: [run_job, agent_job]
-            .into_iter()
-            .flatten()
-            .find_map(|job| job.service_account.clone()),
+        service_account: [run_job, agent_job].into_iter().flatten().find_map(|job| job.service_account.clone()),
         requests,
         limits,
         secret_env: provider.spec.secret_env.clone(),
@@ -401,10 +332,7 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
 }
 
 fn texts(parameters: &Parameters) -> BTreeMap<String, String> {
-    parameters
-        .iter()
-        .map(|(name, value)| (name.clone(), value.0.as_str().to_owned()))
-        .collect()
+    parameters.iter().map(|(name, value)| (name.clone(), value.0.as_str().to_owned())).collect()
 }
 
 fn want<'a, K: Kind>(
@@ -442,35 +370,17 @@ fn unreadable(object: &str, why: &str) -> Missing {
 }
 
 fn check_provider(at: &str, provider: &AgentProviderSpec, fault: &mut impl FnMut(&str, String)) {
-    let AgentProviderSpec {
-        binary,
-        args_template,
-        env_template,
-        input_files,
-        secret_env,
-        usage: _,
-        workload: _,
-    } = provider;
+    let AgentProviderSpec { binary, args_template, env_template, input_files, secret_env, usage: _, workload: _ } =
+        provider;
     if binary.trim().is_empty() || binary.contains('\0') {
         fault(&format!("{at} spec.binary"), "names no program".to_owned());
     }
-    let args = args_template
-        .iter()
-        .enumerate()
-        .map(|(n, text)| (format!("argsTemplate[{n}]"), &text.0));
-    let env = env_template
-        .iter()
-        .map(|(name, text)| (format!("envTemplate.{name}"), &text.0));
-    let files = input_files
-        .iter()
-        .enumerate()
-        .map(|(n, file)| (format!("inputFiles[{n}].content"), &file.content.0));
+    let args = args_template.iter().enumerate().map(|(n, text)| (format!("argsTemplate[{n}]"), &text.0));
+    let env = env_template.iter().map(|(name, text)| (format!("envTemplate.{name}"), &text.0));
+    let files = input_files.iter().enumerate().map(|(n, file)| (format!("inputFiles[{n}].content"), &file.content.0));
     for (field, text) in args.chain(env).chain(files) {
         if text.len() > MAX_TEMPLATE_BYTES {
-            fault(
-                &format!("{at} spec.{field}"),
-                format!("{} bytes; at most {MAX_TEMPLATE_BYTES}", text.len()),
-            );
+            fault(&format!("{at} spec.{field}"), format!("{} bytes; at most {MAX_TEMPLATE_BYTES}", text.len()));
         }
     }
     for (n, file) in input_files.iter().enumerate() {
@@ -485,37 +395,20 @@ fn check_provider(at: &str, provider: &AgentProviderSpec, fault: &mut impl FnMut
     let mut names = BTreeSet::new();
     for (n, secret) in secret_env.iter().enumerate() {
         if !names.insert(&secret.name) {
-            fault(
-                &format!("{at} spec.secretEnv[{n}].name"),
-                format!("{:?} is declared twice", secret.name),
-            );
+            fault(&format!("{at} spec.secretEnv[{n}].name"), format!("{:?} is declared twice", secret.name));
         }
     }
 }
 
 /// Lays one spelling of resources over what is there: `cpu`, `memory` and `ephemeral` are request and limit in one.
 fn add_resources(from: &Resources, requests: &mut BTreeMap<String, String>, limits: &mut BTreeMap<String, String>) {
-    let Resources {
-        requests: asked,
-        limits: bounds,
-        cpu,
-        memory,
-        ephemeral,
-    } = from;
+    let Resources { requests: asked, limits: bounds, cpu, memory, ephemeral } = from;
     for (name, value) in [("cpu", cpu), ("memory", memory), ("ephemeral-storage", ephemeral)] {
         if let Some(value) = value {
             requests.insert(name.to_owned(), value.as_str().to_owned());
             limits.insert(name.to_owned(), value.as_str().to_owned());
         }
     }
-    requests.extend(
-        asked
-            .iter()
-            .map(|(name, value)| (name.clone(), value.as_str().to_owned())),
-    );
-    limits.extend(
-        bounds
-            .iter()
-            .map(|(name, value)| (name.clone(), value.as_str().to_owned())),
-    );
+    requests.extend(asked.iter().map(|(name, value)| (name.clone(), value.as_str().to_owned())));
+    limits.extend(bounds.iter().map(|(name, value)| (name.clone(), value.as_str().to_owned())));
 }

@@ -77,13 +77,7 @@ impl RuntimeRef {
 
     /// The reference as stored in status.
     pub fn to_status(&self) -> RuntimeRefStatus {
-        let Self {
-            runtime,
-            namespace,
-            name,
-            owner_uid: _,
-            uid,
-        } = self;
+        let Self { runtime, namespace, name, owner_uid: _, uid } = self;
         RuntimeRefStatus {
             kind: *runtime,
             name: name.as_str().to_owned(),

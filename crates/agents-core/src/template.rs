@@ -65,13 +65,7 @@ pub struct Rendered {
 /// # Errors
 /// All templates that fail, not only the first.
 pub fn render_provider(provider: &ProviderSpec, spec: &RunnerSpec) -> Result<Rendered, Vec<TemplateError>> {
-    let ProviderSpec {
-        binary: _,
-        args_template,
-        env_template,
-        input_files,
-        usage: _,
-    } = provider;
+    let ProviderSpec { binary: _, args_template, env_template, input_files, usage: _ } = provider;
     let renderer = Renderer::new(spec);
     let mut errors = Vec::new();
     let mut left = MAX_RENDERED_TOTAL;
@@ -82,12 +76,7 @@ pub fn render_provider(provider: &ProviderSpec, spec: &RunnerSpec) -> Result<Ren
         }
         Ok(_) => {
             let problem = format!("all templates together render more than {MAX_RENDERED_TOTAL} bytes");
-            errors.push(TemplateError {
-                template: name,
-                line: 1,
-                column: 0,
-                problem,
-            });
+            errors.push(TemplateError { template: name, line: 1, column: 0, problem });
             String::new()
         }
         Err(error) => {
@@ -95,7 +84,7 @@ pub fn render_provider(provider: &ProviderSpec, spec: &RunnerSpec) -> Result<Ren
             String::new()
         }
     };
-    let rendered = Rendered {
+    let all = Rendered {
         args: args_template
             .iter()
             .enumerate()
@@ -108,15 +97,10 @@ pub fn render_provider(provider: &ProviderSpec, spec: &RunnerSpec) -> Result<Ren
         files: input_files
             .iter()
             .enumerate()
-            .map(|(n, file)| {
-                (
-                    file.path.clone(),
-                    text_of(format!("inputFiles[{n}].content"), &file.content.0),
-                )
-            })
+            .map(|(n, file)| (file.path.clone(), text_of(format!("inputFiles[{n}].content"), &file.content.0)))
             .collect(),
     };
-    if errors.is_empty() { Ok(rendered) } else { Err(errors) }
+    if errors.is_empty() { Ok(all) } else { Err(errors) }
 }
 
 /// The names in scope of one run.
@@ -145,15 +129,11 @@ impl Renderer {
     /// A renderer over the values of `spec`.
     pub fn new(spec: &RunnerSpec) -> Self {
         let text = |value: &str| serde_json::Value::from(value);
-        let mut inputs: serde_json::Map<_, _> = WELL_KNOWN_INPUTS
-            .iter()
-            .map(|name| ((*name).to_owned(), text("")))
-            .collect();
+        let mut inputs: serde_json::Map<_, _> =
+            WELL_KNOWN_INPUTS.iter().map(|name| ((*name).to_owned(), text(""))).collect();
         inputs.extend(spec.inputs.iter().map(|(name, value)| (name.clone(), text(value))));
-        let mut payloads: serde_json::Map<_, _> = WELL_KNOWN_PAYLOADS
-            .iter()
-            .map(|name| ((*name).to_owned(), text("")))
-            .collect();
+        let mut payloads: serde_json::Map<_, _> =
+            WELL_KNOWN_PAYLOADS.iter().map(|name| ((*name).to_owned(), text(""))).collect();
         payloads.extend(spec.payloads.iter().map(|(name, value)| (name.clone(), text(value))));
         for (name, value) in &mut payloads {
             if let Some(parameter) = spec.inputs.get(name) {
@@ -202,10 +182,7 @@ impl Renderer {
                 "statusPath": spec.artifacts.status_path, "logPath": spec.artifacts.log_path,
             }),
         };
-        Self {
-            environment: environment(),
-            scope: Value::from(minijinja::value::Serde(&scope)),
-        }
+        Self { environment: environment(), scope: Value::from(minijinja::value::Serde(&scope)) }
     }
 
     /// Renders one template; `name` says which one it is in an error.
@@ -215,10 +192,7 @@ impl Renderer {
     pub fn render(&self, name: &str, source: &str) -> Result<String, TemplateError> {
         let fail = |error: &minijinja::Error| describe(name, source, error);
         // Its name never reaches minijinja: it would choose an escape mode by the ending of the name.
-        let template = self
-            .environment
-            .template_from_str(source)
-            .map_err(|error| fail(&error))?;
+        let template = self.environment.template_from_str(source).map_err(|error| fail(&error))?;
         let mut sink = BoundedSink::default();
         match template.render_captured_to(&self.scope, &mut sink) {
             Ok(_) => String::from_utf8(sink.bytes).map_err(|_| TemplateError {
@@ -250,17 +224,11 @@ fn environment() -> Environment<'static> {
         environment.set_syntax(syntax);
     }
     environment.set_formatter(|out, state, value| match value.kind() {
-        ValueKind::Bool => out
-            .write_str(if value.is_true() { "true" } else { "false" })
-            .map_err(Into::into),
-        ValueKind::None => Err(minijinja::Error::new(
-            ErrorKind::InvalidOperation,
-            "there is no value to print",
-        )),
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => Err(minijinja::Error::new(
-            ErrorKind::InvalidOperation,
-            "a list or a map prints only through `tojson`",
-        )),
+        ValueKind::Bool => out.write_str(if value.is_true() { "true" } else { "false" }).map_err(Into::into),
+        ValueKind::None => Err(minijinja::Error::new(ErrorKind::InvalidOperation, "there is no value to print")),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a list or a map prints only through `tojson`"))
+        }
         _ => minijinja::escape_formatter(out, state, value),
     });
     environment.add_filter("default", default_filter);
@@ -290,11 +258,7 @@ fn default_filter(_: &State, value: &Value, other: Option<Value>) -> Value {
 
 fn describe(name: &str, source: &str, error: &minijinja::Error) -> TemplateError {
     // The expression as the template's author wrote it: its text cannot hold a value of the run.
-    let expression = error
-        .range()
-        .and_then(|range| source.get(range))
-        .map(str::trim)
-        .filter(|text| text.len() <= 200);
+    let expression = error.range().and_then(|range| source.get(range)).map(str::trim).filter(|text| text.len() <= 200);
     let problem = match (error.kind(), expression) {
         (ErrorKind::UndefinedError, Some(expression)) => format!("`{expression}` is not defined"),
         (ErrorKind::UndefinedError, None) => "a name is not defined".to_owned(),
@@ -315,12 +279,7 @@ fn describe(name: &str, source: &str, error: &minijinja::Error) -> TemplateError
         let before = source.get(..start).unwrap_or_default();
         before.rsplit('\n').next().unwrap_or_default().chars().count() + 1
     });
-    TemplateError {
-        template: name.to_owned(),
-        line: error.line().unwrap_or(1),
-        column,
-        problem,
-    }
+    TemplateError { template: name.to_owned(), line: error.line().unwrap_or(1), column, problem }
 }
 
 /// Takes at most [`MAX_RENDERED_BYTES`].
@@ -354,18 +313,13 @@ mod tests {
     fn spec(inputs: &[(&str, &str)], text: &str) -> RunnerSpec {
         let mut spec: RunnerSpec = serde_json::from_value(serde_json::json!({"provider": "p"})).unwrap();
         spec.inputs = inputs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        spec.implementation = Some(ImplementationSpecSpec {
-            text: text.to_owned(),
-            ..Default::default()
-        });
+        spec.implementation = Some(ImplementationSpecSpec { text: text.to_owned(), ..Default::default() });
         spec
     }
 
     fn render(source: &str) -> Result<String, String> {
         let spec = spec(&[("a", "x"), ("empty", "")], "do it");
-        Renderer::new(&spec)
-            .render("argsTemplate[0]", source)
-            .map_err(|error| error.to_string())
+        Renderer::new(&spec).render("argsTemplate[0]", source).map_err(|error| error.to_string())
     }
 
     #[test]

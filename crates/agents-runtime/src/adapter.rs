@@ -104,32 +104,17 @@ pub struct AdapterError {
 impl AdapterError {
     /// The runtime cannot be reached; the call is repeated.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self {
-            kind: AdapterErrorKind::Unavailable,
-            class: Class::Retry,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind: AdapterErrorKind::Unavailable, class: Class::Retry, message: message.into(), source: None }
     }
 
     /// The name is taken by something that is not ours.
     pub fn conflict(message: impl Into<String>) -> Self {
-        Self {
-            kind: AdapterErrorKind::Conflict,
-            class: Class::WaitForChange,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind: AdapterErrorKind::Conflict, class: Class::WaitForChange, message: message.into(), source: None }
     }
 
     /// The runtime refused, and will always refuse.
     pub fn rejected(message: impl Into<String>) -> Self {
-        Self {
-            kind: AdapterErrorKind::Rejected,
-            class: Class::Terminal,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind: AdapterErrorKind::Rejected, class: Class::Terminal, message: message.into(), source: None }
     }
 
     /// Keeps the cause.

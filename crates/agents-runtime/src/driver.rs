@@ -102,13 +102,7 @@ impl Failure {
 
     /// An adapter's error.
     pub fn of_adapter(step: &'static str, error: AdapterError) -> Self {
-        Self {
-            step,
-            class: error.class,
-            reason: error.reason(),
-            message: error.to_string(),
-            source: error.source,
-        }
+        Self { step, class: error.class, reason: error.reason(), message: error.to_string(), source: error.source }
     }
 }
 
@@ -137,29 +131,13 @@ pub async fn reconcile<W: World>(world: &W, key: &W::Key) -> Result<Settled, Fai
             confirm = confirm.and(plan.confirm);
             continue;
         }
-        let Plan {
-            confirm: _,
-            before,
-            status,
-            after,
-            wake,
-        } = plan;
+        let Plan { confirm: _, before, status, after, wake } = plan;
         for effect in &before {
             match world.perform(&snapshot, effect).await {
                 Ok(()) => {}
                 Err(failure) if refusal.is_none() && is_refusal(failure.class) => {
-                    let Failure {
-                        step: _,
-                        class,
-                        reason,
-                        message,
-                        source: _,
-                    } = failure;
-                    refusal = Some(Refusal {
-                        reason,
-                        message,
-                        terminal: class == Class::Terminal,
-                    });
+                    let Failure { step: _, class, reason, message, source: _ } = failure;
+                    refusal = Some(Refusal { reason, message, terminal: class == Class::Terminal });
                     continue 'decide;
                 }
                 Err(failure) => return Err(failure),
@@ -213,11 +191,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            concurrency: 16,
-            seed: 0,
-            drain: Duration::from_secs(15),
-        }
+        Self { concurrency: 16, seed: 0, drain: Duration::from_secs(15) }
     }
 }
 
@@ -234,12 +208,7 @@ impl<W: World> Driver<W> {
     /// A driver that has not started.
     pub fn new(world: Arc<W>, options: Options) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        Self {
-            world,
-            options,
-            sender,
-            receiver,
-        }
+        Self { world, options, sender, receiver }
     }
 
     /// A handle that asks for reconciles.
@@ -249,12 +218,7 @@ impl<W: World> Driver<W> {
 
     /// Runs until `shutdown`, then lets reconciles under way finish.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self {
-            world,
-            options,
-            sender: _sender,
-            mut receiver,
-        } = self;
+        let Self { world, options, sender: _sender, mut receiver } = self;
         let mut queue: Queue<W::Key> = Queue::new(options.seed);
         let mut running: JoinSet<Result<Settled, Failure>> = JoinSet::new();
         // A task that panics returns nothing: its id is what still tells whose it was.
@@ -293,10 +257,7 @@ impl<W: World> Driver<W> {
         }
         let drained = async { while running.join_next().await.is_some() {} };
         if tokio::time::timeout(options.drain, drained).await.is_err() {
-            tracing::warn!(
-                left = running.len(),
-                "reconciles were still under way at the end of shutdown"
-            );
+            tracing::warn!(left = running.len(), "reconciles were still under way at the end of shutdown");
         }
     }
 }
@@ -430,11 +391,9 @@ impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
 /// Doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`], and takes off up to a quarter by a hash of key, count and seed, so
 /// that many keys that failed together do not come back together.
 fn backoff<K: Hash>(key: &K, count: u32, seed: u64) -> Duration {
-    let full = MIN_BACKOFF
-        .saturating_mul(1 << count.saturating_sub(1).min(16))
-        .min(MAX_BACKOFF);
+    let full = MIN_BACKOFF.saturating_mul(1 << count.saturating_sub(1).min(16)).min(MAX_BACKOFF);
     let mut hasher = std::hash::DefaultHasher::new();
     (key, count, seed).hash(&mut hasher);
     let off = u32::try_from(hasher.finish() % 256).unwrap_or(0);
-    full - full * off / 1024
+    full.saturating_sub(full.saturating_mul(off) / 1024)
 }

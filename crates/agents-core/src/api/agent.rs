@@ -18,12 +18,8 @@ impl Kind for Agent {
     const SINGULAR: &'static str = "agent";
     const SHORT_NAMES: &'static [&'static str] = &["ag"];
     const DESCRIPTION: &'static str = "Defaults and provider shared by the runs of one agent.";
-    const COLUMNS: &'static [Column] = &[Column {
-        name: "Provider",
-        path: ".spec.providerRef.name",
-        kind: "string",
-        wide: false,
-    }];
+    const COLUMNS: &'static [Column] =
+        &[Column { name: "Provider", path: ".spec.providerRef.name", kind: "string", wide: false }];
     type Spec = AgentSpec;
     type Status = AgentStatus;
 }

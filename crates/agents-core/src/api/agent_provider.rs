@@ -20,12 +20,7 @@ impl Kind for AgentProvider {
     const SINGULAR: &'static str = "agentprovider";
     const SHORT_NAMES: &'static [&'static str] = &["ap"];
     const DESCRIPTION: &'static str = "How to invoke an agent CLI: binary, templates, credentials, usage.";
-    const COLUMNS: &'static [Column] = &[Column {
-        name: "Binary",
-        path: ".spec.binary",
-        kind: "string",
-        wide: false,
-    }];
+    const COLUMNS: &'static [Column] = &[Column { name: "Binary", path: ".spec.binary", kind: "string", wide: false }];
     type Spec = AgentProviderSpec;
     type Status = AgentProviderStatus;
 }

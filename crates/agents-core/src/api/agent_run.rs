@@ -26,66 +26,18 @@ impl Kind for AgentRun {
     const SHORT_NAMES: &'static [&'static str] = &["ar"];
     const DESCRIPTION: &'static str = "One execution of a work item by an agent.";
     const COLUMNS: &'static [Column] = &[
-        Column {
-            name: "Phase",
-            path: ".status.phase",
-            kind: "string",
-            wide: false,
-        },
-        Column {
-            name: "Reason",
-            path: ".status.reason",
-            kind: "string",
-            wide: false,
-        },
-        Column {
-            name: "Agent",
-            path: ".spec.agentRef.name",
-            kind: "string",
-            wide: false,
-        },
-        Column {
-            name: "Attempt",
-            path: ".status.attempt",
-            kind: "integer",
-            wide: false,
-        },
-        Column {
-            name: "Started",
-            path: ".status.startedAt",
-            kind: "date",
-            wide: false,
-        },
-        Column {
-            name: "Finished",
-            path: ".status.finishedAt",
-            kind: "date",
-            wide: false,
-        },
-        Column {
-            name: "Runtime",
-            path: ".status.runtimeRef.type",
-            kind: "string",
-            wide: true,
-        },
-        Column {
-            name: "Commit",
-            path: ".status.vcs.headCommit",
-            kind: "string",
-            wide: true,
-        },
-        Column {
-            name: "Message",
-            path: ".status.message",
-            kind: "string",
-            wide: true,
-        },
+        Column { name: "Phase", path: ".status.phase", kind: "string", wide: false },
+        Column { name: "Reason", path: ".status.reason", kind: "string", wide: false },
+        Column { name: "Agent", path: ".spec.agentRef.name", kind: "string", wide: false },
+        Column { name: "Attempt", path: ".status.attempt", kind: "integer", wide: false },
+        Column { name: "Started", path: ".status.startedAt", kind: "date", wide: false },
+        Column { name: "Finished", path: ".status.finishedAt", kind: "date", wide: false },
+        Column { name: "Runtime", path: ".status.runtimeRef.type", kind: "string", wide: true },
+        Column { name: "Commit", path: ".status.vcs.headCommit", kind: "string", wide: true },
+        Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
     const RULES: &'static [Rule] = &[
-        Rule {
-            expression: IMMUTABLE,
-            message: "spec is immutable after creation, except suspend and cancel",
-        },
+        Rule { expression: IMMUTABLE, message: "spec is immutable after creation, except suspend and cancel" },
         Rule {
             expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
             message: "cancel cannot be taken back",

@@ -63,9 +63,7 @@ impl<'de> Deserialize<'de> for Scalar {
                 Ok(Scalar(v.to_string()))
             }
             fn visit_f64<E: de::Error>(self, v: f64) -> Result<Scalar, E> {
-                Err(E::custom(format!(
-                    "a fractional number ({v}) is ambiguous as text: quote it"
-                )))
+                Err(E::custom(format!("a fractional number ({v}) is ambiguous as text: quote it")))
             }
             fn visit_bool<E: de::Error>(self, v: bool) -> Result<Scalar, E> {
                 Err(E::custom(format!("a boolean ({v}) is ambiguous as text: quote it")))

@@ -23,18 +23,8 @@ impl Kind for ImplementationSpec {
     const SHORT_NAMES: &'static [&'static str] = &["impl"];
     const DESCRIPTION: &'static str = "What to implement, independent of who asks and who does it.";
     const COLUMNS: &'static [Column] = &[
-        Column {
-            name: "Source",
-            path: ".spec.source.provider",
-            kind: "string",
-            wide: false,
-        },
-        Column {
-            name: "Summary",
-            path: ".spec.summary",
-            kind: "string",
-            wide: true,
-        },
+        Column { name: "Source", path: ".spec.source.provider", kind: "string", wide: false },
+        Column { name: "Summary", path: ".spec.summary", kind: "string", wide: true },
     ];
     type Spec = ImplementationSpecSpec;
     type Status = ImplementationSpecStatus;

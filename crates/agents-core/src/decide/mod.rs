@@ -32,21 +32,12 @@ pub struct Plan<S> {
 impl<S> Plan<S> {
     /// Nothing to do.
     pub fn settled() -> Self {
-        Self {
-            confirm: Confirm::NOTHING,
-            before: vec![],
-            status: None,
-            after: vec![],
-            wake: None,
-        }
+        Self { confirm: Confirm::NOTHING, before: vec![], status: None, after: vec![], wake: None }
     }
 
     /// Nothing to do before these facts are read consistently.
     pub fn confirm(confirm: Confirm) -> Self {
-        Self {
-            confirm,
-            ..Self::settled()
-        }
+        Self { confirm, ..Self::settled() }
     }
 }
 
@@ -61,28 +52,16 @@ pub struct Confirm {
 
 impl Confirm {
     /// No fact.
-    pub const NOTHING: Self = Self {
-        object: false,
-        submission: false,
-    };
+    pub const NOTHING: Self = Self { object: false, submission: false };
     /// The object itself.
-    pub const OBJECT: Self = Self {
-        object: true,
-        submission: false,
-    };
+    pub const OBJECT: Self = Self { object: true, submission: false };
     /// What its runtime says.
-    pub const SUBMISSION: Self = Self {
-        object: false,
-        submission: true,
-    };
+    pub const SUBMISSION: Self = Self { object: false, submission: true };
 
     /// Both sets together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self {
-            object: self.object || other.object,
-            submission: self.submission || other.submission,
-        }
+        Self { object: self.object || other.object, submission: self.submission || other.submission }
     }
 
     /// Whether every fact of `other` is in this set.

@@ -86,11 +86,7 @@ pub fn plan(resolved: &Resolved, defaults: &Defaults) -> Result<ExecutionPlan, P
     let digest = digest::of_runner_spec(&json(&spec));
     spec.plan_digest = Some(digest.clone());
     spec.limits.grace_seconds = Some(defaults.grace_seconds).filter(|grace| *grace != DEFAULT_GRACE_SECONDS);
-    Ok(ExecutionPlan {
-        pod: pod(resolved, defaults),
-        spec,
-        digest,
-    })
+    Ok(ExecutionPlan { pod: pod(resolved, defaults), spec, digest })
 }
 
 fn json(value: &impl serde::Serialize) -> serde_json::Value {
@@ -120,9 +116,7 @@ fn runner_spec(resolved: &Resolved) -> RunnerSpec {
             uid: resolved.uid.clone(),
             attempt: 1,
         },
-        agent: AgentIdentity {
-            name: resolved.agent.clone(),
-        },
+        agent: AgentIdentity { name: resolved.agent.clone() },
         git: resolved.git.clone(),
         outputs: resolved.outputs.clone(),
         env: resolved.env.clone(),
@@ -147,36 +141,18 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
         mount("workspace", WORKSPACE),
         mount("home", HOME_DIR),
         mount("tmp", "/tmp"),
-        MountPlan {
-            read_only: true,
-            ..mount("runner-spec", SPEC_DIR)
-        },
+        MountPlan { read_only: true, ..mount("runner-spec", SPEC_DIR) },
         // One file, so that the rest of the image's folder stays visible.
-        MountPlan {
-            sub_path: Some("agent-runner".to_owned()),
-            read_only: true,
-            ..mount("runner", RUNNER_PATH)
-        },
+        MountPlan { sub_path: Some("agent-runner".to_owned()), read_only: true, ..mount("runner", RUNNER_PATH) },
     ];
     let mut volumes = vec!["workspace", "home", "tmp", "runner"];
     let below_home = |path: &str| path == HOME || path.starts_with("/root/");
-    if resolved
-        .provider_spec
-        .input_files
-        .iter()
-        .any(|file| below_home(&file.path))
-    {
+    if resolved.provider_spec.input_files.iter().any(|file| below_home(&file.path)) {
         mounts.push(mount("root", HOME));
         volumes.push("root");
     }
-    let value = |name: &str, value: &str| EnvPlan {
-        name: name.to_owned(),
-        source: EnvSource::Value(value.to_owned()),
-    };
-    let mut env = vec![
-        value("HOME", HOME_DIR),
-        value("AGENT_RUNNER_SPEC_PATH", &format!("{SPEC_DIR}/{SPEC_FILE}")),
-    ];
+    let value = |name: &str, value: &str| EnvPlan { name: name.to_owned(), source: EnvSource::Value(value.to_owned()) };
+    let mut env = vec![value("HOME", HOME_DIR), value("AGENT_RUNNER_SPEC_PATH", &format!("{SPEC_DIR}/{SPEC_FILE}"))];
     env.extend(resolved.secret_env.iter().map(|secret| EnvPlan {
         name: secret.name.clone(),
         source: EnvSource::Secret {
@@ -186,25 +162,14 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
         },
     }));
     let small = |cpu: &str, memory: &str| -> BTreeMap<String, String> {
-        [
-            ("cpu".to_owned(), cpu.to_owned()),
-            ("memory".to_owned(), memory.to_owned()),
-        ]
-        .into()
+        [("cpu".to_owned(), cpu.to_owned()), ("memory".to_owned(), memory.to_owned())].into()
     };
     PodPlan {
-        service_account: resolved
-            .service_account
-            .clone()
-            .unwrap_or_else(|| defaults.service_account.clone()),
+        service_account: resolved.service_account.clone().unwrap_or_else(|| defaults.service_account.clone()),
         init_containers: vec![ContainerPlan {
             name: "install-runner".to_owned(),
             image: defaults.runner_image.clone(),
-            command: vec![
-                RUNNER_PATH.to_owned(),
-                "install".to_owned(),
-                format!("{INSTALL_DIR}/agent-runner"),
-            ],
+            command: vec![RUNNER_PATH.to_owned(), "install".to_owned(), format!("{INSTALL_DIR}/agent-runner")],
             env: vec![],
             requests: small("10m", "16Mi"),
             limits: small("1", "64Mi"),
@@ -223,19 +188,11 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
         },
         volumes: volumes
             .into_iter()
-            .map(|name| VolumePlan {
-                name: name.to_owned(),
-                source: VolumeSource::Scratch,
-            })
-            .chain([VolumePlan {
-                name: "runner-spec".to_owned(),
-                source: VolumeSource::RunnerSpec,
-            }])
+            .map(|name| VolumePlan { name: name.to_owned(), source: VolumeSource::Scratch })
+            .chain([VolumePlan { name: "runner-spec".to_owned(), source: VolumeSource::RunnerSpec }])
             .collect(),
         run_as: NOBODY,
         // The kubelet must not kill the runner while it gives the provider its own grace.
-        grace_seconds: i64::try_from(defaults.grace_seconds)
-            .unwrap_or(i64::MAX)
-            .saturating_add(10),
+        grace_seconds: i64::try_from(defaults.grace_seconds).unwrap_or(i64::MAX).saturating_add(10),
     }
 }

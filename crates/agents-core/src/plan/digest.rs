@@ -9,14 +9,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Members of the runner's spec that the digest leaves out.
-const LEFT_OUT: &[&[&str]] = &[
-    &["planDigest"],
-    &["run", "attempt"],
-    &["limits"],
-    &["artifacts"],
-    &["roots"],
-    &["observability"],
-];
+const LEFT_OUT: &[&[&str]] =
+    &[&["planDigest"], &["run", "attempt"], &["limits"], &["artifacts"], &["roots"], &["observability"]];
 
 /// `sha256:` and 64 hexadecimal digits over `bytes`.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -119,9 +113,6 @@ mod tests {
 
     #[test]
     fn sha256_is_the_standard_one() {
-        assert_eq!(
-            sha256(b""),
-            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
+        assert_eq!(sha256(b""), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

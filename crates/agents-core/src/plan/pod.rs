@@ -37,11 +37,7 @@ pub struct RunAs {
 }
 
 /// The identity when nothing else is said.
-pub const NOBODY: RunAs = RunAs {
-    user: 65532,
-    group: 65532,
-    fs_group: 65532,
-};
+pub const NOBODY: RunAs = RunAs { user: 65532, group: 65532, fs_group: 65532 };
 
 /// A container: no privileges, no added capabilities, default seccomp profile, always.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -162,10 +162,7 @@ pub struct ArtifactPaths {
 
 impl Default for ArtifactPaths {
     fn default() -> Self {
-        Self {
-            status_path: STATUS_PATH.to_owned(),
-            log_path: LOG_PATH.to_owned(),
-        }
+        Self { status_path: STATUS_PATH.to_owned(), log_path: LOG_PATH.to_owned() }
     }
 }
 

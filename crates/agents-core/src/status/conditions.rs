@@ -152,13 +152,7 @@ pub struct Conditions<'a> {
 
 /// The whole list of conditions, always all of them. A transition time moves only when its status does.
 pub fn conditions(from: &Conditions<'_>, previous: &[Condition], now: Timestamp) -> Vec<Condition> {
-    let Conditions {
-        verdict,
-        reason,
-        message,
-        warning,
-        generation,
-    } = *from;
+    let Conditions { verdict, reason, message, warning, generation } = *from;
     ConditionType::ALL
         .into_iter()
         .map(|kind| {
@@ -209,13 +203,7 @@ mod tests {
     ];
 
     fn build(verdict: Verdict, previous: &[Condition], now: Timestamp) -> Vec<Condition> {
-        let from = Conditions {
-            verdict,
-            reason: Reason::AsExpected,
-            message: "m",
-            warning: None,
-            generation: Some(3),
-        };
+        let from = Conditions { verdict, reason: Reason::AsExpected, message: "m", warning: None, generation: Some(3) };
         conditions(&from, previous, now)
     }
 

@@ -27,12 +27,7 @@ pub fn cut(text: &str, max: usize) -> String {
 
 /// Status times are whole seconds, as Kubernetes writes its own: rounded down, so that no time lies in the future.
 pub fn whole_seconds(time: Timestamp) -> Timestamp {
-    time.round(
-        TimestampRound::new()
-            .smallest(Unit::Second)
-            .mode(jiff::RoundMode::Floor),
-    )
-    .unwrap_or(time)
+    time.round(TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Floor)).unwrap_or(time)
 }
 
 /// A number of seconds as a duration; negative numbers count as none.

@@ -100,6 +100,10 @@ reasons! {
     Deleted,
     /// The condition holds or not without anything to add.
     AsExpected,
+    /// The spec says one thing twice; the message says which one counts.
+    Ambiguous,
+    /// The spec was changed after it was submitted; what was submitted goes on.
+    SpecChanged,
     /// The run was handed to the runtime.
     Submitted,
     /// The attempt started.

@@ -1,0 +1,520 @@
+//! AgentRun: from its snapshot to what to do now.
+//!
+//! One table over what the runtime says of the current attempt ([`Observation`]) and what the status has recorded of
+//! it. [`outcome`] judges a finished attempt, [`record`] writes the status, [`retry`] says when the next one may start.
+//!
+//! | observed | not recorded | recorded | recorded, stopping |
+//! |---|---|---|---|
+//! | `Lost` | start it, unless something blocks | confirm, then the attempt is lost | confirm, then ended by us |
+//! | `Pending` | record after 10 s or with a cause | record, bound the wait | cancel again |
+//! | `Running` | record | follow | cancel again |
+//! | `Stopping` | record, so that it is not started again | follow | wait, then by force |
+//! | `Finished` | judge | judge | ended by us |
+
+mod outcome;
+mod record;
+mod retry;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use self::{
+    outcome::Outcome,
+    record::{Blocker, Record},
+};
+use super::{Confirm, Effect, Notice, Plan, Refusal};
+use crate::{
+    api::{
+        AgentRun, AgentRunStatus, Resource,
+        agent_run::{Attempt, Phase, TEMPLATE_ANNOTATION},
+        common::RuntimeKind,
+    },
+    name::SubmissionKey,
+    plan::{self, Defaults, ExecutionPlan},
+    resolve::{Found, References, Resolved, Unresolved, resolve},
+    runtime::{Observation, Owner, RuntimeRef, Submission},
+    status::{Reason, after, seconds},
+};
+
+/// A pending submission without a cause earns a status write only after this time, in seconds.
+const QUIET_START_SECONDS: i64 = 10;
+/// Time between two looks at something that another party has to cure, in seconds.
+const RECHECK_SECONDS: i64 = 30;
+/// Time the runtime has beyond grace before an attempt is ended by force, in seconds.
+const FORCE_AFTER_SECONDS: i64 = 30;
+/// Time the runner has beyond its deadline and grace to report by itself, in seconds.
+const DEADLINE_SLACK_SECONDS: i64 = 70;
+
+/// Label of everything that belongs to a run: its name, as a label value.
+pub const RUN_LABEL: &str = "agents.proompteng.ai/run";
+/// Label of everything that belongs to a run: its uid.
+pub const RUN_UID_LABEL: &str = "agents.proompteng.ai/run-uid";
+/// Label of everything that belongs to an attempt: its number.
+pub const ATTEMPT_LABEL: &str = "agents.proompteng.ai/attempt";
+/// Label of everything that belongs to an agent's runs.
+pub const AGENT_LABEL: &str = "agents.proompteng.ai/agent";
+/// Label of everything that belongs to a provider's runs.
+pub const PROVIDER_LABEL: &str = "agents.proompteng.ai/provider";
+
+/// What the engine is configured to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What is filled in where nobody said anything.
+    pub defaults: Defaults,
+    /// Runtime of a run that names none.
+    pub default_runtime: RuntimeKind,
+    /// Runtime of every run, whatever it names; the local engine has only one.
+    pub only_runtime: Option<RuntimeKind>,
+    /// Runtimes that have an adapter.
+    pub runtimes: BTreeSet<RuntimeKind>,
+    /// How long an image, a Secret or a container may fail before the attempt does, in seconds.
+    pub start_limit_seconds: i64,
+}
+
+/// What the runtime says of the current attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// What it says.
+    pub observation: Observation,
+    /// Whether it was read from the runtime itself just now, rather than from a cache.
+    pub consistent: bool,
+}
+
+/// Everything a decision about a run depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSnapshot {
+    /// The run.
+    pub run: Resource<AgentRun>,
+    /// Whether the run is known to be no older than S (architecture, rule 3).
+    pub object_proven: bool,
+    /// What it refers to.
+    pub references: References,
+    /// What the runtime says of the attempt named by [`current_ref`].
+    pub observed: Observed,
+    /// Start of a time, longer than results are kept, in which nobody looked after runs.
+    pub blind_since: Option<Timestamp>,
+}
+
+/// Number of the attempt that is under way or comes next.
+pub fn current_attempt(status: Option<&AgentRunStatus>) -> i32 {
+    match status.and_then(|status| status.attempts.last()) {
+        None => 1,
+        Some(last) if last.finished_at.is_none() => last.number,
+        Some(last) => last.number.saturating_add(1),
+    }
+}
+
+/// The reference by which the current attempt is found.
+pub fn current_ref(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> RuntimeRef {
+    let key = SubmissionKey::of_attempt(&run.metadata.uid, current_attempt(run.status.as_ref()));
+    let runtime = runtime_of(run, references, settings);
+    RuntimeRef::of(runtime, &run.metadata.namespace, &run.metadata.name, &key)
+}
+
+fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> RuntimeKind {
+    let recorded = run
+        .status
+        .as_ref()
+        .filter(|status| status.attempts.last().is_some_and(|attempt| attempt.finished_at.is_none()))
+        .and_then(|status| status.runtime_ref.as_ref())
+        .map(|reference| reference.kind);
+    let of_run = run.spec.runtime.as_ref().and_then(|runtime| runtime.kind);
+    let of_agent = match &references.agent {
+        Found::Object(agent) => agent.spec.runtime.as_ref().and_then(|runtime| runtime.kind),
+        Found::Absent | Found::Unreadable(_) => None,
+    };
+    settings.only_runtime.or(recorded).or(of_run).or(of_agent).unwrap_or(settings.default_runtime)
+}
+
+/// Decides what to do about a run.
+pub fn decide(
+    snapshot: &RunSnapshot,
+    settings: &Settings,
+    refusal: Option<&Refusal>,
+    now: Timestamp,
+) -> Plan<AgentRunStatus> {
+    let run = &snapshot.run;
+    if run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal) {
+        return Plan::settled();
+    }
+    if run.metadata.annotations.get(TEMPLATE_ANNOTATION).is_some_and(|value| value == "true") {
+        let mut record = Record::new(run, now);
+        record.template();
+        return record.into_plan();
+    }
+    Decision { snapshot, settings, refusal, now }.by_observation()
+}
+
+/// The arguments of one decision.
+struct Decision<'a> {
+    snapshot: &'a RunSnapshot,
+    settings: &'a Settings,
+    refusal: Option<&'a Refusal>,
+    now: Timestamp,
+}
+
+impl Decision<'_> {
+    fn run(&self) -> &Resource<AgentRun> {
+        &self.snapshot.run
+    }
+
+    /// The current attempt, when the status has recorded it.
+    fn recorded(&self) -> Option<&Attempt> {
+        let last = self.run().status.as_ref()?.attempts.last()?;
+        last.finished_at.is_none().then_some(last)
+    }
+
+    fn reference(&self) -> RuntimeRef {
+        current_ref(self.run(), &self.snapshot.references, self.settings)
+    }
+
+    fn record(&self) -> Record {
+        Record::new(self.run(), self.now)
+    }
+
+    fn by_observation(&self) -> Plan<AgentRunStatus> {
+        let Observed { observation, consistent } = &self.snapshot.observed;
+        let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
+        match observation {
+            Observation::Lost if self.recorded().is_none() => self.not_submitted(*consistent),
+            Observation::Lost if !consistent => Plan::confirm(Confirm::SUBMISSION),
+            Observation::Lost => match stopping {
+                Some(stopping) => self.end(&Outcome::stopped(stopping, None, self.now)),
+                None => self.end(&Outcome::lost(self.now)),
+            },
+            Observation::Finished(finish) => match stopping {
+                Some(stopping) => self.end(&Outcome::stopped(stopping, Some(finish), self.now)),
+                // The pod may have been collected or not be in the cache yet.
+                None if finish.report.is_none() && finish.cause.is_none() && !consistent => {
+                    Plan::confirm(Confirm::SUBMISSION)
+                }
+                None => self.end(&Outcome::judge(finish, self.run(), current_attempt(self.run().status.as_ref()))),
+            },
+            Observation::Pending { .. } | Observation::Running { .. } | Observation::Stopping => {
+                match self.wants_to_stop() {
+                    Some((reason, message)) => self.stop(reason, &message),
+                    None => self.follow(),
+                }
+            }
+        }
+    }
+
+    /// Why the run should end although its attempt lives.
+    fn wants_to_stop(&self) -> Option<(Reason, String)> {
+        if let Some(stopping) = self.recorded().and_then(|attempt| attempt.stopping.as_ref()) {
+            let reason = Reason::parse(&stopping.reason).unwrap_or(Reason::Cancelled);
+            return Some((reason, "the attempt is being ended".to_owned()));
+        }
+        if let Some(wanted) = self.user_wants_to_stop() {
+            return Some(wanted);
+        }
+        if let Some(deadline) = retry::deadline(self.run(), &self.snapshot.references, self.started_at())
+            && self.now >= after(deadline, self.deadline_slack())
+        {
+            return Some((Reason::DeadlineExceeded, "the runner did not report within its deadline".to_owned()));
+        }
+        if let Observation::Pending { cause: Some(cause), .. } = &self.snapshot.observed.observation
+            && is_bounded(cause.reason)
+            && self.now
+                >= after(self.hindered_since(cause.reason, cause.since), seconds(self.settings.start_limit_seconds))
+        {
+            return Some((cause.reason, cause.message.clone()));
+        }
+        None
+    }
+
+    fn user_wants_to_stop(&self) -> Option<(Reason, String)> {
+        let run = self.run();
+        if run.metadata.deletion_timestamp.is_some() {
+            Some((Reason::Deleted, "the run is being deleted".to_owned()))
+        } else if run.spec.cancel == Some(true) {
+            Some((Reason::Cancelled, "spec.cancel is true".to_owned()))
+        } else {
+            None
+        }
+    }
+
+    fn started_at(&self) -> Option<Timestamp> {
+        self.run().status.as_ref()?.started_at
+    }
+
+    fn deadline_slack(&self) -> jiff::SignedDuration {
+        let grace = i64::try_from(self.settings.defaults.grace_seconds).unwrap_or(i64::MAX);
+        seconds(grace.saturating_add(DEADLINE_SLACK_SECONDS))
+    }
+
+    /// The time a hindrance was recorded first: a runtime's own time may start anew with every look.
+    fn hindered_since(&self, reason: Reason, said: Timestamp) -> Timestamp {
+        let blocked = self.run().status.iter().flat_map(|status| &status.blocked_by);
+        blocked.filter(|entry| entry.reason == reason.as_str()).map(|entry| entry.since).fold(said, Timestamp::min)
+    }
+
+    /// Ends a live attempt: first the intent is stored, then the runtime is told, again and again until it is gone.
+    fn stop(&self, reason: Reason, message: &str) -> Plan<AgentRunStatus> {
+        let grace = self.settings.defaults.grace_seconds;
+        let cancel = |grace_seconds| Effect::Cancel { reference: self.reference(), grace_seconds };
+        let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
+        let (since, mut plan) = if let Some(stopping) = stopping {
+            (stopping.at, Plan::settled())
+        } else {
+            let mut record = self.record();
+            record.observed(&self.reference(), &self.snapshot.observed.observation, self.digest());
+            (record.stopping(reason, message), record.into_plan())
+        };
+        let patience =
+            after(since, seconds(i64::try_from(grace).unwrap_or(i64::MAX).saturating_add(FORCE_AFTER_SECONDS)));
+        if self.now >= patience {
+            plan.after.push(cancel(0));
+        } else if self.snapshot.observed.observation != Observation::Stopping {
+            plan.after.push(cancel(grace));
+        }
+        let again = after(self.now, seconds(RECHECK_SECONDS));
+        plan.wake = Some(if self.now < patience { patience.min(again) } else { again });
+        plan
+    }
+
+    /// Records what a live attempt does.
+    fn follow(&self) -> Plan<AgentRunStatus> {
+        let observation = &self.snapshot.observed.observation;
+        let quiet_until = match observation {
+            Observation::Pending { submitted_at, cause: None, .. } if self.recorded().is_none() => {
+                Some(after(*submitted_at, seconds(QUIET_START_SECONDS)))
+            }
+            _ => None,
+        };
+        if let Some(until) = quiet_until
+            && self.now < until
+        {
+            return Plan { wake: Some(until), ..Plan::settled() };
+        }
+        let mut record = self.record();
+        record.observed(&self.reference(), observation, self.digest());
+        let (started, started_at) = (record.has_started_now(), record.started_at());
+        let mut plan = record.into_plan();
+        if started {
+            plan.after.push(emit(Reason::Started, "the provider has started"));
+        }
+        let deadline = retry::deadline(self.run(), &self.snapshot.references, started_at)
+            .map(|deadline| after(deadline, self.deadline_slack()));
+        let start_limit = match observation {
+            Observation::Pending { cause: Some(cause), .. } if is_bounded(cause.reason) => {
+                Some(after(self.hindered_since(cause.reason, cause.since), seconds(self.settings.start_limit_seconds)))
+            }
+            _ => None,
+        };
+        plan.wake = [deadline, start_limit].into_iter().flatten().min();
+        plan
+    }
+
+    /// The digest of the plan as it would be made now. It is what was submitted unless a reference changed since; the
+    /// runner's report corrects it in that case.
+    fn digest(&self) -> Option<String> {
+        let resolved = resolve(self.run(), &self.snapshot.references).ok()?;
+        plan::plan(&resolved, &self.settings.defaults).ok().map(|plan| plan.digest)
+    }
+
+    /// Ends an attempt, and the run with it unless another attempt follows.
+    fn end(&self, outcome: &Outcome) -> Plan<AgentRunStatus> {
+        let mut record = self.record();
+        let attempt = record.finished(&self.reference(), outcome, self.digest());
+        let Outcome { ended, reason, message, .. } = outcome;
+        // A wish to stop that came while the attempt was ending by itself takes the place of a retry.
+        let wanted = self.user_wants_to_stop();
+        match (ended, wanted) {
+            (Phase::Succeeded, _) => record.terminal(Phase::Succeeded, *reason, message, outcome.finished_at),
+            (Phase::Cancelled, _) => record.terminal(Phase::Cancelled, *reason, message, outcome.finished_at),
+            (_, Some((wanted, why))) => record.terminal(Phase::Cancelled, wanted, &why, outcome.finished_at),
+            (_, None) => {
+                match retry::next(self.run(), &self.snapshot.references, attempt, outcome, record.started_at()) {
+                    Ok(start) => {
+                        record.blocked(&[Blocker::backoff(attempt, *reason, message, start)]);
+                        let mut plan = record.into_plan();
+                        plan.after.push(warn(*reason, &format!("attempt {attempt}: {message}")));
+                        plan.wake = Some(start);
+                        return plan;
+                    }
+                    Err(no_more) => {
+                        let message = match no_more {
+                            Some(why) => format!("{message}; {why}"),
+                            None => message.clone(),
+                        };
+                        record.terminal(Phase::Failed, *reason, &message, outcome.finished_at);
+                    }
+                }
+            }
+        }
+        told(record)
+    }
+
+    /// Nothing of the current attempt is recorded or seen: start it, unless something is in the way.
+    fn not_submitted(&self, consistent: bool) -> Plan<AgentRunStatus> {
+        if let Some((reason, message)) = self.user_wants_to_stop() {
+            if !(consistent && self.snapshot.object_proven) {
+                return Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT));
+            }
+            let mut record = self.record();
+            record.terminal(Phase::Cancelled, reason, &message, self.now);
+            return told(record);
+        }
+        match resolve(self.run(), &self.snapshot.references) {
+            Err(Unresolved::Invalid(faults)) => {
+                let text: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect();
+                self.invalid(&text.join("; "))
+            }
+            Err(Unresolved::Missing(missing)) => {
+                let mut blockers: Vec<_> = missing.into_iter().map(Blocker::missing).collect();
+                blockers.extend(self.held().map(|(blocker, _)| blocker));
+                self.block(&blockers, None, None)
+            }
+            Ok(resolved) => match plan::plan(&resolved, &self.settings.defaults) {
+                Err(error) => self.invalid(&format!("AgentProvider/{}: {error}", resolved.provider)),
+                Ok(plan) => self.start(&resolved, plan),
+            },
+        }
+    }
+
+    fn invalid(&self, message: &str) -> Plan<AgentRunStatus> {
+        if !self.snapshot.object_proven {
+            return Plan::confirm(Confirm::OBJECT);
+        }
+        let mut record = self.record();
+        record.invalid(message);
+        told(record)
+    }
+
+    fn fail(&self, reason: Reason, message: &str) -> Plan<AgentRunStatus> {
+        let mut record = self.record();
+        record.terminal(Phase::Failed, reason, message, self.now);
+        told(record)
+    }
+
+    /// What holds a run that is otherwise ready, and until when.
+    fn held(&self) -> Option<(Blocker, Option<Timestamp>)> {
+        if self.run().spec.suspend == Some(true) {
+            return Some((Blocker::suspended(), None));
+        }
+        let last = self.run().status.as_ref()?.attempts.last()?;
+        let start = retry::start_of_next(self.run(), last)?;
+        if self.now >= start {
+            return None;
+        }
+        let reason = last.reason.as_deref().and_then(Reason::parse).unwrap_or(Reason::Lost);
+        let message = last.message.as_deref().unwrap_or_default();
+        Some((Blocker::backoff(last.number, reason, message, start), Some(start)))
+    }
+
+    fn block(&self, blockers: &[Blocker], warning: Option<&str>, wake: Option<Timestamp>) -> Plan<AgentRunStatus> {
+        let mut record = self.record();
+        record.warn(warning);
+        record.blocked(blockers);
+        Plan { wake, ..record.into_plan() }
+    }
+
+    fn start(&self, resolved: &Resolved, execution: ExecutionPlan) -> Plan<AgentRunStatus> {
+        let run = self.run();
+        let number = current_attempt(run.status.as_ref());
+        let runtime = runtime_of(run, &self.snapshot.references, self.settings);
+        let warning = (!resolved.warnings.is_empty()).then(|| resolved.warnings.join("; "));
+        if let Some((blocker, until)) = self.held() {
+            return self.block(&[blocker], warning.as_deref(), until);
+        }
+        if !self.settings.runtimes.contains(&runtime) {
+            return self.block(&[Blocker::no_runtime(runtime)], warning.as_deref(), None);
+        }
+        if !self.snapshot.object_proven {
+            return Plan::confirm(Confirm::OBJECT);
+        }
+        let deadline = retry::deadline(run, &self.snapshot.references, self.started_at());
+        if deadline.is_some_and(|deadline| self.now >= deadline) {
+            return self.fail(Reason::DeadlineExceeded, "no time was left for another attempt");
+        }
+        let created = run.metadata.creation_timestamp;
+        if number == 1
+            && let (Some(blind), Some(created)) = (self.snapshot.blind_since, created)
+            && created < blind
+        {
+            if !self.snapshot.observed.consistent {
+                return Plan::confirm(Confirm::SUBMISSION);
+            }
+            return self.end(&Outcome::lost_unseen(blind, self.now));
+        }
+        match self.refusal {
+            Some(refusal) if refusal.terminal => self.fail(refusal.reason, &refusal.message),
+            Some(refusal) => {
+                let again = after(self.now, seconds(RECHECK_SECONDS));
+                self.block(&[Blocker::refused(refusal)], warning.as_deref(), Some(again))
+            }
+            None => {
+                let left = deadline.map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
+                let timeout = left.or(resolved.timeout_seconds).and_then(|left| u64::try_from(left).ok());
+                let submission = submission(resolved, execution, runtime, number, timeout);
+                let told = emit(
+                    Reason::Submitted,
+                    &format!("attempt {number} was handed to {runtime} as {}", submission.name),
+                );
+                Plan {
+                    before: vec![Effect::Submit(Box::new(submission))],
+                    after: vec![told],
+                    wake: Some(after(self.now, seconds(QUIET_START_SECONDS))),
+                    ..Plan::settled()
+                }
+            }
+        }
+    }
+}
+
+fn submission(
+    resolved: &Resolved,
+    execution: ExecutionPlan,
+    runtime: RuntimeKind,
+    number: i32,
+    timeout: Option<u64>,
+) -> Submission {
+    let ExecutionPlan { mut spec, pod, digest: _ } = execution;
+    spec.run.attempt = number;
+    spec.limits.timeout_seconds = timeout;
+    let key = SubmissionKey::of_attempt(&resolved.uid, number);
+    let label = |name: &str, value: &str| (name.to_owned(), crate::name::label_value(value));
+    Submission {
+        name: crate::name::ChildName::of(&resolved.run, &key),
+        runtime,
+        namespace: resolved.namespace.clone(),
+        owner: Owner { name: resolved.run.clone(), uid: resolved.uid.clone() },
+        labels: [
+            label(RUN_LABEL, &resolved.run),
+            label(RUN_UID_LABEL, &resolved.uid),
+            label(ATTEMPT_LABEL, &number.to_string()),
+            label(AGENT_LABEL, &resolved.agent),
+            label(PROVIDER_LABEL, &resolved.provider),
+        ]
+        .into(),
+        key,
+        spec,
+        pod,
+        secret_env: resolved.secret_env.clone(),
+    }
+}
+
+/// Hindrances that fail the attempt when they last; a pod that no node can take may wait for a new node for ever.
+fn is_bounded(reason: Reason) -> bool {
+    matches!(reason, Reason::ImagePullFailed | Reason::SecretMissing | Reason::StartFailed)
+}
+
+/// A Plan that stores the end of a run and tells it.
+fn told(record: Record) -> Plan<AgentRunStatus> {
+    let notice = record.notice();
+    let mut plan = record.into_plan();
+    plan.after.push(Effect::Emit(notice));
+    plan
+}
+
+fn emit(reason: Reason, message: &str) -> Effect {
+    Effect::Emit(Notice { warning: false, reason, message: message.to_owned() })
+}
+
+fn warn(reason: Reason, message: &str) -> Effect {
+    Effect::Emit(Notice { warning: true, reason, message: message.to_owned() })
+}

@@ -1,0 +1,624 @@
+//! Behaviour of `decide`, through its real entry point and from manifests.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    api::{Agent, AgentProvider, ImplementationSpec, Kind, agent_run::AgentRunSpec, common::ConditionStatus},
+    decide::EffectKind,
+    report::{Ended, Report, SCHEMA_VERSION},
+    runtime::{Finish, Hindrance},
+};
+
+const T0: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+fn at(seconds: i64) -> Timestamp {
+    T0.checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
+
+fn object<K: Kind>(name: &str, spec: &serde_json::Value) -> Resource<K> {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1, "creationTimestamp": T0},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn settings() -> Settings {
+    Settings {
+        defaults: Defaults {
+            image: "agent:1".into(),
+            runner_image: "agents:1".into(),
+            service_account: "agents-run".into(),
+            grace_seconds: 30,
+        },
+        default_runtime: RuntimeKind::Job,
+        only_runtime: None,
+        runtimes: [RuntimeKind::Job].into(),
+        start_limit_seconds: 600,
+    }
+}
+
+fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
+    let mut whole = json!({
+        "agentRef": {"name": "writer"},
+        "implementationSpecRef": {"name": "task"},
+    });
+    for (name, value) in spec.as_object().unwrap() {
+        whole[name] = value.clone();
+    }
+    RunSnapshot {
+        run: object("run-1", &whole),
+        object_proven: true,
+        references: References {
+            agent: Found::Object(object::<Agent>("writer", &json!({"providerRef": {"name": "shell"}}))),
+            provider: Found::Object(object::<AgentProvider>(
+                "shell",
+                &json!({"binary": "sh", "argsTemplate": ["-c", "{{ implementation.text }}"]}),
+            )),
+            implementation: Found::Object(object::<ImplementationSpec>("task", &json!({"text": "true"}))),
+        },
+        observed: Observed { observation: Observation::Lost, consistent: false },
+        blind_since: None,
+    }
+}
+
+fn decide_at(snapshot: &RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
+    decide(snapshot, &settings(), None, now)
+}
+
+/// Applies the status of a Plan to the snapshot, as a world would.
+fn apply(snapshot: &mut RunSnapshot, plan: &Plan<AgentRunStatus>) {
+    if let Some(status) = &plan.status {
+        snapshot.run.status = Some((**status).clone());
+    }
+}
+
+fn kinds(effects: &[Effect]) -> Vec<EffectKind> {
+    effects.iter().map(Effect::kind).collect()
+}
+
+fn pending(since: Timestamp, cause: Option<(Reason, &str)>) -> Observation {
+    Observation::Pending {
+        submitted_at: since,
+        uid: Some("job-uid".into()),
+        cause: cause.map(|(reason, message)| Hindrance { reason, message: message.into(), since }),
+    }
+}
+
+fn running(since: Timestamp) -> Observation {
+    Observation::Running { submitted_at: since, started_at: since, uid: Some("job-uid".into()) }
+}
+
+fn report(snapshot: &RunSnapshot, exit: i32) -> Report {
+    let ok = exit == 0;
+    Report {
+        schema_version: SCHEMA_VERSION.into(),
+        status: if ok { Ended::Succeeded } else { Ended::Failed },
+        provider: "shell".into(),
+        run_uid: snapshot.run.metadata.uid.clone(),
+        attempt: current_attempt(snapshot.run.status.as_ref()),
+        plan_digest: "sha256:d".into(),
+        reason: (!ok).then(|| "ProviderExited".into()),
+        exit_code: Some(exit),
+        signal: None,
+        started_at: None,
+        finished_at: T0,
+        error: None,
+        usage: None,
+        vcs: None,
+        conversation: None,
+        outputs: vec![],
+        truncated: false,
+    }
+}
+
+fn finished(snapshot: &RunSnapshot, exit: i32, at: Timestamp) -> Observation {
+    Observation::Finished(Box::new(Finish {
+        submitted_at: Some(T0),
+        started_at: Some(T0),
+        finished_at: at,
+        uid: Some("job-uid".into()),
+        exit_code: Some(exit),
+        cause: None,
+        report: Some(report(snapshot, exit)),
+    }))
+}
+
+fn status(snapshot: &RunSnapshot) -> &AgentRunStatus {
+    snapshot.run.status.as_ref().expect("a status was stored")
+}
+
+fn summary(snapshot: &RunSnapshot) -> String {
+    let status = status(snapshot);
+    let blocked: Vec<_> = status.blocked_by.iter().map(|entry| entry.reason.as_str()).collect();
+    format!(
+        "{} {} [{}] {}",
+        status.phase.unwrap().as_str(),
+        status.reason.as_deref().unwrap(),
+        blocked.join(","),
+        status.message.as_deref().unwrap()
+    )
+}
+
+#[test]
+fn a_happy_run_costs_one_submission_and_two_status_writes() {
+    let mut s = snapshot(&json!({}));
+    let plan = decide_at(&s, at(0));
+    assert_eq!(kinds(&plan.before), [EffectKind::Submit]);
+    assert_eq!(plan.status, None);
+    s.observed.observation = pending(at(0), None);
+    assert_eq!(decide_at(&s, at(1)).status, None);
+    s.observed.observation = running(at(2));
+    let plan = decide_at(&s, at(2));
+    apply(&mut s, &plan);
+    insta::assert_snapshot!(summary(&s), @"Running Running [] the provider is running");
+    assert!(status(&s).plan_digest.as_deref().unwrap().starts_with("sha256:"));
+    assert_eq!(decide_at(&s, at(3)).status, None);
+    s.observed.observation = finished(&s, 0, at(9));
+    let plan = decide_at(&s, at(9));
+    apply(&mut s, &plan);
+    insta::assert_snapshot!(summary(&s), @"Succeeded Completed [] the provider exited 0");
+    assert_eq!(status(&s).finished_at, Some(at(9)));
+    assert_eq!(decide_at(&s, at(10)), Plan::settled());
+}
+
+#[test]
+fn a_submission_carries_the_digest_its_own_runner_computes() {
+    let plan = decide_at(&snapshot(&json!({})), at(0));
+    let Effect::Submit(submission) = &plan.before[0] else { panic!("{plan:?}") };
+    let json = serde_json::to_value(&submission.spec).unwrap();
+    assert_eq!(submission.spec.plan_digest.as_deref(), Some(plan::digest::of_runner_spec(&json).as_str()));
+}
+
+#[test]
+fn everything_missing_is_named_at_once_and_the_run_goes_on_by_itself() {
+    let mut s = snapshot(&json!({}));
+    let there = std::mem::take(&mut s.references);
+    let plan = decide_at(&s, at(0));
+    assert!(plan.before.is_empty());
+    apply(&mut s, &plan);
+    insta::assert_snapshot!(summary(&s), @"Pending AgentNotFound [AgentNotFound,ImplementationNotFound] Agent/writer does not exist in this namespace; ImplementationSpec/task does not exist in this namespace");
+    assert_eq!(status(&s).blocked_by[0].object.as_deref(), Some("Agent/writer"));
+    assert_eq!(status(&s).blocked_by[0].unblocked_by, "create Agent/writer");
+    assert_eq!(decide_at(&s, at(5)).status, None, "an unchanged reason is not written again");
+    s.references = there;
+    assert_eq!(kinds(&decide_at(&s, at(6)).before), [EffectKind::Submit]);
+}
+
+#[test]
+fn an_undefined_template_name_is_invalid_with_template_line_and_column() {
+    let mut s = snapshot(&json!({}));
+    s.references.provider =
+        Found::Object(object("shell", &json!({"binary": "sh", "argsTemplate": ["-c", "echo\n  {{ inputs.nope }}"]})));
+    let plan = decide_at(&s, at(0));
+    assert!(plan.before.is_empty());
+    apply(&mut s, &plan);
+    insta::assert_snapshot!(summary(&s), @"Failed InvalidSpec [] AgentProvider/shell: argsTemplate[1], line 2, column 6: `inputs.nope` is not defined");
+    let condition = |kind: &str| status(&s).conditions.iter().find(|c| c.kind == kind).unwrap().status;
+    assert_eq!(condition("InvalidSpec"), ConditionStatus::True);
+    assert_eq!(condition("Stalled"), ConditionStatus::True);
+}
+
+#[test]
+fn an_unproven_object_is_read_before_anything_starts() {
+    let mut s = snapshot(&json!({}));
+    s.object_proven = false;
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::OBJECT));
+}
+
+#[test]
+fn a_failed_attempt_backs_off_from_its_end_and_the_next_has_another_name() {
+    let mut s = snapshot(&json!({"retryPolicy": {"limit": 1, "backoffSeconds": 60}}));
+    let Effect::Submit(first) = &decide_at(&s, at(0)).before[0] else { panic!() };
+    let first = first.name.clone();
+    s.observed.observation = finished(&s, 3, at(10));
+    // The controller was away for 40 of the 60 seconds.
+    let plan = decide_at(&s, at(50));
+    apply(&mut s, &plan);
+    assert_eq!(plan.wake, Some(at(70)));
+    insta::assert_snapshot!(summary(&s), @"Running Backoff [Backoff] attempt 1 ended with ProviderExited: the provider exited with code 3");
+    s.observed.observation = Observation::Lost;
+    assert!(decide_at(&s, at(69)).before.is_empty());
+    let plan = decide_at(&s, at(70));
+    let Effect::Submit(second) = &plan.before[0] else { panic!("{plan:?}") };
+    assert_ne!(second.name, first);
+    assert_eq!(second.spec.run.attempt, 2);
+    s.observed.observation = finished(&s, 4, at(80));
+    let plan = decide_at(&s, at(80));
+    apply(&mut s, &plan);
+    insta::assert_snapshot!(summary(&s), @"Failed ProviderExited [] the provider exited with code 4; attempt 2 of 2 was the last");
+    assert_eq!(status(&s).attempts.len(), 2);
+    assert_eq!(status(&s).attempts[0].exit_code, Some(3));
+}
+
+#[test]
+fn a_timeout_spans_all_attempts() {
+    let mut s = snapshot(&json!({"timeoutSeconds": 100, "retryPolicy": {"limit": 5, "backoffSeconds": 30}}));
+    s.observed.observation = running(at(0));
+    apply_now(&mut s, at(0));
+    s.observed.observation = finished(&s, 1, at(20));
+    apply_now(&mut s, at(20));
+    s.observed.observation = Observation::Lost;
+    let plan = decide_at(&s, at(50));
+    let Effect::Submit(second) = &plan.before[0] else { panic!("{plan:?}") };
+    assert_eq!(second.spec.limits.timeout_seconds, Some(50));
+    s.observed.observation = finished(&s, 1, at(60));
+    apply_now(&mut s, at(60));
+    insta::assert_snapshot!(summary(&s), @"Failed ProviderExited [] the provider exited with code 1; no time is left for another attempt");
+}
+
+fn apply_now(snapshot: &mut RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
+    let plan = decide_at(snapshot, now);
+    apply(snapshot, &plan);
+    plan
+}
+
+#[test]
+fn a_runner_that_does_not_report_in_time_is_ended() {
+    let mut s = snapshot(&json!({"timeoutSeconds": 100}));
+    s.observed.observation = running(at(0));
+    assert_eq!(apply_now(&mut s, at(0)).wake, Some(at(200)));
+    let plan = apply_now(&mut s, at(200));
+    assert_eq!(kinds(&plan.after), [EffectKind::Cancel]);
+    assert_eq!(status(&s).attempts[0].stopping.as_ref().unwrap().reason, "DeadlineExceeded");
+    s.observed = Observed { observation: Observation::Lost, consistent: true };
+    apply_now(&mut s, at(201));
+    insta::assert_snapshot!(summary(&s), @"Failed DeadlineExceeded [] ended because its time was over");
+}
+
+#[test]
+fn cancel_records_the_intent_then_acts_then_acts_by_force() {
+    let mut s = snapshot(&json!({}));
+    s.observed.observation = running(at(0));
+    apply_now(&mut s, at(0));
+    s.run.spec.cancel = Some(true);
+    let plan = apply_now(&mut s, at(5));
+    assert!(plan.before.is_empty(), "nothing is destroyed before the intent is stored");
+    assert!(matches!(&plan.after[..], [Effect::Cancel { grace_seconds: 30, .. }]));
+    assert_eq!(status(&s).attempts[0].stopping.as_ref().unwrap().reason, "Cancelled");
+    // A restart finds the record and the live attempt.
+    let again = decide_at(&s, at(6));
+    assert_eq!((again.status.is_none(), kinds(&again.after)), (true, vec![EffectKind::Cancel]));
+    s.observed.observation = Observation::Stopping;
+    assert!(decide_at(&s, at(7)).after.is_empty());
+    assert!(matches!(&decide_at(&s, at(65)).after[..], [Effect::Cancel { grace_seconds: 0, .. }]));
+    s.observed = Observed { observation: Observation::Lost, consistent: true };
+    apply_now(&mut s, at(66));
+    insta::assert_snapshot!(summary(&s), @"Cancelled Cancelled [] cancelled by spec.cancel");
+}
+
+#[test]
+fn a_run_cancelled_before_it_started_is_confirmed_and_ends_at_once() {
+    let mut s = snapshot(&json!({"cancel": true}));
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)));
+    s.observed.consistent = true;
+    apply_now(&mut s, at(0));
+    insta::assert_snapshot!(summary(&s), @"Cancelled Cancelled [] spec.cancel is true");
+}
+
+#[test]
+fn what_vanished_is_confirmed_and_lost_never_started_again_in_silence() {
+    let mut s = snapshot(&json!({}));
+    s.observed.observation = running(at(0));
+    apply_now(&mut s, at(0));
+    s.observed.observation = Observation::Lost;
+    assert_eq!(decide_at(&s, at(1)), Plan::confirm(Confirm::SUBMISSION));
+    s.observed.consistent = true;
+    apply_now(&mut s, at(1));
+    insta::assert_snapshot!(summary(&s), @"Failed Lost [] what executed the attempt is gone and left no result");
+}
+
+#[test]
+fn a_run_older_than_a_long_absence_is_lost_rather_than_run_twice() {
+    let mut s = snapshot(&json!({}));
+    s.blind_since = Some(at(100));
+    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(Confirm::SUBMISSION));
+    s.observed.consistent = true;
+    apply_now(&mut s, at(200_000));
+    assert!(summary(&s).starts_with("Failed Lost"), "{}", summary(&s));
+    let mut younger = snapshot(&json!({}));
+    younger.blind_since = Some(at(-1));
+    assert_eq!(kinds(&decide_at(&younger, at(200_000)).before), [EffectKind::Submit]);
+}
+
+#[test]
+fn a_slow_start_is_told_after_ten_seconds_or_with_its_cause() {
+    let mut s = snapshot(&json!({}));
+    s.observed.observation = pending(at(0), None);
+    let plan = decide_at(&s, at(9));
+    assert_eq!((plan.status.is_none(), plan.wake), (true, Some(at(10))));
+    apply_now(&mut s, at(10));
+    insta::assert_snapshot!(summary(&s), @"Pending Starting [Starting] handed to the runtime, not started yet");
+    s.observed.observation = pending(at(0), Some((Reason::ImagePullFailed, "no such image")));
+    let plan = apply_now(&mut s, at(20));
+    insta::assert_snapshot!(summary(&s), @"Pending ImagePullFailed [ImagePullFailed] no such image");
+    assert_eq!(plan.wake, Some(at(600)));
+    let plan = apply_now(&mut s, at(620));
+    assert_eq!(kinds(&plan.after), [EffectKind::Cancel]);
+    s.observed = Observed { observation: Observation::Lost, consistent: true };
+    apply_now(&mut s, at(630));
+    assert!(summary(&s).starts_with("Failed ImagePullFailed"), "{}", summary(&s));
+}
+
+#[test]
+fn an_unschedulable_pod_waits_without_a_bound() {
+    let mut s = snapshot(&json!({}));
+    s.observed.observation = pending(at(0), Some((Reason::Unschedulable, "0/3 nodes")));
+    apply_now(&mut s, at(1));
+    let plan = apply_now(&mut s, at(1_000_000));
+    assert!(plan.after.is_empty());
+    assert!(summary(&s).starts_with("Pending Unschedulable"));
+}
+
+#[test]
+fn a_foreign_object_of_our_name_blocks_and_is_tried_again() {
+    let mut s = snapshot(&json!({}));
+    let refusal =
+        Refusal { reason: Reason::Conflict, message: "Job/x belongs to someone else".into(), terminal: false };
+    let plan = decide(&s, &settings(), Some(&refusal), at(0));
+    apply(&mut s, &plan);
+    insta::assert_snapshot!(summary(&s), @"Pending Conflict [Conflict] Job/x belongs to someone else");
+    assert_eq!(plan.wake, Some(at(30)));
+    assert_eq!(kinds(&decide_at(&s, at(30)).before), [EffectKind::Submit]);
+}
+
+#[test]
+fn exit_zero_is_not_enough() {
+    type Change = fn(&mut Finish);
+    let table: [(&str, Change, &str); 8] = [
+        (
+            "no report",
+            |f| f.report = None,
+            "Failed ReportLost [] the attempt ended with exit code 0 and left no report",
+        ),
+        (
+            "another run's report",
+            |f| f.report.as_mut().unwrap().run_uid = "x".into(),
+            "Failed ReportLost [] the attempt ended with exit code 0 and left no report",
+        ),
+        (
+            "another exit code",
+            |f| f.exit_code = Some(70),
+            "Failed RunnerFailed [] the runner reported success and ended with exit code 70",
+        ),
+        ("an output is missing", |_| {}, "Failed OutputMissing [] declared outputs are missing: report"),
+        (
+            "out of memory",
+            |f| f.cause = Some((Reason::OutOfMemory, "used more than 1Gi".into())),
+            "Failed OutOfMemory [] used more than 1Gi",
+        ),
+        (
+            "a signal",
+            |f| {
+                let r = f.report.as_mut().unwrap();
+                r.status = Ended::Failed;
+                r.reason = Some("ProviderSignaled".into());
+                r.signal = Some(9);
+                r.exit_code = None;
+                f.exit_code = Some(137);
+            },
+            "Failed ProviderSignaled [] the provider was ended by signal 9",
+        ),
+        (
+            "a reason of a newer version",
+            |f| {
+                let r = f.report.as_mut().unwrap();
+                r.status = Ended::Failed;
+                r.reason = Some("FromTheFuture".into());
+                r.exit_code = Some(5);
+                f.exit_code = Some(5);
+            },
+            "Failed ProviderExited [] the provider exited with code 5",
+        ),
+        (
+            "told to stop by its place",
+            |f| {
+                f.report.as_mut().unwrap().status = Ended::Cancelled;
+                f.exit_code = Some(143);
+            },
+            "Failed Evicted [] the runner was told to stop by the place it ran in",
+        ),
+    ];
+    for (name, change, expected) in table {
+        let mut s = snapshot(&json!({"outputs": [{"name": "report"}]}));
+        let Observation::Finished(mut finish) = finished(&s, 0, at(5)) else { unreachable!() };
+        change(&mut finish);
+        s.observed = Observed { observation: Observation::Finished(finish), consistent: true };
+        apply_now(&mut s, at(5));
+        assert_eq!(summary(&s), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_lost_report_is_confirmed_first() {
+    let mut s = snapshot(&json!({}));
+    let Observation::Finished(mut finish) = finished(&s, 0, at(5)) else { unreachable!() };
+    finish.report = None;
+    s.observed.observation = Observation::Finished(finish);
+    assert_eq!(decide_at(&s, at(5)), Plan::confirm(Confirm::SUBMISSION));
+}
+
+#[test]
+fn a_template_is_never_executed() {
+    let mut s = snapshot(&json!({}));
+    s.run.metadata.annotations.insert(TEMPLATE_ANNOTATION.into(), "true".into());
+    let plan = apply_now(&mut s, at(0));
+    assert!(plan.before.is_empty());
+    insta::assert_snapshot!(summary(&s), @"Template Template [] a template is never executed");
+    assert_eq!(decide_at(&s, at(1)), Plan::settled());
+}
+
+#[test]
+fn a_suspended_run_waits_before_its_next_attempt() {
+    let mut s = snapshot(&json!({"suspend": true}));
+    assert!(apply_now(&mut s, at(0)).before.is_empty());
+    insta::assert_snapshot!(summary(&s), @"Pending Suspended [Suspended] spec.suspend is true");
+    s.run.spec.suspend = Some(false);
+    assert_eq!(kinds(&decide_at(&s, at(1)).before), [EffectKind::Submit]);
+}
+
+#[test]
+fn faults_of_the_spec_are_all_named() {
+    let mut s = snapshot(&json!({
+        "implementationRef": {"name": "other"},
+        "outputs": [{"name": "a"}, {"name": "a", "path": "../x"}, {"name": "b", "path": "/etc/passwd"}],
+        "parameters": {"big": "x".repeat(3000)},
+    }));
+    apply_now(&mut s, at(0));
+    let text = summary(&s);
+    for field in [
+        "spec.implementationRef",
+        "spec.outputs[1].name",
+        "spec.outputs[1].path",
+        "spec.outputs[2].path",
+        "spec.parameters.big",
+    ] {
+        assert!(text.contains(field), "{field} in {text}");
+    }
+}
+
+/// What happens to a run between two decisions.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// Time passes.
+    Wait(i64),
+    /// The attempt's container starts.
+    Start,
+    /// The attempt ends with this code.
+    Exit(i32),
+    /// The attempt's runtime object vanishes.
+    Vanish,
+    /// The user cancels.
+    Cancel,
+    /// The user suspends or resumes.
+    Suspend(bool),
+    /// The engine dies after the effects before, before the status is stored.
+    CrashBeforeStore,
+    /// The engine dies after the status is stored, before the effects after.
+    CrashBeforeAfter,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        (1i64..200).prop_map(Event::Wait),
+        Just(Event::Start),
+        (0i32..3).prop_map(Event::Exit),
+        Just(Event::Vanish),
+        Just(Event::Cancel),
+        any::<bool>().prop_map(Event::Suspend),
+        Just(Event::CrashBeforeStore),
+        Just(Event::CrashBeforeAfter),
+    ];
+    proptest::collection::vec(event, 0..40)
+}
+
+/// A runtime that honours the adapter's guarantees and nothing more.
+#[derive(Default)]
+struct Model {
+    live: HashMap<String, Observation>,
+    executions: HashMap<String, u32>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// From any history of starts, ends, losses, crashes and wishes: no attempt executes twice, terminal phases stick,
+    /// nothing waits without a reason, and a settled world is left alone.
+    #[test]
+    fn every_history_keeps_the_promises(events in events(), limit in 0i32..3) {
+        let mut s = snapshot(&json!({"retryPolicy": {"limit": limit, "backoffSeconds": 7}, "timeoutSeconds": 500}));
+        let mut model = Model::default();
+        let mut now = at(0);
+        let mut terminal: Option<AgentRunStatus> = None;
+        for event in events.into_iter().chain([Event::Wait(1000); 12]) {
+            let name = current_ref(&s.run, &s.references, &settings()).name.to_string();
+            let (mut skip_store, mut skip_after) = (false, false);
+            match event {
+                Event::Wait(seconds) => now = now.checked_add(SignedDuration::from_secs(seconds)).unwrap(),
+                Event::Start => if let Some(observation @ Observation::Pending { .. }) = model.live.get_mut(&name) {
+                    *observation = running(now);
+                },
+                Event::Exit(code) => if let Some(observation @ Observation::Running { .. }) = model.live.get_mut(&name) {
+                    *observation = finished(&s, code, now);
+                },
+                Event::Vanish => if s.run.status.as_ref().is_some_and(|status| status.attempts.last().is_some_and(|a| a.finished_at.is_none())) {
+                    model.live.remove(&name);
+                },
+                Event::Cancel => s.run.spec.cancel = Some(true),
+                Event::Suspend(suspend) => s.run.spec.suspend = Some(suspend),
+                Event::CrashBeforeStore => skip_store = true,
+                Event::CrashBeforeAfter => skip_after = true,
+            }
+            let mut confirmed = Confirm::NOTHING;
+            let plan = loop {
+                let name = current_ref(&s.run, &s.references, &settings()).name.to_string();
+                s.observed = Observed {
+                    observation: model.live.get(&name).cloned().unwrap_or(Observation::Lost),
+                    consistent: confirmed.submission,
+                };
+                let plan = decide_at(&s, now);
+                prop_assert_eq!(&plan, &decide_at(&s, now), "the same snapshot gives the same Plan");
+                if confirmed.covers(plan.confirm) { break plan; }
+                prop_assert!(plan.before.is_empty() && plan.status.is_none() && plan.after.is_empty());
+                confirmed = confirmed.and(plan.confirm);
+            };
+            for effect in &plan.before {
+                let Effect::Submit(submission) = effect else { panic!("only creating effects come before: {effect:?}") };
+                let name = submission.name.to_string();
+                if !model.live.contains_key(&name) {
+                    *model.executions.entry(name.clone()).or_default() += 1;
+                    model.live.insert(name, pending(now, None));
+                }
+            }
+            if skip_store { continue; }
+            apply(&mut s, &plan);
+            if let Some(was) = &terminal {
+                prop_assert_eq!(Some(was), s.run.status.as_ref(), "a terminal status never changes");
+            }
+            if let Some(status) = &s.run.status {
+                let phase = status.phase.unwrap();
+                if phase.is_terminal() {
+                    terminal = Some(status.clone());
+                    prop_assert!(status.blocked_by.is_empty());
+                } else {
+                    let running = status.reason.as_deref() == Some("Running") || status.attempts.last().is_some_and(|a| a.started_at.is_some() && a.finished_at.is_none());
+                    prop_assert!(running || !status.blocked_by.is_empty(), "nothing waits without a reason: {status:?}");
+                }
+                let true_of = |kind: &str| status.conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True);
+                prop_assert_eq!(true_of("Succeeded"), phase == Phase::Succeeded);
+                prop_assert_eq!(true_of("Failed"), phase == Phase::Failed);
+                prop_assert_eq!(true_of("Cancelled"), phase == Phase::Cancelled);
+                prop_assert_eq!(true_of("Blocked"), !status.blocked_by.is_empty(), "{:?}", status);
+            }
+            if skip_after { continue; }
+            for effect in &plan.after {
+                if let Effect::Cancel { reference, .. } = effect {
+                    prop_assert!(status(&s).attempts.last().unwrap().stopping.is_some(), "the intent is recorded first");
+                    model.live.remove(reference.name.as_str());
+                }
+            }
+        }
+        for (name, count) in &model.executions {
+            prop_assert_eq!(*count, 1, "{} executed more than once", name);
+        }
+        // Whatever lives at the end would be followed: nothing else may be owed.
+        if let Some(status) = &s.run.status && status.phase.unwrap().is_terminal() {
+            prop_assert_eq!(decide_at(&s, now), Plan::settled());
+        }
+    }
+}
+
+#[test]
+fn the_schema_of_a_minimal_run_reads_back() {
+    let spec: AgentRunSpec =
+        serde_json::from_value(json!({"agentRef": {"name": "a"}, "parameters": {"n": 1966}})).unwrap();
+    assert_eq!(spec.parameters["n"].0.as_str(), "1966");
+    let error = serde_json::from_value::<AgentRunSpec>(json!({"agentRef": {"name": "a"}, "parameters": {"n": 1.5}}))
+        .unwrap_err();
+    assert!(error.to_string().contains("quote it"), "{error}");
+}
