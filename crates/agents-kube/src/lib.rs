@@ -1,1 +1,10 @@
-//! Placeholder.
+//! Everything that speaks to the Kubernetes API: the custom resources as kube knows them, the client with its deadlines
+//! and error classes, the watches whose age is proven, and the leader lease.
+//!
+//! Nothing here has a listener, a thread, a signal handler, an environment read or a clock of its own: the embedding
+//! program passes them in.
+
+pub mod crd;
+pub mod object;
+
+pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};

@@ -12,6 +12,8 @@ pub const MAX_PARAMETERS: usize = 100;
 pub const MAX_PARAMETER_BYTES: usize = 2048;
 /// Largest parameter name, in characters.
 pub const MAX_PARAMETER_NAME: usize = 256;
+/// Longest quantity or other short scalar, in characters.
+pub const MAX_SCALAR: usize = 256;
 /// Largest payload value, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 128 * 1024;
 /// Largest template or file content, in bytes.
@@ -81,7 +83,11 @@ impl JsonSchema for Scalar {
         "Scalar".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "x-kubernetes-int-or-string": true, "anyOf": [{ "type": "integer" }, { "type": "string" }] })
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "maxLength": MAX_SCALAR
+        })
     }
 }
 

@@ -1,0 +1,375 @@
+//! CustomResourceDefinitions from the [`Kind`] trait, as JSON values: the typed form would print integer bounds as
+//! floats.
+
+use agents_core::api::{CATEGORY, Column, Kind, Rule, VERSION};
+use kube_core::schema::{OptionalEnum, OptionalIntOrString, StructuralSchemaRewriter};
+use schemars::{JsonSchema, generate::SchemaSettings, transform::AddNullable};
+use serde_json::{Map, Value, json};
+
+/// The CustomResourceDefinition of a kind: namespaced, one served and stored version, a status subresource.
+///
+/// The schema is structural and carries every bound of the Rust types; the API server refuses what the types refuse.
+pub fn crd<K: Kind>() -> Value {
+    let mut columns: Vec<Value> = K::COLUMNS.iter().map(column).collect();
+    columns.push(json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }));
+    let mut version = json!({
+        "name": VERSION,
+        "served": true,
+        "storage": true,
+        "subresources": { "status": {} },
+        "additionalPrinterColumns": columns,
+        "schema": { "openAPIV3Schema": root::<K>() },
+    });
+    if !K::SELECTABLE.is_empty() {
+        let fields: Vec<Value> = K::SELECTABLE.iter().map(|path| json!({ "jsonPath": path })).collect();
+        version["selectableFields"] = fields.into();
+    }
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{}.{}", K::PLURAL, K::GROUP) },
+        "spec": {
+            "group": K::GROUP,
+            "names": {
+                "kind": K::KIND,
+                "listKind": format!("{}List", K::KIND),
+                "plural": K::PLURAL,
+                "singular": K::SINGULAR,
+                "shortNames": K::SHORT_NAMES,
+                "categories": [CATEGORY],
+            },
+            "scope": "Namespaced",
+            "versions": [version],
+        },
+    })
+}
+
+/// The schema of the whole object.
+fn root<K: Kind>() -> Value {
+    let mut root = json!({
+        "type": "object",
+        "description": K::DESCRIPTION,
+        "required": ["spec"],
+        "properties": { "spec": part::<K::Spec>(), "status": part::<K::Status>() },
+    });
+    if !K::RULES.is_empty() {
+        root["x-kubernetes-validations"] = K::RULES.iter().map(rule).collect();
+    }
+    root
+}
+
+fn column(column: &Column) -> Value {
+    let Column { name, path, kind, wide } = *column;
+    let mut out = json!({ "name": name, "type": kind, "jsonPath": path });
+    if wide {
+        // Columns of priority 0 are shown always, all others with `-o wide`.
+        out["priority"] = json!(1);
+    }
+    out
+}
+
+fn rule(rule: &Rule) -> Value {
+    let Rule { expression, message } = *rule;
+    json!({ "rule": expression, "message": message })
+}
+
+/// The structural schema of one part of an object.
+fn part<T: JsonSchema>() -> Value {
+    let schema = SchemaSettings::openapi3()
+        .with(|settings| {
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        })
+        .with_transform(AddNullable::default())
+        .with_transform(StructuralSchemaRewriter)
+        .with_transform(OptionalEnum)
+        .with_transform(OptionalIntOrString)
+        .into_generator()
+        .into_root_schema_for::<T>();
+    let mut schema = schema.to_value();
+    tidy(&mut schema);
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("title");
+    }
+    schema
+}
+
+/// Removes what the API server does not know or would take amiss: `nullable` (null has no meaning in any field of ours),
+/// formats it does not define, branches of int-or-string, defaults. Prints whole bounds as integers.
+fn tidy(schema: &mut Value) {
+    let Some(schema) = schema.as_object_mut() else {
+        return;
+    };
+    schema.remove("nullable");
+    schema.remove("default");
+    schema.remove("examples");
+    schema.remove("example");
+    if schema
+        .get("format")
+        .and_then(Value::as_str)
+        .is_some_and(|format| !FORMATS.contains(&format))
+    {
+        schema.remove("format");
+    }
+    if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+        schema.remove("anyOf");
+        schema.remove("type");
+    }
+    for bound in ["minimum", "maximum"] {
+        if let Some(value) = schema.get_mut(bound) {
+            whole(value);
+        }
+    }
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.values_mut().for_each(tidy);
+    }
+    for child in ["items", "additionalProperties"] {
+        if let Some(child) = schema.get_mut(child) {
+            tidy(child);
+        }
+    }
+    drop_null_variant(schema);
+}
+
+/// The formats of the API server that our types produce.
+const FORMATS: &[&str] = &["int32", "int64", "double", "date-time", "byte"];
+
+/// An optional enum may still list `null` among its values.
+fn drop_null_variant(schema: &mut Map<String, Value>) {
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "bounds that are not exact integers of 53 bits keep their form"
+)]
+fn whole(value: &mut Value) {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    if let Some(number) = value.as_f64()
+        && !value.is_i64()
+        && number.fract() == 0.0
+        && number.abs() <= EXACT
+    {
+        *value = json!(number as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use agents_core::api::{Agent, AgentProvider, AgentRun, ImplementationSpec};
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::core::cel::Validator;
+
+    use super::*;
+
+    fn all() -> [Value; 4] {
+        [
+            crd::<Agent>(),
+            crd::<AgentProvider>(),
+            crd::<AgentRun>(),
+            crd::<ImplementationSpec>(),
+        ]
+    }
+
+    fn schema(crd: &Value) -> &Value {
+        &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    }
+
+    /// Calls `visit` with every schema node and its path.
+    fn walk(path: &str, node: &Value, visit: &mut impl FnMut(&str, &Value)) {
+        visit(path, node);
+        if let Some(properties) = node["properties"].as_object() {
+            for (name, child) in properties {
+                walk(&format!("{path}.{name}"), child, visit);
+            }
+        }
+        for (key, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+            if node[key].is_object() {
+                walk(&format!("{path}{suffix}"), &node[key], visit);
+            }
+        }
+    }
+
+    #[test]
+    fn every_string_list_and_map_is_bounded() {
+        let mut unbounded = Vec::new();
+        for crd in all() {
+            walk(crd["metadata"]["name"].as_str().unwrap(), schema(&crd), &mut |path, node| {
+                let missing = if node["x-kubernetes-int-or-string"] == json!(true) {
+                    node["maxLength"].is_null()
+                } else if node["x-kubernetes-preserve-unknown-fields"] == json!(true) {
+                    false
+                } else {
+                    match node["type"].as_str() {
+                        Some("string") => {
+                            node["maxLength"].is_null() && node["enum"].is_null() && node["format"] != "date-time"
+                        }
+                        Some("array") => node["maxItems"].is_null(),
+                        Some("object") => {
+                            !node["additionalProperties"].is_null() && node["maxProperties"].is_null()
+                                || node["additionalProperties"].is_null() && node["properties"].is_null()
+                        }
+                        Some("integer" | "boolean" | "number") => false,
+                        _ => true,
+                    }
+                };
+                if missing {
+                    unbounded.push(path.to_owned());
+                }
+            });
+        }
+        assert_eq!(unbounded, Vec::<String>::new());
+    }
+
+    #[test]
+    fn schemas_hold_only_what_the_api_server_accepts() {
+        for crd in all() {
+            let name = crd["metadata"]["name"].as_str().unwrap();
+            walk(name, schema(&crd), &mut |path, node| {
+                for banned in ["nullable", "$ref", "const", "oneOf", "anyOf", "allOf", "default", "examples"] {
+                    assert!(node[banned].is_null(), "{path} has {banned}");
+                }
+                if let Some(format) = node["format"].as_str() {
+                    assert!(FORMATS.contains(&format), "{path} has format {format}");
+                }
+                for bound in ["minimum", "maximum"] {
+                    assert!(node[bound].is_null() || node[bound].is_i64(), "{path}: {bound} is {}", node[bound]);
+                }
+                assert!(
+                    node["properties"].is_null() || node["additionalProperties"].is_null(),
+                    "{path} has both properties and additionalProperties"
+                );
+            });
+            let typed: CustomResourceDefinition = serde_json::from_value(crd.clone()).unwrap();
+            assert_eq!(typed.spec.names.plural, crd["spec"]["names"]["plural"]);
+        }
+    }
+
+    #[test]
+    fn conditions_are_a_map_by_type() {
+        for crd in all() {
+            let conditions = &schema(&crd)["properties"]["status"]["properties"]["conditions"];
+            assert_eq!(conditions["x-kubernetes-list-type"], "map", "{}", crd["metadata"]["name"]);
+            assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
+        }
+    }
+
+    #[test]
+    fn definitions_are_small() {
+        for crd in all() {
+            let bytes = serde_json::to_vec(&crd).unwrap().len();
+            assert!(bytes <= 256 * 1024, "{}: {bytes} bytes", crd["metadata"]["name"]);
+        }
+    }
+
+    #[test]
+    fn no_name_means_two_things() {
+        let mut meanings: BTreeMap<String, String> = BTreeMap::new();
+        for crd in all() {
+            let names = &crd["spec"]["names"];
+            let own = names["plural"].as_str().unwrap();
+            let mut spoken: Vec<&str> = vec![own, names["singular"].as_str().unwrap()];
+            spoken.extend(names["shortNames"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()));
+            for name in spoken {
+                let other = meanings.insert(name.to_owned(), own.to_owned());
+                assert_eq!(other, None, "{name} means {own} and another kind");
+            }
+            assert_eq!(names["categories"], json!([CATEGORY]));
+        }
+        assert!(!meanings.contains_key(CATEGORY), "kubectl expands the category first");
+    }
+
+    #[test]
+    fn the_definition_of_agent_runs() {
+        insta::assert_yaml_snapshot!(crd::<AgentRun>());
+    }
+
+    fn run(phase: Option<&str>, change: impl FnOnce(&mut Value)) -> Value {
+        let mut run = json!({
+            "apiVersion": "agents.proompteng.ai/v1alpha1", "kind": "AgentRun",
+            "metadata": { "name": "r" },
+            "spec": { "agentRef": { "name": "a" }, "parameters": { "k": "v" }, "timeoutSeconds": 60 },
+        });
+        if let Some(phase) = phase {
+            run["status"] = json!({ "phase": phase });
+        }
+        change(&mut run["spec"]);
+        run
+    }
+
+    /// The message of the refusal, if the update is refused.
+    fn update(old: &Value, new: &Value) -> Option<String> {
+        let crd = crd::<AgentRun>();
+        Validator::new()
+            .validate(schema(&crd), new, Some(old))
+            .err()
+            .map(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn a_judged_spec_is_immutable_field_by_field() {
+        let changes: &[(&str, Value)] = &[
+            ("agentRef", json!({ "name": "b" })),
+            ("implementationSpecRef", json!({ "name": "b" })),
+            ("implementationRef", json!({ "name": "b" })),
+            ("implementation", json!({ "inline": { "text": "t" } })),
+            ("parameters", json!({ "k": "w" })),
+            ("payloads", json!({ "k": "w" })),
+            ("execution", json!({ "coordinates": { "git": { "url": "https://example.org/r" } } })),
+            ("workload", json!({ "image": "i" })),
+            ("runtime", json!({ "type": "job" })),
+            ("outputs", json!([{ "name": "o" }])),
+            ("retryPolicy", json!({ "limit": 1 })),
+            ("timeoutSeconds", json!(61)),
+        ];
+        let free = ["suspend", "cancel"];
+        let crd = crd::<AgentRun>();
+        let fields = schema(&crd)["properties"]["spec"]["properties"].as_object().unwrap();
+        for field in fields.keys() {
+            assert!(
+                free.contains(&field.as_str()) || changes.iter().any(|(name, _)| name == field),
+                "spec.{field} is neither free nor covered by the rule"
+            );
+        }
+        for (field, value) in changes {
+            let changed = run(Some("Pending"), |spec| spec[*field] = value.clone());
+            for phase in ["Pending", "Running", "Succeeded", "Failed", "Cancelled"] {
+                let refused = update(&run(Some(phase), |_| ()), &changed);
+                assert!(
+                    refused.as_ref().is_some_and(|text| text.contains("spec is immutable")),
+                    "{field} changed in {phase}: {refused:?}"
+                );
+            }
+            // Taking a value away is a change too.
+            assert!(update(&changed, &run(Some("Pending"), |_| ())).is_some(), "{field} removed");
+            assert_eq!(update(&changed, &changed), None, "{field} unchanged");
+            for phase in [None, Some("Template")] {
+                let before = run(phase, |_| ());
+                assert_eq!(update(&before, &changed), None, "{field} changed in {phase:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn suspend_is_free_and_cancel_is_final() {
+        let with = |field: &'static str, value: bool| run(Some("Running"), move |spec| spec[field] = json!(value));
+        let plain = run(Some("Running"), |_| ());
+        assert_eq!(update(&plain, &with("suspend", true)), None);
+        assert_eq!(update(&with("suspend", true), &with("suspend", false)), None);
+        assert_eq!(update(&with("suspend", true), &plain), None);
+        assert_eq!(update(&plain, &with("cancel", true)), None);
+        assert_eq!(update(&with("cancel", false), &with("cancel", true)), None);
+        for back in [with("cancel", false), plain] {
+            let refused = update(&with("cancel", true), &back);
+            assert!(refused.is_some_and(|text| text.contains("cancel cannot be taken back")));
+        }
+    }
+}
