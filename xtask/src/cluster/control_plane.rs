@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 use super::Layout;
 use super::certificates::{Authority, Signed, token_keys};
 use super::folder::Folder;
-use super::network::Network;
+use super::network::{Network, SERVICES};
 use super::processes::Launch;
 
 /// The API server's address for pods, the first of [`SERVICES`].
 const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-const SERVICES: &str = "10.96.0.0/16";
 
 /// Every audited request is one line; no bodies, for those would hold secrets.
 const AUDIT_POLICY: &str = "\

@@ -2,8 +2,8 @@
 //!
 //! Bridge, port mappings and every rule of kube-proxy live in the node's network namespace and end with it; the machine
 //! itself gets this interface and one route, which the kernel removes together with the namespace. Pods reach each
-//! other, the API server and whatever listens on the machine's end; they reach nothing beyond the machine, so that no
-//! test can come to depend on the internet.
+//! other, Services, and whatever listens on the machine's end of the link. Everything else is unreachable at once, so
+//! that no test can come to depend on the internet or waits for an answer that never comes.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,6 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::packages::locate;
 use super::processes::{run, run_with_input};
+
+/// The range of Service addresses.
+pub(super) const SERVICES: &str = "10.96.0.0/16";
+
+/// The bridge that connects the pods, inside the node's namespace.
+pub(super) const BRIDGE: &str = "pods0";
 
 /// The addresses of one node; clusters on the same machine differ in `index`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +73,11 @@ impl Network {
                 "address add {machine}/30 dev {link}\nlink set {link} up\nroute add {} via {node} dev {link}\n",
                 network.pods()
             );
+            // The rules of Services translate an address only after a route for it was found; what a pod sends to an
+            // address of theirs that no rule knows must not leave.
             let inside = format!(
-                "link set lo up\naddress add {node}/30 dev eth0\nlink set eth0 up\nroute add default via {machine}\n"
+                "link set lo up\naddress add {node}/30 dev eth0\nlink set eth0 up\n\
+                 route add {SERVICES} via {machine}\nrule add iif {BRIDGE} to {SERVICES} unreachable\n"
             );
             run_with_input(Command::new(&ip).args(["-batch", "-"]), &outside)?;
             let mut enter = Command::new("nsenter");

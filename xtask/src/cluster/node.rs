@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::folder::Folder;
-use super::network::Network;
+use super::network::{BRIDGE, Network};
 use super::packages::{locate, plugin_folder};
 use super::processes::Launch;
 use super::{Layout, cgroups, image};
@@ -92,7 +92,7 @@ fn network_plugins(folder: &Folder, network: &Network) -> Value {
         "plugins": [
             {
                 "type": "bridge",
-                "bridge": "pods0",
+                "bridge": BRIDGE,
                 "isGateway": true,
                 "ipMasq": true,
                 "hairpinMode": true,
