@@ -5,7 +5,7 @@
 //! finds there what a killed harness could not clean. Taking away is one function that never trusts a single record, so
 //! that it works after a crash at any moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -42,14 +42,6 @@ enum Owner {
     Person,
 }
 
-/// What must be known to take a cluster away, apart from its processes.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Traces {
-    pub(super) network: Option<Network>,
-    /// Folders of the machine that a node needs as mount points and that were not there before.
-    pub(super) made: Vec<PathBuf>,
-}
-
 impl Folder {
     /// The folder at this path; nothing is created.
     pub(super) fn at(data: &Path) -> Result<Self> {
@@ -65,17 +57,16 @@ impl Folder {
     /// Creates the folders empty and registers the owner, after taking away what stood there.
     pub(super) fn create(&self, lifetime: Lifetime, progress: &Progress) -> Result<()> {
         let root = run_root();
-        create_private(&root)?;
         // One at a time, so that no start takes a folder that another has not registered yet for rubbish.
-        let _lock = lock(&root.join("lock"), "a test cluster", progress)?;
+        let _lock = take_turn(&root, progress)?;
         for stale in stale(&root)? {
             progress.tell(&format!(
                 "cleaning up after a test cluster that was killed, {}",
                 stale.data.display()
             ));
-            stale.remove()?;
+            stale.remove_in_turn(&root)?;
         }
-        self.remove()?;
+        self.remove_in_turn(&root)?;
         for dir in [&self.data, &self.run] {
             create_private(dir)?;
         }
@@ -153,26 +144,45 @@ impl Folder {
         }
     }
 
+    /// Makes folders of the machine that a node hides under mounts of its own, where they are missing.
+    ///
+    /// Several nodes mount on the same ones, and removing a folder tears it from the namespaces of all; so the last
+    /// cluster of the machine removes them, and there is one list of what was not there before.
+    pub(super) fn make_mount_points(&self, wanted: &[&str], progress: &Progress) -> Result<()> {
+        let root = run_root();
+        let _lock = take_turn(&root, progress)?;
+        let list = root.join(MOUNT_POINTS);
+        let mut made = listed(&list);
+        made.extend(wanted.iter().map(PathBuf::from).filter(|dir| !dir.exists()));
+        let text: String = made.iter().map(|dir| format!("{}\n", dir.display())).collect();
+        fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
+        for dir in &made {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
     /// Ends every process of the cluster and takes away all that it made. Safe to repeat, and after any crash.
-    pub(super) fn remove(&self) -> Result<()> {
+    pub(super) fn remove(&self, progress: &Progress) -> Result<()> {
+        let root = run_root();
+        let _lock = take_turn(&root, progress)?;
+        self.remove_in_turn(&root)
+    }
+
+    fn remove_in_turn(&self, root: &Path) -> Result<()> {
         self.kill_all()?;
-        let traces: Traces = self.read_json("traces.json").unwrap_or_default();
-        if let Some(network) = &traces.network {
+        if let Some(network) = self.read_json::<Network>("network.json") {
             network.remove(LIMIT)?;
         }
         for dir in [&self.run, &self.data] {
             unmount_below(dir)?;
         }
         cgroups::remove(&self.key, LIMIT)?;
-        for dir in &traces.made {
-            // Only when empty: whatever else uses it by now keeps it.
-            fs::remove_dir(dir).ok();
-        }
         // The registration goes last, so that a crash in here is found again.
         for dir in [&self.data, &self.run] {
             remove_tree(dir)?;
         }
-        Ok(())
+        remove_mount_points(root)
     }
 
     fn kill_all(&self) -> Result<()> {
@@ -225,6 +235,39 @@ fn run_root() -> PathBuf {
         Some(dir) => PathBuf::from(dir).join("agents-test"),
         None => std::env::temp_dir().join(format!("agents-test-{}", user.as_raw())),
     }
+}
+
+/// Waits until no other cluster of this person is being made or taken away.
+fn take_turn(root: &Path, progress: &Progress) -> Result<File> {
+    create_private(root)?;
+    lock(&root.join("lock"), "or ends a test cluster", progress)
+}
+
+/// The list of folders made for nodes, beside the registrations.
+const MOUNT_POINTS: &str = "mount-points";
+
+fn listed(list: &Path) -> BTreeSet<PathBuf> {
+    fs::read_to_string(list)
+        .unwrap_or_default()
+        .lines()
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Removes what was made for nodes once no cluster is registered any more.
+fn remove_mount_points(root: &Path) -> Result<()> {
+    let mut entries = fs::read_dir(root)
+        .with_context(|| format!("cannot list {}", root.display()))?
+        .flatten();
+    let list = root.join(MOUNT_POINTS);
+    if !list.exists() || entries.any(|entry| entry.path().is_dir()) {
+        return Ok(());
+    }
+    for dir in listed(&list) {
+        // Only when empty: whatever else uses it by now keeps it.
+        fs::remove_dir(dir).ok();
+    }
+    fs::remove_file(&list).with_context(|| format!("cannot remove {}", list.display()))
 }
 
 /// Registered clusters whose owner has ended.
@@ -363,10 +406,10 @@ mod tests {
         let third = Folder::at(&parent.path().join("third")).unwrap();
         third.create(Lifetime::Harness, &Progress::silent()).unwrap();
         assert!(next.data.exists() && next.run.exists());
-        next.remove().unwrap();
-        third.remove().unwrap();
+        next.remove(&Progress::silent()).unwrap();
+        third.remove(&Progress::silent()).unwrap();
         assert!(!next.is_used() && !third.is_used());
-        third.remove().unwrap();
+        third.remove(&Progress::silent()).unwrap();
     }
 
     #[test]
@@ -375,7 +418,7 @@ mod tests {
         let folder = Folder::at(&parent.path().join("kept")).unwrap();
         folder.create(Lifetime::Person, &Progress::silent()).unwrap();
         assert!(!folder.owner_is_gone());
-        folder.remove().unwrap();
+        folder.remove(&Progress::silent()).unwrap();
     }
 
     #[test]

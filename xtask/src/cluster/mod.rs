@@ -30,7 +30,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use control_plane::Ports;
-use folder::{Folder, Traces, last_lines};
+use folder::{Folder, last_lines};
 use network::Network;
 pub use node::NAME as NODE_NAME;
 pub use processes::Lifetime;
@@ -361,13 +361,7 @@ impl Cluster {
 
     fn start_namespaces(&mut self) -> Result<()> {
         let folder = self.layout.folder.clone();
-        let made = node::missing_mount_points();
-        let mut traces = Traces { network: None, made };
-        // Written before anything is made: what is recorded and missing does no harm.
-        folder.write_json("traces.json", &traces)?;
-        for dir in &traces.made {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        }
+        folder.make_mount_points(node::HIDDEN, &self.progress)?;
         self.launch(Component::Namespaces)?;
         let ready = folder.file("namespaces-ready");
         self.until("the node's namespaces", Some(Component::Namespaces), || {
@@ -378,8 +372,7 @@ impl Cluster {
             .identity(Component::Namespaces)
             .context("the namespaces have no first process")?;
         let network = Network::connect(&folder.key, first.pid)?;
-        traces.network = Some(network.clone());
-        folder.write_json("traces.json", &traces)?;
+        folder.write_json("network.json", &network)?;
         self.layout.network = Some(network);
         Ok(())
     }
@@ -404,7 +397,7 @@ impl Cluster {
     pub fn take_down(dir: &Path) -> Result<bool> {
         let folder = Folder::at(dir)?;
         let used = folder.is_used();
-        folder.remove()?;
+        folder.remove(&Progress::silent())?;
         Ok(used)
     }
 
@@ -630,7 +623,7 @@ impl Cluster {
 
     fn take_away(&mut self) -> Result<()> {
         self.stopped = true;
-        let result = self.layout.folder.remove();
+        let result = self.layout.folder.remove(&self.progress);
         for (_, mut child) in std::mem::take(&mut *self.children()) {
             child.wait().ok();
         }

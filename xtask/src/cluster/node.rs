@@ -20,7 +20,7 @@ use super::{Layout, cgroups, image};
 pub const NAME: &str = "node1";
 
 /// Folders that programs of a node write to without asking; each is hidden under a file system of the node's own.
-const HIDDEN: &[&str] = &[
+pub(super) const HIDDEN: &[&str] = &[
     "/run/containerd",
     "/var/lib/kubelet",
     "/var/lib/cni",
@@ -40,11 +40,6 @@ if [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then echo 1 >/proc/sys/n
 : >"$ready"
 while :; do sleep 2147483647 & wait $!; done
 "#;
-
-/// The folders of [`HIDDEN`] that must be made on the machine to be mounted on, the deepest last.
-pub(super) fn missing_mount_points() -> Vec<PathBuf> {
-    HIDDEN.iter().map(PathBuf::from).filter(|path| !path.exists()).collect()
-}
 
 pub(super) fn namespaces(layout: &Layout) -> Launch {
     let mut arguments: Vec<String> = [

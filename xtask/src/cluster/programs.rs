@@ -271,7 +271,7 @@ pub(super) fn lock(path: &Path, what: &str, progress: &Progress) -> Result<File>
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
-            progress.tell(&format!("waiting for another process that prepares {what}"));
+            progress.tell(&format!("waiting for another process that makes {what}"));
         }
         Err(fs::TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("cannot lock {}", path.display()));
