@@ -1,3 +1,14 @@
 //! What the project needs beside its product: the test cluster, generation, checks.
 
+pub mod check;
 pub mod cluster;
+pub mod generate;
+pub mod rings;
+
+use std::path::{Path, PathBuf};
+
+/// Root of the workspace this program was built from.
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}

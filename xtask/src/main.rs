@@ -4,7 +4,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use xtask::cluster::{Progress, cli};
+use xtask::{
+    check,
+    cluster::{Progress, cli},
+    generate,
+    rings::{self, Ring},
+};
 
 /// Everything about this project that is not its product.
 #[derive(Debug, clap::Parser)]
@@ -18,12 +23,31 @@ struct Arguments {
 enum Command {
     /// Start, stop and show the test cluster
     Cluster(cli::ClusterArguments),
+    /// Write definitions, rights, chart and reference
+    GenCrds {
+        /// Only compare, and fail when something differs
+        #[arg(long)]
+        check: bool,
+    },
+    /// Formatting, lints, dependency direction, generated files, each crate alone
+    Check,
+    /// Checks and every test ring
+    Test {
+        /// Rings whose absence is a failure
+        #[arg(long, value_delimiter = ',')]
+        require: Vec<Ring>,
+    },
 }
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Cluster(arguments) => cli::execute(arguments, progress()),
+        Command::GenCrds { check } => generate::run(&xtask::workspace(), check),
+        Command::Check => check::run(&xtask::workspace(), say).map(|()| String::new()),
+        Command::Test { require } => {
+            rings::run(&xtask::workspace(), &require.into_iter().collect(), say).map(|()| String::new())
+        }
     };
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K");
@@ -39,6 +63,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A line of its own.
+fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 /// One line that changes on a terminal, one line per step in a log.

@@ -104,11 +104,7 @@ fn tidy(schema: &mut Value) {
     schema.remove("default");
     schema.remove("examples");
     schema.remove("example");
-    if schema
-        .get("format")
-        .and_then(Value::as_str)
-        .is_some_and(|format| !FORMATS.contains(&format))
-    {
+    if schema.get("format").and_then(Value::as_str).is_some_and(|format| !FORMATS.contains(&format)) {
         schema.remove("format");
     }
     if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
@@ -171,12 +167,7 @@ mod tests {
     use super::*;
 
     fn all() -> [Value; 4] {
-        [
-            crd::<Agent>(),
-            crd::<AgentProvider>(),
-            crd::<AgentRun>(),
-            crd::<ImplementationSpec>(),
-        ]
+        [crd::<Agent>(), crd::<AgentProvider>(), crd::<AgentRun>(), crd::<ImplementationSpec>()]
     }
 
     fn schema(crd: &Value) -> &Value {
@@ -308,10 +299,7 @@ mod tests {
     /// The message of the refusal, if the update is refused.
     fn update(old: &Value, new: &Value) -> Option<String> {
         let crd = crd::<AgentRun>();
-        Validator::new()
-            .validate(schema(&crd), new, Some(old))
-            .err()
-            .map(|errors| errors.to_string())
+        Validator::new().validate(schema(&crd), new, Some(old)).err().map(|errors| errors.to_string())
     }
 
     #[test]

@@ -6,5 +6,6 @@
 
 pub mod crd;
 pub mod object;
+pub mod rbac;
 
 pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};

@@ -39,14 +39,7 @@ pub struct Object<K: Kind> {
 impl<K: Kind> Object<K> {
     /// A new object without a namespace, which the API it is sent through decides.
     pub fn new(name: impl Into<String>, spec: K::Spec) -> Self {
-        Self {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                ..ObjectMeta::default()
-            },
-            spec,
-            status: None,
-        }
+        Self { metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }, spec, status: None }
     }
 
     /// Moves the object to a namespace.
@@ -140,11 +133,7 @@ impl<'de, K: Kind> de::Visitor<'de> for ObjectVisitor<K> {
 }
 
 fn same<E: de::Error>(expected: &str, found: &str) -> Result<(), E> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(E::invalid_value(de::Unexpected::Str(found), &expected))
-    }
+    if expected == found { Ok(()) } else { Err(E::invalid_value(de::Unexpected::Str(found), &expected)) }
 }
 
 /// The projection that decisions read.
@@ -157,11 +146,7 @@ impl<K: Kind> From<&Object<K>> for Resource<K> {
 impl<K: Kind> From<Object<K>> for Resource<K> {
     fn from(object: Object<K>) -> Self {
         let Object { metadata, spec, status } = object;
-        Self {
-            metadata: meta(metadata),
-            spec,
-            status,
-        }
+        Self { metadata: meta(metadata), spec, status }
     }
 }
 
@@ -296,9 +281,6 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_the_api() {
-        assert_eq!(
-            AgentRun::url_path(&(), Some("ns")),
-            "/apis/agents.proompteng.ai/v1alpha1/namespaces/ns/agentruns"
-        );
+        assert_eq!(AgentRun::url_path(&(), Some("ns")), "/apis/agents.proompteng.ai/v1alpha1/namespaces/ns/agentruns");
     }
 }

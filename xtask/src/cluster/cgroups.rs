@@ -28,9 +28,7 @@ fn hierarchies(table: &str) -> Vec<(PathBuf, bool)> {
 }
 
 fn mounted() -> Result<Vec<(PathBuf, bool)>> {
-    Ok(hierarchies(
-        &fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?,
-    ))
+    Ok(hierarchies(&fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?))
 }
 
 /// Makes the group in every hierarchy, with the controllers the kubelet insists on.
@@ -103,10 +101,7 @@ mod tests {
                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(
             hierarchies(table),
-            [
-                (PathBuf::from("/sys/fs/cgroup/cpu"), false),
-                (PathBuf::from("/sys/fs/cgroup/unified"), true)
-            ]
+            [(PathBuf::from("/sys/fs/cgroup/cpu"), false), (PathBuf::from("/sys/fs/cgroup/unified"), true)]
         );
     }
 }

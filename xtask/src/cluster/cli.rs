@@ -41,12 +41,8 @@ pub fn execute(arguments: ClusterArguments, progress: Progress) -> Result<String
     let ClusterArguments { dir, action } = arguments;
     let dir = std::path::absolute(dir.unwrap_or_else(default_dir)).context("--dir is no path")?;
     let running = || {
-        Cluster::attach(&dir)?.with_context(|| {
-            format!(
-                "no cluster in {}; start one with `cargo xtask cluster up`",
-                dir.display()
-            )
-        })
+        Cluster::attach(&dir)?
+            .with_context(|| format!("no cluster in {}; start one with `cargo xtask cluster up`", dir.display()))
     };
     match action {
         Action::Up { node } => up(dir, node, progress),
@@ -60,10 +56,7 @@ pub fn execute(arguments: ClusterArguments, progress: Progress) -> Result<String
 fn up(dir: PathBuf, node: bool, progress: Progress) -> Result<String> {
     if let Some(cluster) = Cluster::attach(&dir)?.filter(Cluster::is_whole) {
         if node && cluster.layout.network.is_none() {
-            bail!(
-                "a cluster without a node is up in {}; take it down first",
-                dir.display()
-            );
+            bail!("a cluster without a node is up in {}; take it down first", dir.display());
         }
         return Ok(format!("already up\n{}", export(&cluster)));
     }
@@ -71,17 +64,8 @@ fn up(dir: PathBuf, node: bool, progress: Progress) -> Result<String> {
     progress.tell(&format!("taking {way}"));
     let started = Instant::now();
     // What a crash left in the folder is taken away by the start.
-    let cluster = Cluster::start(Options {
-        node,
-        dir: Some(dir),
-        lifetime: Lifetime::Person,
-        progress,
-    })?;
-    Ok(format!(
-        "up after {:.1} s\n{}",
-        started.elapsed().as_secs_f64(),
-        export(&cluster)
-    ))
+    let cluster = Cluster::start(Options { node, dir: Some(dir), lifetime: Lifetime::Person, progress })?;
+    Ok(format!("up after {:.1} s\n{}", started.elapsed().as_secs_f64(), export(&cluster)))
 }
 
 fn export(cluster: &Cluster) -> String {
@@ -90,9 +74,7 @@ fn export(cluster: &Cluster) -> String {
 
 fn status(cluster: &Cluster) -> String {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["COMPONENT", "PID", "PORT", "READY"]);
+    table.load_style(presets::NOTHING).set_header(["COMPONENT", "PID", "PORT", "READY"]);
     for component in cluster.layout.components() {
         let identity = cluster.layout.identity(component).filter(super::Identity::is_alive);
         let (pid, ready) = match &identity {
@@ -110,9 +92,8 @@ fn status(cluster: &Cluster) -> String {
     let mut text = format!("{table}\n");
     if cluster.layout.network.is_some() {
         let path = r#"--output=jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} ({.reason}){end}"#;
-        let ready = cluster
-            .kubectl(&["get", "node", NODE_NAME, path])
-            .unwrap_or_else(|error| format!("unknown: {error:#}"));
+        let ready =
+            cluster.kubectl(&["get", "node", NODE_NAME, path]).unwrap_or_else(|error| format!("unknown: {error:#}"));
         text += &format!("\nnode {NODE_NAME} ready: {ready}\n");
     }
     if !cluster.has_controllers() {

@@ -99,11 +99,7 @@ pub(super) fn write_files(folder: &Folder, ports: Ports, network: Option<&Networ
         &[Ipv4Addr::LOCALHOST, API_SERVICE, advertised],
     )?;
     write_signed(folder, "apiserver", &server)?;
-    write_signed(
-        folder,
-        "apiserver-kubelet",
-        &authority.client("kube-apiserver", Some("system:masters"))?,
-    )?;
+    write_signed(folder, "apiserver-kubelet", &authority.client("kube-apiserver", Some("system:masters"))?)?;
 
     let local = format!("https://127.0.0.1:{}", ports.api_server);
     for (name, user, group) in [
@@ -112,10 +108,7 @@ pub(super) fn write_files(folder: &Folder, ports: Ports, network: Option<&Networ
         ("scheduler", "system:kube-scheduler", None),
     ] {
         let signed = authority.client(user, group)?;
-        folder.write(
-            &format!("{name}.kubeconfig"),
-            &kubeconfig(&local, &authority, &signed).to_string(),
-        )?;
+        folder.write(&format!("{name}.kubeconfig"), &kubeconfig(&local, &authority, &signed).to_string())?;
     }
     if let Some(network) = network {
         let remote = format!("https://{}:{}", network.machine(), ports.api_server);
@@ -127,10 +120,7 @@ pub(super) fn write_files(folder: &Folder, ports: Ports, network: Option<&Networ
             &[Ipv4Addr::LOCALHOST, network.node()],
         )?;
         write_signed(folder, "kubelet", &kubelet)?;
-        folder.write(
-            "kubelet.kubeconfig",
-            &kubeconfig(&remote, &authority, &kubelet).to_string(),
-        )?;
+        folder.write("kubelet.kubeconfig", &kubeconfig(&remote, &authority, &kubelet).to_string())?;
         let proxy = authority.client("system:kube-proxy", None)?;
         folder.write("proxy.kubeconfig", &kubeconfig(&remote, &authority, &proxy).to_string())?;
     }
@@ -181,11 +171,7 @@ pub(super) fn etcd(layout: &Layout) -> Result<Launch> {
 
 pub(super) fn api_server(layout: &Layout) -> Result<Launch> {
     let folder = &layout.folder;
-    let bind = if layout.network.is_some() {
-        Ipv4Addr::UNSPECIFIED
-    } else {
-        Ipv4Addr::LOCALHOST
-    };
+    let bind = if layout.network.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     let mut arguments = vec![
         format!("--etcd-servers=http://127.0.0.1:{}", layout.ports.etcd),
         format!("--secure-port={}", layout.ports.api_server),
@@ -195,10 +181,7 @@ pub(super) fn api_server(layout: &Layout) -> Result<Launch> {
         format!("--tls-private-key-file={}", folder.text("pki/apiserver.key")),
         format!("--client-ca-file={}", folder.text("pki/ca.crt")),
         format!("--service-account-key-file={}", folder.text("pki/service-accounts.pub")),
-        format!(
-            "--service-account-signing-key-file={}",
-            folder.text("pki/service-accounts.key")
-        ),
+        format!("--service-account-signing-key-file={}", folder.text("pki/service-accounts.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-cluster-ip-range={SERVICES}"),
         "--authorization-mode=Node,RBAC".to_owned(),
@@ -217,10 +200,7 @@ pub(super) fn api_server(layout: &Layout) -> Result<Launch> {
     }
     if layout.network.is_some() {
         arguments.extend([
-            format!(
-                "--kubelet-client-certificate={}",
-                folder.text("pki/apiserver-kubelet.crt")
-            ),
+            format!("--kubelet-client-certificate={}", folder.text("pki/apiserver-kubelet.crt")),
             format!("--kubelet-client-key={}", folder.text("pki/apiserver-kubelet.key")),
             format!("--kubelet-certificate-authority={}", folder.text("pki/ca.crt")),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
@@ -247,10 +227,7 @@ pub(super) fn controller_manager(layout: &Layout) -> Result<Launch> {
     let folder = &layout.folder;
     let mut arguments = client_arguments(layout, "controller-manager", layout.ports.controller_manager);
     arguments.extend([
-        format!(
-            "--service-account-private-key-file={}",
-            folder.text("pki/service-accounts.key")
-        ),
+        format!("--service-account-private-key-file={}", folder.text("pki/service-accounts.key")),
         format!("--root-ca-file={}", folder.text("pki/ca.crt")),
         // Each controller then stands in the audit log under its own name.
         "--use-service-account-credentials=true".to_owned(),

@@ -47,11 +47,7 @@ impl Folder {
     pub(super) fn at(data: &Path) -> Result<Self> {
         let data = std::path::absolute(data).with_context(|| format!("{} is no path", data.display()))?;
         let key = hex(&Sha256::digest(data.as_os_str().as_encoded_bytes())[..4]);
-        Ok(Self {
-            run: run_root().join(&key),
-            data,
-            key,
-        })
+        Ok(Self { run: run_root().join(&key), data, key })
     }
 
     /// Creates the folders empty and registers the owner, after taking away what stood there.
@@ -60,10 +56,7 @@ impl Folder {
         // One at a time, so that no start takes a folder that another has not registered yet for rubbish.
         let _lock = take_turn(&root, progress)?;
         for stale in stale(&root)? {
-            progress.tell(&format!(
-                "cleaning up after a test cluster that was killed, {}",
-                stale.data.display()
-            ));
+            progress.tell(&format!("cleaning up after a test cluster that was killed, {}", stale.data.display()));
             stale.remove_in_turn(&root)?;
         }
         self.remove_in_turn(&root)?;
@@ -247,18 +240,12 @@ fn take_turn(root: &Path, progress: &Progress) -> Result<File> {
 const MOUNT_POINTS: &str = "mount-points";
 
 fn listed(list: &Path) -> BTreeSet<PathBuf> {
-    fs::read_to_string(list)
-        .unwrap_or_default()
-        .lines()
-        .map(PathBuf::from)
-        .collect()
+    fs::read_to_string(list).unwrap_or_default().lines().map(PathBuf::from).collect()
 }
 
 /// Removes what was made for nodes once no cluster is registered any more.
 fn remove_mount_points(root: &Path) -> Result<()> {
-    let mut entries = fs::read_dir(root)
-        .with_context(|| format!("cannot list {}", root.display()))?
-        .flatten();
+    let mut entries = fs::read_dir(root).with_context(|| format!("cannot list {}", root.display()))?.flatten();
     let list = root.join(MOUNT_POINTS);
     if !list.exists() || entries.any(|entry| entry.path().is_dir()) {
         return Ok(());
@@ -383,17 +370,10 @@ mod tests {
         let mut recorded = Command::new("sleep").arg("600").spawn().unwrap();
         let identity = Identity::of(i32::try_from(recorded.id()).unwrap()).unwrap();
         folder.record_pid("etcd", &identity).unwrap();
-        let mut unrecorded = Command::new("sleep")
-            .arg("600")
-            .env(MARKER, &folder.data)
-            .spawn()
-            .unwrap();
+        let mut unrecorded = Command::new("sleep").arg("600").env(MARKER, &folder.data).spawn().unwrap();
         // The owner's pid now belongs to a later process.
         let own = Identity::own().unwrap();
-        let dead = Identity {
-            started: own.started - 1,
-            ..own
-        };
+        let dead = Identity { started: own.started - 1, ..own };
         folder.write_json("owner.json", &Owner::Harness(dead)).unwrap();
 
         let next = Folder::at(&parent.path().join("second")).unwrap();

@@ -42,18 +42,12 @@ pub enum Entry {
 impl Entry {
     /// An executable copied from a file.
     pub fn program(from: impl Into<PathBuf>) -> Self {
-        Self::Copy {
-            mode: 0o755,
-            from: from.into(),
-        }
+        Self::Copy { mode: 0o755, from: from.into() }
     }
 
     /// A readable file with this text.
     pub fn text(content: impl Into<String>) -> Self {
-        Self::Bytes {
-            mode: 0o644,
-            content: content.into().into_bytes(),
-        }
+        Self::Bytes { mode: 0o644, content: content.into().into_bytes() }
     }
 }
 
@@ -100,9 +94,7 @@ impl ImageSpec {
     /// Adds a layer of entries by absolute path.
     #[must_use]
     pub fn with<Name: Into<String>>(mut self, entries: impl IntoIterator<Item = (Name, Entry)>) -> Self {
-        self.layers.push(Layer::Entries(
-            entries.into_iter().map(|(path, entry)| (path.into(), entry)).collect(),
-        ));
+        self.layers.push(Layer::Entries(entries.into_iter().map(|(path, entry)| (path.into(), entry)).collect()));
         self
     }
 
@@ -133,18 +125,10 @@ impl ImageSpec {
         append(&mut archive, &config_name, config.as_bytes(), config.len() as u64)?;
         for ((file, _), name) in layers.iter().zip(&names) {
             let from = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-            let size = from
-                .metadata()
-                .with_context(|| format!("cannot measure {}", file.display()))?
-                .len();
+            let size = from.metadata().with_context(|| format!("cannot measure {}", file.display()))?.len();
             append(&mut archive, name, from, size)?;
         }
-        append(
-            &mut archive,
-            "manifest.json",
-            manifest.as_bytes(),
-            manifest.len() as u64,
-        )?;
+        append(&mut archive, "manifest.json", manifest.as_bytes(), manifest.len() as u64)?;
         archive
             .into_inner()
             .and_then(|mut output| output.flush())
@@ -154,17 +138,10 @@ impl ImageSpec {
     fn check(&self) -> Result<()> {
         let (name, tag) = self.reference.rsplit_once(':').unwrap_or((&self.reference, ""));
         if tag.is_empty() || tag == "latest" || tag.contains('/') {
-            bail!(
-                "image {} needs a tag other than latest, for the kubelet pulls without one",
-                self.reference
-            );
+            bail!("image {} needs a tag other than latest, for the kubelet pulls without one", self.reference);
         }
         if !name.contains('/') || !name.split('/').next().is_some_and(|host| host.contains(['.', ':'])) {
-            bail!(
-                "image {} needs its registry's host, e.g. docker.io/library/{}",
-                self.reference,
-                self.reference
-            );
+            bail!("image {} needs its registry's host, e.g. docker.io/library/{}", self.reference, self.reference);
         }
         if self.layers.is_empty() {
             bail!("image {} has no layers", self.reference);
@@ -174,11 +151,7 @@ impl ImageSpec {
 
     fn config(&self, layers: &[(PathBuf, String)]) -> serde_json::Value {
         let digests: Vec<String> = layers.iter().map(|(_, digest)| format!("sha256:{digest}")).collect();
-        let environment: Vec<String> = self
-            .environment
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let environment: Vec<String> = self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         json!({
             "architecture": match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
             "os": "linux",
@@ -197,10 +170,7 @@ fn with_parents(entries: &BTreeMap<String, Entry>) -> Result<BTreeMap<String, En
             bail!("{path} is not an absolute path");
         };
         let parts: Vec<&str> = relative.split('/').collect();
-        if parts
-            .iter()
-            .any(|part| part.is_empty() || *part == "." || *part == "..")
-        {
+        if parts.iter().any(|part| part.is_empty() || *part == "." || *part == "..") {
             bail!("{path} is not a plain path");
         }
         for length in 1..parts.len() {
@@ -231,10 +201,7 @@ fn write_layer(entries: &BTreeMap<String, Entry>, path: &Path) -> Result<()> {
             }
             Entry::Copy { mode, from } => {
                 let file = File::open(from).with_context(|| format!("cannot open {}", from.display()))?;
-                let size = file
-                    .metadata()
-                    .with_context(|| format!("cannot measure {}", from.display()))?
-                    .len();
+                let size = file.metadata().with_context(|| format!("cannot measure {}", from.display()))?.len();
                 archive.append_data(&mut plain(EntryType::Regular, *mode, size), &name, file)
             }
         };
@@ -269,10 +236,7 @@ fn digest(path: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     let mut block = vec![0; 1 << 20];
     loop {
-        match file
-            .read(&mut block)
-            .with_context(|| format!("cannot read {}", path.display()))?
-        {
+        match file.read(&mut block).with_context(|| format!("cannot read {}", path.display()))? {
             0 => return Ok(hex(&hash.finalize())),
             length => hash.update(&block[..length]),
         }
@@ -303,16 +267,10 @@ mod tests {
             .map(|entry| {
                 let mut entry = entry.unwrap();
                 let header = entry.header().clone();
-                let mut content = entry
-                    .link_name_bytes()
-                    .map(std::borrow::Cow::into_owned)
-                    .unwrap_or_default();
+                let mut content = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
                 let path = entry.path().unwrap().display().to_string();
                 entry.read_to_end(&mut content).unwrap();
-                assert_eq!(
-                    (header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()),
-                    (0, 0, 0)
-                );
+                assert_eq!((header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()), (0, 0, 0));
                 (path, (header.entry_type(), header.mode().unwrap(), content))
             })
             .collect()
@@ -333,16 +291,10 @@ mod tests {
         let config: serde_json::Value = serde_json::from_slice(config_bytes).unwrap();
         assert_eq!(config["config"]["Entrypoint"], json!(["/bin/program", "run"]));
         let layer = &outer[manifest[0]["Layers"][0].as_str().unwrap()].2;
-        assert_eq!(
-            config["rootfs"]["diff_ids"][0],
-            format!("sha256:{}", hex(&Sha256::digest(layer)))
-        );
+        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", hex(&Sha256::digest(layer))));
 
         let inner = read(layer);
-        assert_eq!(
-            inner["bin/program"],
-            (EntryType::Regular, 0o755, b"\x7fELF and so on".to_vec())
-        );
+        assert_eq!(inner["bin/program"], (EntryType::Regular, 0o755, b"\x7fELF and so on".to_vec()));
         assert_eq!(inner["bin/alias"], (EntryType::Symlink, 0o777, b"program".to_vec()));
         assert_eq!(inner["etc/motd"], (EntryType::Regular, 0o644, b"hello\n".to_vec()));
         assert_eq!(inner["tmp/"].1, 0o1777);

@@ -101,10 +101,7 @@ fn accounts() -> [(&'static str, Entry); 4] {
             )),
         ),
         ("/etc/group", Entry::text(format!("root:x:0:\nnonroot:x:{USER}:\n"))),
-        (
-            "/etc/nsswitch.conf",
-            Entry::text("passwd: files\ngroup: files\nhosts: files dns\n"),
-        ),
+        ("/etc/nsswitch.conf", Entry::text("passwd: files\ngroup: files\nhosts: files dns\n")),
         ("/tmp", Entry::Folder(0o1777)),
     ]
 }
@@ -112,11 +109,7 @@ fn accounts() -> [(&'static str, Entry); 4] {
 fn busybox() -> Result<PathBuf> {
     let path = locate("busybox").context("busybox is missing")?;
     if !product::is_static(&path)? {
-        bail!(
-            "{} needs shared libraries; install the package {}",
-            path.display(),
-            BUSYBOX.name
-        );
+        bail!("{} needs shared libraries; install the package {}", path.display(), BUSYBOX.name);
     }
     Ok(path)
 }
@@ -124,21 +117,14 @@ fn busybox() -> Result<PathBuf> {
 /// The entries of busybox and of every name it answers to.
 fn busybox_entries() -> Result<BTreeMap<String, Entry>> {
     let mut entries = BTreeMap::from([("/bin/busybox".to_owned(), Entry::program(busybox()?))]);
-    entries.extend(
-        LINKS
-            .iter()
-            .map(|name| (format!("/bin/{name}"), Entry::Link("busybox".to_owned()))),
-    );
+    entries.extend(LINKS.iter().map(|name| (format!("/bin/{name}"), Entry::Link("busybox".to_owned()))));
     entries.extend(accounts().map(|(path, entry)| (path.to_owned(), entry)));
     Ok(entries)
 }
 
 /// The sandbox's image: a process that waits.
 pub fn pause() -> Result<ImageSpec> {
-    let entries = [
-        ("/bin/busybox", Entry::program(busybox()?)),
-        ("/bin/sleep", Entry::Link("busybox".to_owned())),
-    ];
+    let entries = [("/bin/busybox", Entry::program(busybox()?)), ("/bin/sleep", Entry::Link("busybox".to_owned()))];
     Ok(ImageSpec::new(PAUSE, &["/bin/sleep", "2147483647"]).with(entries))
 }
 
@@ -209,11 +195,7 @@ fn debian_root(progress: &Progress) -> Result<PathBuf> {
     }
     progress.tell("making a Debian root with git, once per machine");
     let partial = place.with_extension("partial.tar");
-    run(Command::new("mmdebstrap")
-        .arg("--quiet")
-        .args(&arguments)
-        .arg(&partial)
-        .env("LC_ALL", "C.UTF-8"))?;
+    run(Command::new("mmdebstrap").arg("--quiet").args(&arguments).arg(&partial).env("LC_ALL", "C.UTF-8"))?;
     fs::rename(&partial, &place).with_context(|| format!("cannot move the Debian root to {}", place.display()))?;
     Ok(place)
 }
@@ -221,9 +203,7 @@ fn debian_root(progress: &Progress) -> Result<PathBuf> {
 /// The code name of this machine's Debian: the configured package sources serve that one.
 fn debian_suite(os_release: &str) -> Result<String> {
     let value = |name: &str| {
-        let line = os_release
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        let line = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
         Some(line.trim_matches('"').to_owned())
     };
     match (value("ID").as_deref(), value("VERSION_CODENAME")) {
@@ -276,14 +256,8 @@ mod tests {
 
     #[test]
     fn the_suite_is_this_machines_debian_or_an_error() {
-        assert_eq!(
-            debian_suite("ID=debian\nVERSION_CODENAME=bookworm\n").unwrap(),
-            "bookworm"
-        );
-        assert_eq!(
-            debian_suite("VERSION_CODENAME=\"noble\"\nID=\"ubuntu\"\n").unwrap(),
-            "noble"
-        );
+        assert_eq!(debian_suite("ID=debian\nVERSION_CODENAME=bookworm\n").unwrap(), "bookworm");
+        assert_eq!(debian_suite("VERSION_CODENAME=\"noble\"\nID=\"ubuntu\"\n").unwrap(), "noble");
         let error = debian_suite("ID=fedora\n").unwrap_err().to_string();
         assert!(error.ends_with("this is fedora"), "{error}");
     }

@@ -82,12 +82,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            node: false,
-            dir: None,
-            lifetime: Lifetime::Harness,
-            progress: Progress::silent(),
-        }
+        Self { node: false, dir: None, lifetime: Lifetime::Harness, progress: Progress::silent() }
     }
 }
 
@@ -185,9 +180,7 @@ impl Layout {
     fn launch(&self, component: Component) -> Result<Launch> {
         let first = || {
             let identity = self.identity(Component::Namespaces).filter(Identity::is_alive);
-            identity
-                .map(|identity| identity.pid)
-                .context("the node's namespaces are gone")
+            identity.map(|identity| identity.pid).context("the node's namespaces are gone")
         };
         match component {
             Component::Etcd => control_plane::etcd(self),
@@ -231,10 +224,7 @@ pub fn availability(node: bool) -> Result<Way, Unavailable> {
     }
     if node {
         if let Some((reason, how_to_fix)) = node::obstacle() {
-            return Err(Unavailable {
-                reason: reason.to_owned(),
-                how_to_fix: how_to_fix.to_owned(),
-            });
+            return Err(Unavailable { reason: reason.to_owned(), how_to_fix: how_to_fix.to_owned() });
         }
         packages::check(packages::NODE)?;
     }
@@ -258,22 +248,13 @@ pub struct Cluster {
 impl Cluster {
     /// Builds or installs what is missing, starts a cluster and waits until it is ready.
     pub fn start(options: Options) -> Result<Self> {
-        let Options {
-            node,
-            dir,
-            lifetime,
-            progress,
-        } = options;
+        let Options { node, dir, lifetime, progress } = options;
         let way = availability(node)?;
         if node {
             packages::ensure(packages::NODE, &progress)?;
         }
         let programs = Programs::prepare(&way, node, &progress)?;
-        let images = if node {
-            Some(images::Basic::prepare(&progress)?)
-        } else {
-            None
-        };
+        let images = if node { Some(images::Basic::prepare(&progress)?) } else { None };
 
         let dir = match dir {
             Some(dir) => dir,
@@ -283,13 +264,7 @@ impl Cluster {
         folder.create(lifetime, &progress)?;
         let ports = Ports::choose(&folder.key)?;
         let mut cluster = Self {
-            layout: Layout {
-                folder,
-                lifetime,
-                programs,
-                ports,
-                network: None,
-            },
+            layout: Layout { folder, lifetime, programs, ports, network: None },
             progress,
             spawner: Spawner::new(lifetime)?,
             children: Mutex::default(),
@@ -311,19 +286,13 @@ impl Cluster {
         if images.is_some() {
             self.start_namespaces()?;
         }
-        let Layout {
-            folder, ports, network, ..
-        } = &self.layout;
+        let Layout { folder, ports, network, .. } = &self.layout;
         control_plane::write_files(folder, *ports, network.as_ref())?;
         if let Some(network) = network {
             node::write_files(folder, network)?;
         }
         folder.write_json("cluster.json", &self.layout)?;
-        for component in self
-            .layout
-            .components()
-            .filter(|component| *component != Component::Namespaces)
-        {
+        for component in self.layout.components().filter(|component| *component != Component::Namespaces) {
             // These give up when they find no API server, where the others try again.
             if component == Component::ControllerManager {
                 self.wait(Component::ApiServer)?;
@@ -341,19 +310,13 @@ impl Cluster {
         }
         if self.layout.has_controllers() {
             self.until("the first service account", None, || {
-                self.kubectl(&["get", "serviceaccount", "default", "--namespace=default"])
-                    .map(drop)
+                self.kubectl(&["get", "serviceaccount", "default", "--namespace=default"]).map(drop)
             })?;
         }
         if self.layout.network.is_some() {
             self.until("a ready node", Some(Component::Kubelet), || {
-                self.kubectl(&[
-                    "wait",
-                    "--for=condition=Ready",
-                    "--timeout=30s",
-                    &format!("node/{NODE_NAME}"),
-                ])
-                .map(drop)
+                self.kubectl(&["wait", "--for=condition=Ready", "--timeout=30s", &format!("node/{NODE_NAME}")])
+                    .map(drop)
             })?;
         }
         Ok(())
@@ -367,10 +330,7 @@ impl Cluster {
         self.until("the node's namespaces", Some(Component::Namespaces), || {
             if ready.exists() { Ok(()) } else { bail!("not yet there") }
         })?;
-        let first = self
-            .layout
-            .identity(Component::Namespaces)
-            .context("the namespaces have no first process")?;
+        let first = self.layout.identity(Component::Namespaces).context("the namespaces have no first process")?;
         let network = Network::connect(&folder.key, first.pid)?;
         folder.write_json("network.json", &network)?;
         self.layout.network = Some(network);
@@ -409,11 +369,7 @@ impl Cluster {
     /// Whether every component runs.
     fn is_whole(&self) -> bool {
         let mut components = self.layout.components();
-        components.all(|component| {
-            self.layout
-                .identity(component)
-                .is_some_and(|identity| identity.is_alive())
-        })
+        components.all(|component| self.layout.identity(component).is_some_and(|identity| identity.is_alive()))
     }
 
     /// The port a component serves on, for people.
@@ -472,9 +428,7 @@ impl Cluster {
 
     fn kubectl_command(&self) -> Result<Command> {
         let mut command = Command::new(self.bin("kubectl")?);
-        command
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("KUBECACHEDIR", self.layout.folder.file("kubectl-cache"));
+        command.env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", self.layout.folder.file("kubectl-cache"));
         Ok(command)
     }
 
@@ -518,9 +472,7 @@ impl Cluster {
 
     fn ctr(&self) -> Result<Command> {
         let mut command = Command::new(self.bin("ctr")?);
-        command
-            .arg("--address")
-            .arg(node::containerd_socket(&self.layout.folder));
+        command.arg("--address").arg(node::containerd_socket(&self.layout.folder));
         Ok(command)
     }
 
@@ -558,11 +510,7 @@ impl Cluster {
         let outer = i32::try_from(child.id()).context("a pid is out of range")?;
         let deadline = Instant::now() + START_LIMIT;
         let identity = loop {
-            let found = if component.is_wrapped() {
-                child_of(outer)
-            } else {
-                Identity::of(outer)
-            };
+            let found = if component.is_wrapped() { child_of(outer) } else { Identity::of(outer) };
             if let Some(identity) = found {
                 break identity;
             }
@@ -592,25 +540,15 @@ impl Cluster {
                 Err(error) => error,
             };
             let log = component.map(|component| self.log(component));
-            let tail = || {
-                log.as_deref()
-                    .map(|log| format!("; its log ends:\n{}", last_lines(log, 20)))
-                    .unwrap_or_default()
-            };
-            let alive = component.is_none_or(|component| {
-                self.layout
-                    .identity(component)
-                    .is_some_and(|identity| identity.is_alive())
-            });
+            let tail =
+                || log.as_deref().map(|log| format!("; its log ends:\n{}", last_lines(log, 20))).unwrap_or_default();
+            let alive = component
+                .is_none_or(|component| self.layout.identity(component).is_some_and(|identity| identity.is_alive()));
             if !alive {
                 bail!("{what} has ended{}", tail());
             }
             if Instant::now() > deadline {
-                return Err(last.context(format!(
-                    "{what} is not ready after {} s{}",
-                    START_LIMIT.as_secs(),
-                    tail()
-                )));
+                return Err(last.context(format!("{what} is not ready after {} s{}", START_LIMIT.as_secs(), tail())));
             }
             std::thread::sleep(Duration::from_millis(25));
         }

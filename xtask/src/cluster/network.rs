@@ -57,10 +57,7 @@ impl Network {
         let start = u8::from_str_radix(key.get(..2).unwrap_or_default(), 16).unwrap_or_default();
         let process = process.to_string();
         for offset in 0..=u8::MAX {
-            let network = Self {
-                index: start.wrapping_add(offset),
-                key: key.to_owned(),
-            };
+            let network = Self { index: start.wrapping_add(offset), key: key.to_owned() };
             // The kernel refuses a name that exists, which is what makes the choice atomic.
             if network.interface().exists() {
                 continue;
@@ -81,10 +78,7 @@ impl Network {
             );
             run_with_input(Command::new(&ip).args(["-batch", "-"]), &outside)?;
             let mut enter = Command::new("nsenter");
-            enter
-                .args(["--target", &process, "--net", "--"])
-                .arg(&ip)
-                .args(["-batch", "-"]);
+            enter.args(["--target", &process, "--net", "--"]).arg(&ip).args(["-batch", "-"]);
             run_with_input(&mut enter, &inside)?;
             return Ok(network);
         }

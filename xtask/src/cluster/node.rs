@@ -20,13 +20,8 @@ use super::{Layout, cgroups, image};
 pub const NAME: &str = "node1";
 
 /// Folders that programs of a node write to without asking; each is hidden under a file system of the node's own.
-pub(super) const HIDDEN: &[&str] = &[
-    "/run/containerd",
-    "/var/lib/kubelet",
-    "/var/lib/cni",
-    "/var/log/containers",
-    "/var/log/pods",
-];
+pub(super) const HIDDEN: &[&str] =
+    &["/run/containerd", "/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/var/log/pods"];
 
 /// Runs as the first process of the namespaces: arranges the mounts, reports, and reaps what is left to it.
 const FIRST_PROCESS: &str = r#"
@@ -70,10 +65,7 @@ pub(super) fn write_files(folder: &Folder, network: &Network) -> Result<()> {
     }
     let plugins = plugin_folder().context("the network plugins are missing")?;
     folder.write("cni/10-bridge.conflist", &network_plugins(folder, network).to_string())?;
-    folder.write(
-        "containerd.toml",
-        &containerd_config(folder, &plugins.display().to_string()),
-    )?;
+    folder.write("containerd.toml", &containerd_config(folder, &plugins.display().to_string()))?;
     folder.write("kubelet.json", &kubelet_config(folder, network).to_string())?;
     folder.write("proxy.json", &proxy_config(folder, network).to_string())?;
     // A stub resolver of the machine listens on its loopback interface, which a pod cannot reach anyway.
@@ -217,32 +209,17 @@ fn proxy_config(folder: &Folder, network: &Network) -> Value {
 /// A launch inside the namespaces of the node's first process.
 fn inside(first: i32, program: &std::path::Path, arguments: Vec<String>) -> Launch {
     let mut words: Vec<String> = ["--pid", "--mount", "--net", "--ipc"].map(str::to_owned).to_vec();
-    words.extend([
-        "--target".to_owned(),
-        first.to_string(),
-        "--".to_owned(),
-        program.display().to_string(),
-    ]);
+    words.extend(["--target".to_owned(), first.to_string(), "--".to_owned(), program.display().to_string()]);
     words.extend(arguments);
     Launch::new("nsenter", words)
 }
 
 pub(super) fn containerd(layout: &Layout, first: i32) -> Result<Launch> {
     let program = layout.programs.path("containerd")?;
-    let mut launch = inside(
-        first,
-        program,
-        vec!["--config".to_owned(), layout.folder.text("containerd.toml")],
-    );
+    let mut launch = inside(first, program, vec!["--config".to_owned(), layout.folder.text("containerd.toml")]);
     // It looks for its shim, and the shim for runc, by name.
-    let shim = layout
-        .programs
-        .path("containerd-shim-runc-v2")?
-        .parent()
-        .context("the shim is in no folder")?;
-    launch
-        .environment
-        .push(("PATH".to_owned(), format!("{}:{}", shim.display(), system_path())));
+    let shim = layout.programs.path("containerd-shim-runc-v2")?.parent().context("the shim is in no folder")?;
+    launch.environment.push(("PATH".to_owned(), format!("{}:{}", shim.display(), system_path())));
     Ok(launch)
 }
 

@@ -25,19 +25,13 @@ enum Probe {
 }
 
 const fn program(name: &'static str, program: &'static str) -> Package {
-    Package {
-        name,
-        probe: Probe::Program(program),
-    }
+    Package { name, probe: Probe::Program(program) }
 }
 
 /// What a node needs beyond the programs that are built.
 pub(super) const NODE: &[Package] = &[
     program("runc", "runc"),
-    Package {
-        name: "containernetworking-plugins",
-        probe: Probe::NetworkPlugin("bridge"),
-    },
+    Package { name: "containernetworking-plugins", probe: Probe::NetworkPlugin("bridge") },
     program("iptables", "iptables"),
     program("conntrack", "conntrack"),
     program("iproute2", "ip"),
@@ -52,23 +46,13 @@ pub(super) const BUSYBOX: Package = program("busybox-static", "busybox");
 pub(super) const MMDEBSTRAP: Package = program("mmdebstrap", "mmdebstrap");
 
 /// `/usr/sbin` is not on everybody's PATH, but is where network programs are.
-const PROGRAM_FOLDERS: &[&str] = &[
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
+const PROGRAM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Where distributions put the network plugins.
 const PLUGIN_FOLDERS: &[&str] = &["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 
 fn find(name: &str, folders: &[&str]) -> Option<PathBuf> {
-    folders
-        .iter()
-        .map(|folder| Path::new(folder).join(name))
-        .find(|path| path.is_file())
+    folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
 /// The place of a program of the machine.
@@ -91,20 +75,12 @@ impl Package {
 }
 
 fn missing(packages: &[Package]) -> Vec<&'static str> {
-    packages
-        .iter()
-        .filter(|package| !package.is_installed())
-        .map(|package| package.name)
-        .collect()
+    packages.iter().filter(|package| !package.is_installed()).map(|package| package.name).collect()
 }
 
 /// Whether [`ensure`] can succeed here, without installing anything.
 pub(super) fn check(packages: &[Package]) -> Result<(), Unavailable> {
-    verdict(
-        &missing(packages),
-        locate("apt-get").is_some(),
-        rustix::process::geteuid().is_root(),
-    )
+    verdict(&missing(packages), locate("apt-get").is_some(), rustix::process::geteuid().is_root())
 }
 
 fn verdict(missing: &[&'static str], has_apt: bool, is_root: bool) -> Result<(), Unavailable> {
@@ -141,10 +117,7 @@ pub(super) fn ensure(packages: &[Package], progress: &Progress) -> Result<()> {
     }
     let still = missing(packages);
     if !still.is_empty() {
-        bail!(
-            "apt-get installed {}, but their programs are not where they are expected",
-            still.join(", ")
-        );
+        bail!("apt-get installed {}, but their programs are not where they are expected", still.join(", "));
     }
     Ok(())
 }
@@ -157,10 +130,7 @@ fn install(names: &[&str]) -> Result<String> {
 
 fn apt(words: &[&str]) -> Result<String> {
     super::processes::run(
-        Command::new("apt-get")
-            .args(words)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("LC_ALL", "C.UTF-8"),
+        Command::new("apt-get").args(words).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8"),
     )
 }
 
@@ -178,14 +148,8 @@ mod tests {
         assert_eq!(verdict(&["runc"], true, true), Ok(()));
         assert_eq!(verdict(&[], false, false), Ok(()));
         let error = verdict(&["runc", "conntrack"], true, false).unwrap_err();
-        assert!(
-            error.how_to_fix.ends_with("--no-install-recommends runc conntrack`"),
-            "{error}"
-        );
+        assert!(error.how_to_fix.ends_with("--no-install-recommends runc conntrack`"), "{error}");
         let error = verdict(&["runc"], false, true).unwrap_err();
-        assert!(
-            error.how_to_fix.contains("runc") && !error.how_to_fix.contains("apt-get"),
-            "{error}"
-        );
+        assert!(error.how_to_fix.contains("runc") && !error.how_to_fix.contains("apt-get"), "{error}");
     }
 }

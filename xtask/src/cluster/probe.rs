@@ -31,14 +31,8 @@ pub(super) fn ready(cluster: &Cluster, component: Component) -> Result<()> {
             Ok(())
         }
         Component::Containerd => run(cluster.ctr()?.arg("version")).map(drop),
-        Component::Kubelet => get(
-            SocketAddr::new(cluster.layout.network()?.node().into(), 10248),
-            "/healthz",
-        ),
-        Component::Proxy => get(
-            SocketAddr::new(cluster.layout.network()?.node().into(), 10256),
-            "/healthz",
-        ),
+        Component::Kubelet => get(SocketAddr::new(cluster.layout.network()?.node().into(), 10248), "/healthz"),
+        Component::Proxy => get(SocketAddr::new(cluster.layout.network()?.node().into(), 10256), "/healthz"),
     }
 }
 
@@ -54,10 +48,7 @@ fn get(address: SocketAddr, path: &str) -> Result<()> {
     let mut stream = connect(address)?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").context("cannot ask")?;
     let mut answer = String::new();
-    stream
-        .take(64 * 1024)
-        .read_to_string(&mut answer)
-        .with_context(|| format!("{address} breaks off"))?;
+    stream.take(64 * 1024).read_to_string(&mut answer).with_context(|| format!("{address} breaks off"))?;
     let line = answer.lines().next().unwrap_or_default();
     if line.split(' ').nth(1) != Some("200") {
         bail!("{address}{path} answers {line:?}");

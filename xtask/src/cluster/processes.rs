@@ -35,11 +35,7 @@ impl Identity {
             return None;
         }
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        Some(Self {
-            pid,
-            started: stat.started,
-            boot: boot.trim().to_owned(),
-        })
+        Some(Self { pid, started: stat.started, boot: boot.trim().to_owned() })
     }
 
     /// This process.
@@ -78,11 +74,7 @@ impl Identity {
         let deadline = Instant::now() + limit;
         while self.is_alive() {
             if Instant::now() > deadline {
-                bail!(
-                    "process {} is still there {} s after SIGKILL",
-                    self.pid,
-                    limit.as_secs()
-                );
+                bail!("process {} is still there {} s after SIGKILL", self.pid, limit.as_secs());
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -119,18 +111,12 @@ fn pids() -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The first living child of a process.
 pub(super) fn child_of(parent: i32) -> Option<Identity> {
-    pids()
-        .into_iter()
-        .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent))
-        .find_map(Identity::of)
+    pids().into_iter().filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == parent)).find_map(Identity::of)
 }
 
 /// Every living process that carries the marker of this folder.
@@ -165,11 +151,7 @@ pub(super) struct Launch {
 
 impl Launch {
     pub(super) fn new(program: impl Into<std::path::PathBuf>, arguments: Vec<String>) -> Self {
-        Self {
-            program: program.into(),
-            arguments,
-            environment: Vec::new(),
-        }
+        Self { program: program.into(), arguments, environment: Vec::new() }
     }
 }
 
@@ -224,23 +206,16 @@ impl Spawner {
             .stdout(output.try_clone().context("cannot share the log")?)
             .stderr(output);
         let (answer, child) = mpsc::sync_channel(1);
-        self.requests
-            .send((command, answer))
-            .map_err(|_| anyhow!("the spawner thread has ended"))?;
+        self.requests.send((command, answer)).map_err(|_| anyhow!("the spawner thread has ended"))?;
         child.recv().context("the spawner thread has ended")?.with_context(|| {
-            format!(
-                "cannot start {} through setsid and setpriv of util-linux",
-                launch.program.display()
-            )
+            format!("cannot start {} through setsid and setpriv of util-linux", launch.program.display())
         })
     }
 }
 
 /// Runs a short command to its end and returns what it wrote to standard output.
 pub(super) fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     finish(command, &output)
 }
 
@@ -268,21 +243,14 @@ fn finish(command: &Command, output: &std::process::Output) -> Result<String> {
     if output.status.success() {
         return Ok(text);
     }
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+    let arguments: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
     bail!(
         "{} {} ended with {}: {}{}",
         command.get_program().display(),
         arguments.join(" "),
         output.status,
         String::from_utf8_lossy(&output.stderr).trim(),
-        if text.trim().is_empty() {
-            String::new()
-        } else {
-            format!("\n{}", text.trim())
-        },
+        if text.trim().is_empty() { String::new() } else { format!("\n{}", text.trim()) },
     )
 }
 
@@ -303,14 +271,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut child = sleeper(folder.path());
         let now = Identity::of(pid(&child)).unwrap();
-        let before = Identity {
-            started: now.started - 1,
-            ..now.clone()
-        };
-        let last_boot = Identity {
-            boot: "another".to_owned(),
-            ..now.clone()
-        };
+        let before = Identity { started: now.started - 1, ..now.clone() };
+        let last_boot = Identity { boot: "another".to_owned(), ..now.clone() };
 
         assert!(!before.kill().unwrap());
         assert!(!last_boot.kill().unwrap());
@@ -352,9 +314,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spawner = Spawner::new(Lifetime::Harness).unwrap();
         let launch = Launch::new("sleep", vec!["600".to_owned()]);
-        let mut child = spawner
-            .spawn(folder.path(), &folder.path().join("log"), &launch)
-            .unwrap();
+        let mut child = spawner.spawn(folder.path(), &folder.path().join("log"), &launch).unwrap();
         // setpriv arms the signal before it becomes the program.
         let deadline = Instant::now() + Duration::from_secs(5);
         let name = format!("/proc/{}/comm", child.id());

@@ -32,14 +32,7 @@ pub fn build(progress: &Progress) -> Result<Programs> {
     progress.tell("building the static programs of the product");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--release",
-            "--package=agents-bin",
-            "--bins",
-        ])
+        .args(["build", "--quiet", "--locked", "--release", "--package=agents-bin", "--bins"])
         .arg(format!("--target={target}"))
         .arg("--target-dir")
         .arg(&folder)
@@ -59,10 +52,7 @@ pub fn build(progress: &Progress) -> Result<Programs> {
         }
         Ok(path)
     };
-    Ok(Programs {
-        agents: built("agents")?,
-        agent_runner: built("agent-runner")?,
-    })
+    Ok(Programs { agents: built("agents")?, agent_runner: built("agent-runner")? })
 }
 
 /// Whether a program of this machine's kind runs without a dynamic loader.
@@ -113,12 +103,7 @@ mod tests {
             .unwrap();
         assert!(status.success());
         assert!(is_static(&program).unwrap());
-        assert!(
-            is_static(&source)
-                .unwrap_err()
-                .to_string()
-                .ends_with("no 64-bit little-endian ELF program")
-        );
+        assert!(is_static(&source).unwrap_err().to_string().ends_with("no 64-bit little-endian ELF program"));
     }
 
     #[test]

@@ -26,20 +26,14 @@ pub(super) struct ModuleSet {
     stamped: Option<&'static str>,
 }
 
-pub(super) const ETCD: ModuleSet = ModuleSet {
-    name: "etcd",
-    commands: &[("go.etcd.io/etcd/server/v3", "etcd")],
-    stamped: None,
-};
+pub(super) const ETCD: ModuleSet =
+    ModuleSet { name: "etcd", commands: &[("go.etcd.io/etcd/server/v3", "etcd")], stamped: None };
 
 pub(super) const KUBERNETES: ModuleSet = ModuleSet {
     name: "kubernetes",
     commands: &[
         ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
-        (
-            "k8s.io/kubernetes/cmd/kube-controller-manager",
-            "kube-controller-manager",
-        ),
+        ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"),
         ("k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler"),
         ("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
         ("k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy"),
@@ -52,20 +46,14 @@ pub(super) const CONTAINERD: ModuleSet = ModuleSet {
     name: "containerd",
     commands: &[
         ("github.com/containerd/containerd/v2/cmd/containerd", "containerd"),
-        (
-            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
-            "containerd-shim-runc-v2",
-        ),
+        ("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2"),
         ("github.com/containerd/containerd/v2/cmd/ctr", "ctr"),
     ],
     stamped: None,
 };
 
-pub(super) const HELM: ModuleSet = ModuleSet {
-    name: "helm",
-    commands: &[("helm.sh/helm/v4/cmd/helm", "helm")],
-    stamped: None,
-};
+pub(super) const HELM: ModuleSet =
+    ModuleSet { name: "helm", commands: &[("helm.sh/helm/v4/cmd/helm", "helm")], stamped: None };
 
 /// The module sets a cluster needs when it is built here.
 pub(super) fn needed(node: bool) -> Vec<ModuleSet> {
@@ -202,11 +190,7 @@ impl ModuleSet {
         }
         let status = child.wait().context("cannot wait for go")?;
         if !status.success() {
-            bail!(
-                "go build of tests/cluster/{} ended with {status}:\n{}",
-                self.name,
-                tail.text()
-            );
+            bail!("go build of tests/cluster/{} ended with {status}:\n{}", self.name, tail.text());
         }
         progress.tell(&format!("built {} in {} s", self.name, started.elapsed().as_secs()));
         Ok(())
@@ -252,9 +236,7 @@ fn pinned_version<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
 pub(super) fn cache_root() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(given) => PathBuf::from(given),
-        None => std::env::home_dir()
-            .context("neither XDG_CACHE_HOME nor HOME is set")?
-            .join(".cache"),
+        None => std::env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),
     };
     let root = base.join("agents-test");
     fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
@@ -387,12 +369,8 @@ impl std::error::Error for Unavailable {}
 
 /// Finds the way to a cluster's programs.
 pub(super) fn way(node: bool) -> Result<Way, Unavailable> {
-    let assets = std::env::var_os("KUBEBUILDER_ASSETS")
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from);
-    choose(assets, node, &needed(node), ModuleSet::is_built, || {
-        run(Command::new("go").arg("version")).is_ok()
-    })
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from);
+    choose(assets, node, &needed(node), ModuleSet::is_built, || run(Command::new("go").arg("version")).is_ok())
 }
 
 fn choose(
@@ -404,20 +382,12 @@ fn choose(
 ) -> Result<Way, Unavailable> {
     // Assets hold no kubelet, so that a cluster with a node never comes from them.
     if let Some(dir) = assets.filter(|_| !node) {
-        let missing: Vec<_> = ASSETS
-            .iter()
-            .filter(|name| !dir.join(name).is_file())
-            .copied()
-            .collect();
+        let missing: Vec<_> = ASSETS.iter().filter(|name| !dir.join(name).is_file()).copied().collect();
         if missing.is_empty() {
             return Ok(Way::Assets { dir });
         }
         return Err(Unavailable {
-            reason: format!(
-                "KUBEBUILDER_ASSETS is {}, which has no {}",
-                dir.display(),
-                missing.join(", ")
-            ),
+            reason: format!("KUBEBUILDER_ASSETS is {}, which has no {}", dir.display(), missing.join(", ")),
             how_to_fix: "fill it with `setup-envtest use`, or unset it to build with go".to_owned(),
         });
     }
@@ -429,10 +399,7 @@ fn choose(
         return Ok(Way::Build { sets: missing });
     }
     Err(Unavailable {
-        reason: format!(
-            "the cluster's programs ({}) are not built, and go is not on PATH",
-            missing.join(", ")
-        ),
+        reason: format!("the cluster's programs ({}) are not built, and go is not on PATH", missing.join(", ")),
         how_to_fix: if node {
             "install Go 1.26 or newer (https://go.dev/dl); a cluster with a node has no other way yet, for \
              KUBEBUILDER_ASSETS holds no kubelet and a cluster in Docker is not supported"
@@ -461,10 +428,7 @@ mod tests {
             set.place().unwrap();
         }
         let flags = KUBERNETES.linker_flags().unwrap();
-        assert!(
-            flags.contains("gitVersion=v1.") && flags.contains("gitMajor=1 "),
-            "{flags}"
-        );
+        assert!(flags.contains("gitVersion=v1.") && flags.contains("gitMajor=1 "), "{flags}");
     }
 
     #[test]
@@ -478,16 +442,8 @@ mod tests {
             fs::write(dir.path().join(name), "").unwrap();
         }
         let way = choose(assets.clone(), false, &needed(false), |_| false, || false).unwrap();
-        assert_eq!(
-            way,
-            Way::Assets {
-                dir: dir.path().to_owned()
-            }
-        );
-        assert_eq!(
-            choose(assets, true, &needed(true), |_| true, || false).unwrap(),
-            Way::Built
-        );
+        assert_eq!(way, Way::Assets { dir: dir.path().to_owned() });
+        assert_eq!(choose(assets, true, &needed(true), |_| true, || false).unwrap(), Way::Built);
     }
 
     #[test]
@@ -498,11 +454,6 @@ mod tests {
             assert!(error.how_to_fix.contains(word), "{error}");
         }
         let built = choose(None, true, &needed(true), |set| set.name == "etcd", || true).unwrap();
-        assert_eq!(
-            built,
-            Way::Build {
-                sets: vec!["kubernetes", "containerd"]
-            }
-        );
+        assert_eq!(built, Way::Build { sets: vec!["kubernetes", "containerd"] });
     }
 }
