@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the rings above unit tests share.
+
+pub mod agents;
+pub mod model;
