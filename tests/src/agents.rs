@@ -39,10 +39,13 @@ fn installed(platform: &str) -> anyhow::Result<PathBuf> {
     let pinned = Path::new(env!("CARGO_MANIFEST_DIR")).join("agents");
     let lock_file = fs::read(pinned.join("package-lock.json")).context("cannot read the agents' lock file")?;
     let hash = Sha256::new().chain_update(&lock_file).chain_update(platform).finalize();
-    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash
+        .iter()
+        .take(8)
+        .fold(0, |high: u64, byte| high << 8 | u64::from(*byte));
 
     let cache = cache_folder()?;
-    let folder = cache.join(format!("npm-{hash}"));
+    let folder = cache.join(format!("npm-{hash:016x}"));
     if folder.is_dir() {
         return Ok(folder);
     }

@@ -56,16 +56,16 @@ pub enum Outcome {
     Refused(String),
 }
 
-/// The tools by which agents run a command line, with the arguments that each takes.
-const SHELLS: [(&str, fn(&str) -> Value); 4] = [
-    ("exec_command", |line| json!({"cmd": line})),
-    ("shell_command", |line| json!({"command": line})),
-    ("shell", |line| json!({"command": ["sh", "-c", line]})),
-    (
-        "bash",
-        |line| json!({"command": line, "description": "Runs a step of the script"}),
-    ),
-];
+/// The arguments by which an agent's shell tool runs a command line; `None` when the tool is no shell.
+fn shell_arguments(tool: &str, line: &str) -> Option<Value> {
+    match tool {
+        "exec_command" => Some(json!({"cmd": line})),
+        "shell_command" => Some(json!({"command": line})),
+        "shell" => Some(json!({"command": ["sh", "-c", line]})),
+        "bash" => Some(json!({"command": line, "description": "Runs a step of the script"})),
+        _ => None,
+    }
+}
 
 /// The answer to the request that asks for `turn` of `conversation` for the time `attempt` (from 0).
 pub fn answer(name: &str, turn: usize, spec: &Turn, attempt: u32, request: &Request) -> (Answer, Outcome) {
@@ -208,9 +208,11 @@ fn render(turn: usize, index: usize, item: &Item, request: &Request) -> Result<V
     match item {
         Item::Message(text) => Ok(wire::message(&id, text)),
         Item::Shell(line) => {
-            let found = SHELLS.iter().find(|(tool, _)| offered.contains(tool));
+            let found = offered
+                .iter()
+                .find_map(|tool| Some((tool, shell_arguments(tool, line)?)));
             let (tool, arguments) = found.ok_or_else(|| absent("a shell tool"))?;
-            Ok(wire::function_call(&id, &call_id(turn, index), tool, &arguments(line)))
+            Ok(wire::function_call(&id, &call_id(turn, index), tool, &arguments))
         }
         Item::Call(Call { tool, arguments }) if offered.contains(&tool.as_str()) => {
             Ok(wire::function_call(&id, &call_id(turn, index), tool, arguments))

@@ -252,12 +252,11 @@ impl Turn {
     fn check<'a>(&'a self, said: &mut BTreeSet<&'a str>) -> anyhow::Result<()> {
         let Self { items, usage, faults } = self;
         ensure!(!items.is_empty(), "items: at least one is needed");
-        let calls = items.iter().any(Item::is_call);
         for (index, item) in items.iter().enumerate() {
-            if let (Item::Message(text), false) = (item, calls) {
+            if let Item::Message(text) = item {
                 ensure!(
                     said.insert(text),
-                    "items[{index}].message: a turn of messages is known by its text, and this text was said before"
+                    "items[{index}].message: said before, and a turn is known by its texts"
                 );
             }
         }

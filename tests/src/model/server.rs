@@ -149,10 +149,10 @@ impl Shared {
         let bearer = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        let named = self.script.conversation(path, &request.model);
-        let turn = named.and_then(|(_, conversation)| conversation.position(&request.history()));
+        let found = self.script.conversation(path, &request.model);
+        let turn = found.and_then(|(_, conversation)| conversation.position(&request.history()));
         let mut record = RecordedRequest {
-            conversation: named.map(|(name, _)| name.to_owned()),
+            conversation: found.map(|(name, _)| name.to_owned()),
             session: request.prompt_cache_key.as_deref().map_or_else(String::new, shorten),
             turn,
             attempt: 0,
@@ -168,7 +168,7 @@ impl Shared {
             before.session == record.session && before.conversation == record.conversation && before.turn == turn
         };
         record.attempt = u32::try_from(requests.iter().filter(same).count()).unwrap_or(u32::MAX);
-        let (answer, outcome) = match (named, turn) {
+        let (answer, outcome) = match (found, turn) {
             (None, _) => {
                 let names = self
                     .script
