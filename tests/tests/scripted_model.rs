@@ -134,13 +134,11 @@ impl Lab {
     /// Compares what codex printed with the recorded transcript, or records it. What differs from run to run is
     /// replaced: paths, the port, the thread's id, the person's shell.
     fn transcript(&self, name: &str, server: &ModelServer, run: &Run) {
-        let commands = run
+        let mut commands = run
             .events("item.started")
             .into_iter()
             .map(|event| event["item"]["command"].clone());
-        let shell = commands
-            .filter_map(|line| Some(line.as_str()?.split_once(" -lc ")?.0.to_owned()))
-            .next();
+        let shell = commands.find_map(|line| Some(line.as_str()?.split_once(" -lc ")?.0.to_owned()));
         let actual = run
             .stdout
             .replace(
