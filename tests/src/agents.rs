@@ -1,5 +1,8 @@
 //! Published coding agents, installed from the lock file in `tests/agents`. May run npm and write to the cache folder;
 //! the work tree stays as it is.
+//!
+//! To pin another version: change `tests/agents/package.json`, run `npm install --package-lock-only` there, and record
+//! the transcripts anew (`RECORD_TRANSCRIPTS=1 cargo test -p agents-tests --test scripted_model`).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -22,15 +25,9 @@ const CODEX_PLATFORM: Option<(&str, &str)> = match (cfg!(target_os = "linux"), c
 /// It lies in `$XDG_CACHE_HOME/agents-test/npm-<hash of the lock file>` and is never changed there, so it may be copied
 /// into an image. Fails when npm is absent, the registry cannot be reached, or codex has no binary for this machine.
 pub fn codex_binary() -> anyhow::Result<PathBuf> {
-    let Some((package, triple)) = CODEX_PLATFORM else {
-        bail!("codex has no binary for this machine")
-    };
+    let Some((package, triple)) = CODEX_PLATFORM else { bail!("codex has no binary for this machine") };
     let binary = installed(triple)?.join(format!("node_modules/@openai/{package}/vendor/{triple}/bin/codex"));
-    ensure!(
-        binary.is_file(),
-        "the package @openai/{package} lacks {}",
-        binary.display()
-    );
+    ensure!(binary.is_file(), "the package @openai/{package} lacks {}", binary.display());
     Ok(binary)
 }
 
@@ -39,10 +36,7 @@ fn installed(platform: &str) -> anyhow::Result<PathBuf> {
     let pinned = Path::new(env!("CARGO_MANIFEST_DIR")).join("agents");
     let lock_file = fs::read(pinned.join("package-lock.json")).context("cannot read the agents' lock file")?;
     let hash = Sha256::new().chain_update(&lock_file).chain_update(platform).finalize();
-    let hash = hash
-        .iter()
-        .take(8)
-        .fold(0, |high: u64, byte| high << 8 | u64::from(*byte));
+    let hash = hash.iter().take(8).fold(0, |high: u64, byte| high << 8 | u64::from(*byte));
 
     let cache = cache_folder()?;
     let folder = cache.join(format!("npm-{hash:016x}"));
@@ -82,13 +76,24 @@ fn npm_ci(folder: &Path) -> anyhow::Result<()> {
 }
 
 fn cache_folder() -> anyhow::Result<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    Ok(cache
-        .context("neither XDG_CACHE_HOME nor HOME is set")?
-        .join("agents-test"))
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("agents-test"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn the_lock_file_names_no_registry_and_every_package_by_its_hash() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("agents/package-lock.json");
+        let lock: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let packages = lock["packages"].as_object().unwrap();
+        assert!(packages.len() > 1);
+        for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+            assert!(package["resolved"].is_null(), "{name} names where it comes from");
+            assert!(package["integrity"].as_str().unwrap().starts_with("sha512-"), "{name} has no hash");
+        }
+    }
 }

@@ -23,12 +23,7 @@ fn request(model: &str, input: &Value) -> String {
 async fn open(server: &ModelServer, path: &str, key: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     let mut head = format!("POST {path} HTTP/1.1\r\nHost: model\r\nConnection: close\r\n");
-    write!(
-        head,
-        "Authorization: Bearer {key}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    )
-    .unwrap();
+    write!(head, "Authorization: Bearer {key}\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(body.as_bytes()).await.unwrap();
     stream
@@ -37,11 +32,7 @@ async fn open(server: &ModelServer, path: &str, key: &str, body: &str) -> TcpStr
 /// The whole response, headers in front.
 async fn ask(server: &ModelServer, path: &str, key: &str, body: &str) -> String {
     let mut response = Vec::new();
-    open(server, path, key, body)
-        .await
-        .read_to_end(&mut response)
-        .await
-        .unwrap();
+    open(server, path, key, body).await.read_to_end(&mut response).await.unwrap();
     String::from_utf8(response).unwrap()
 }
 
@@ -78,25 +69,12 @@ async fn a_request_that_the_script_has_no_answer_to_is_refused_and_says_why() {
     for (path, body, status, reason) in [
         ("/v1/responses", "{", 400, "not a request"),
         ("/v1/responses", &unstreamed, 400, "stream: only true is served"),
-        (
-            "/v1/responses",
-            &toolless,
-            400,
-            "the script calls a shell tool, the agent offers look_up",
-        ),
+        ("/v1/responses", &toolless, 400, "the script calls a shell tool, the agent offers look_up"),
         ("/v1/responses", &ended, 400, "edit-and-commit has no further turn"),
-        (
-            "/another/v1/responses",
-            &good,
-            404,
-            "the script has the conversations edit-and-commit",
-        ),
+        ("/another/v1/responses", &good, 404, "the script has the conversations edit-and-commit"),
     ] {
         let response = ask(&server, path, "any", body).await;
-        assert!(
-            response.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{path} {body}: {response}"
-        );
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {body}: {response}");
         assert!(response.contains(reason), "{path} {body}: {response}");
     }
     let refused = |request: &Outcome| matches!(request, Outcome::Refused(_));
@@ -108,10 +86,7 @@ async fn only_the_right_key_is_accepted() {
     let server = serve("faults").await;
     let body = request("rejected-key", &json!([]));
     let wrong = ask(&server, "/v1/responses", "sk-wrong", &body).await;
-    assert!(
-        wrong.starts_with("HTTP/1.1 401 ") && wrong.contains("invalid_api_key"),
-        "{wrong}"
-    );
+    assert!(wrong.starts_with("HTTP/1.1 401 ") && wrong.contains("invalid_api_key"), "{wrong}");
     let right = ask(&server, "/v1/responses", "sk-the-right-one", &body).await;
     assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
 }
@@ -123,10 +98,7 @@ async fn a_rate_limit_says_when_to_come_back_and_counts_per_session() {
     let other = body.replace("\"one\"", "\"two\"");
     for body in [&body, &other] {
         let first = ask(&server, "/v1/responses", "any", body).await;
-        assert!(
-            first.starts_with("HTTP/1.1 429 ") && first.contains("retry-after: 1"),
-            "{first}"
-        );
+        assert!(first.starts_with("HTTP/1.1 429 ") && first.contains("retry-after: 1"), "{first}");
         let second = ask(&server, "/v1/responses", "any", body).await;
         assert!(second.starts_with("HTTP/1.1 200 "), "{second}");
     }
@@ -145,17 +117,9 @@ async fn an_endless_stream_ends_with_the_server() {
     let mut stream = open(&server, "/v1/responses", "any", &request("endless", &json!([]))).await;
     let mut begun = vec![0; 2_000];
     stream.read_exact(&mut begun).await.unwrap();
-    assert!(
-        String::from_utf8_lossy(&begun)
-            .matches("response.output_text.delta")
-            .count()
-            > 1
-    );
+    assert!(String::from_utf8_lossy(&begun).matches("response.output_text.delta").count() > 1);
     drop(server);
-    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut begun))
-        .await
-        .expect("an end")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut begun)).await.expect("an end").unwrap();
     assert!(!String::from_utf8(begun).unwrap().contains("response.completed"));
 }
 
@@ -165,29 +129,17 @@ fn a_script_that_breaks_a_rule_names_the_field() {
     let fault = |answer: &str| turn(&format!("{{items: [message: m], faults: [{{answer: {answer}}}]}}"));
     for (text, field) in [
         ("conversations: {}".to_owned(), "conversations: at least one"),
-        (
-            "conversations: {c: {turns: []}}".to_owned(),
-            "conversations.c: turns: at least one",
-        ),
+        ("conversations: {c: {turns: []}}".to_owned(), "conversations.c: turns: at least one"),
         (turn("{items: []}"), "conversations.c: turns[0]: items: at least one"),
-        (
-            turn("{items: [message: m]}, {items: [message: m]}"),
-            "turns[1]: items[0].message",
-        ),
+        (turn("{items: [message: m]}, {items: [message: m]}"), "turns[1]: items[0].message"),
         (
             turn(
                 "{items: [message: m], usage: {inputTokens: 1, cachedInputTokens: 2, outputTokens: 0, reasoningOutputTokens: 0}}",
             ),
             "usage.cachedInputTokens",
         ),
-        (
-            turn("{items: [message: m], faults: [{answer: {silent: {}}}, {answer: {silent: {}}}]}"),
-            "faults[0].times",
-        ),
-        (
-            fault("{status: {code: 200, error: e, message: m}}"),
-            "faults[0].answer.status.code",
-        ),
+        (turn("{items: [message: m], faults: [{answer: {silent: {}}}, {answer: {silent: {}}}]}"), "faults[0].times"),
+        (fault("{status: {code: 200, error: e, message: m}}"), "faults[0].answer.status.code"),
         (fault("{cut: {afterItems: 1}}"), "faults[0].answer.cut.afterItems"),
         (fault("{slow: {everyMillis: 0}}"), "does not parse"),
         (turn("{items: [message: m], fault: []}"), "unknown field `fault`"),
@@ -201,10 +153,7 @@ fn item() -> impl Strategy<Value = Item> {
     prop_oneof![
         "[a-z]{1,8}".prop_map(Item::Message),
         "[a-z]{1,8}".prop_map(Item::Shell),
-        "[a-z]{1,8}".prop_map(|tool| Item::Call(Call {
-            tool,
-            arguments: json!({})
-        })),
+        "[a-z]{1,8}".prop_map(|tool| Item::Call(Call { tool, arguments: json!({}) })),
     ]
 }
 

@@ -38,10 +38,7 @@ struct Run {
 impl Lab {
     fn new() -> Self {
         let binary = codex_binary().unwrap();
-        let folder = tempfile::Builder::new()
-            .prefix("codex-")
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-            .unwrap();
+        let folder = tempfile::Builder::new().prefix("codex-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         for name in ["home", "codex", "repo"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
@@ -57,24 +54,13 @@ impl Lab {
     }
 
     fn git(&self, arguments: &[&str]) -> String {
-        let output = std::process::Command::new("git")
-            .args(arguments)
-            .current_dir(self.repo())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "git {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = std::process::Command::new("git").args(arguments).current_dir(self.repo()).output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     fn log(&self) -> Vec<String> {
-        self.git(&["log", "--format=%an: %s"])
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        self.git(&["log", "--format=%an: %s"]).lines().map(str::to_owned).collect()
     }
 
     /// Starts codex as a pod would: an environment of its own, everything else from the configuration file.
@@ -90,7 +76,7 @@ impl Lab {
              env_key = \"OPENAI_API_KEY\"\n\
              request_max_retries = 1\n\
              stream_max_retries = 1\n\
-             stream_idle_timeout_ms = 1500\n\
+             stream_idle_timeout_ms = 4000\n\
              [shell_environment_policy]\n\
              exclude = [\"OPENAI_API_KEY\"]\n\
              [analytics]\n\
@@ -120,10 +106,7 @@ impl Lab {
 
     async fn run(&self, url: &str, model: &str, arguments: &[&str]) -> Run {
         let child = self.spawn(url, model, arguments);
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output())
-            .await
-            .expect("codex ends")
-            .unwrap();
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("codex ends").unwrap();
         Run {
             status: output.status,
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -134,17 +117,11 @@ impl Lab {
     /// Compares what codex printed with the recorded transcript, or records it. What differs from run to run is
     /// replaced: paths, the port, the thread's id, the person's shell.
     fn transcript(&self, name: &str, server: &ModelServer, run: &Run) {
-        let mut commands = run
-            .events("item.started")
-            .into_iter()
-            .map(|event| event["item"]["command"].clone());
+        let mut commands = run.events("item.started").into_iter().map(|event| event["item"]["command"].clone());
         let shell = commands.find_map(|line| Some(line.as_str()?.split_once(" -lc ")?.0.to_owned()));
         let actual = run
             .stdout
-            .replace(
-                &format!("{} -lc ", shell.as_deref().unwrap_or("/bin/sh")),
-                "/bin/sh -lc ",
-            )
+            .replace(&format!("{} -lc ", shell.as_deref().unwrap_or("/bin/sh")), "/bin/sh -lc ")
             .replace(&self.repo().display().to_string(), "/workspace/repo")
             .replace(&self.folder.path().display().to_string(), "/workspace")
             .replace(&server.address().to_string(), "model.example.invalid")
@@ -166,19 +143,14 @@ impl Run {
 
     /// The thread's id: what `resume` needs.
     fn thread(&self) -> String {
-        self.events("thread.started")[0]["thread_id"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        self.events("thread.started")[0]["thread_id"].as_str().unwrap().to_owned()
     }
 
     /// The message of the failed turn; asserts that this is how codex ended.
     fn failure(&self) -> String {
         assert_eq!(self.status.code(), Some(1), "{}{}", self.stdout, self.stderr);
         assert!(self.events("turn.completed").is_empty(), "{}", self.stdout);
-        let [failed] = &self.events("turn.failed")[..] else {
-            panic!("one turn fails: {}", self.stdout)
-        };
+        let [failed] = &self.events("turn.failed")[..] else { panic!("one turn fails: {}", self.stdout) };
         failed["error"]["message"].as_str().unwrap().to_owned()
     }
 
@@ -186,9 +158,7 @@ impl Run {
     fn usage(&self) -> Value {
         assert_eq!(self.status.code(), Some(0), "{}{}", self.stdout, self.stderr);
         assert!(self.events("turn.failed").is_empty(), "{}", self.stdout);
-        let [completed] = &self.events("turn.completed")[..] else {
-            panic!("one turn ends: {}", self.stdout)
-        };
+        let [completed] = &self.events("turn.completed")[..] else { panic!("one turn ends: {}", self.stdout) };
         completed["usage"].clone()
     }
 }
@@ -225,20 +195,10 @@ async fn codex_edits_and_commits() {
 
     let requests = server.requests();
     assert_eq!(outcomes(&server), [Outcome::Turn, Outcome::Turn, Outcome::Turn]);
-    assert!(
-        requests
-            .iter()
-            .all(|request| request.bearer && request.prompt.as_deref() == Some(PROMPT))
-    );
-    assert!(
-        requests[1].outputs[0].output.contains("?? NOTES.md"),
-        "{:?}",
-        requests[1]
-    );
+    assert!(requests.iter().all(|request| request.bearer && request.prompt.as_deref() == Some(PROMPT)));
+    assert!(requests[1].outputs[0].output.contains("?? NOTES.md"), "{:?}", requests[1]);
 
-    let resumed = lab
-        .run(&server.url(), "edit-and-commit", &["resume", &run.thread()])
-        .await;
+    let resumed = lab.run(&server.url(), "edit-and-commit", &["resume", &run.thread()]).await;
     assert_eq!(resumed.thread(), run.thread());
     let said = &resumed.events("item.completed").pop().unwrap()["item"];
     assert_eq!(said["text"], "The note is committed; nothing is left to do.");
@@ -265,11 +225,7 @@ async fn a_rejected_key_fails_the_turn() {
     let (lab, server) = (Lab::new(), serve("faults").await);
     let run = lab.run(&server.url(), "rejected-key", &[]).await;
     assert!(run.failure().contains("401 Unauthorized"), "{}", run.stdout);
-    assert!(
-        outcomes(&server)
-            .iter()
-            .all(|outcome| *outcome == Outcome::Unauthorized)
-    );
+    assert!(outcomes(&server).iter().all(|outcome| *outcome == Outcome::Unauthorized));
     lab.transcript("rejected-key", &server, &run);
 }
 
@@ -284,11 +240,7 @@ async fn an_exhausted_quota_fails_the_turn_at_once() {
             lab.transcript("quota", &server, &run);
         }
     }
-    assert_eq!(
-        outcomes(&server),
-        [Outcome::Fault("status"), Outcome::Fault("failed")],
-        "nothing is asked twice"
-    );
+    assert_eq!(outcomes(&server), [Outcome::Fault("status"), Outcome::Fault("failed")], "nothing is asked twice");
 }
 
 #[tokio::test]
@@ -314,11 +266,7 @@ async fn a_server_error_fails_the_turn() {
     let (lab, server) = (Lab::new(), serve("faults").await);
     let run = lab.run(&server.url(), "server-error", &[]).await;
     assert!(!run.failure().is_empty());
-    assert!(
-        outcomes(&server)
-            .iter()
-            .all(|outcome| *outcome == Outcome::Fault("status"))
-    );
+    assert!(outcomes(&server).iter().all(|outcome| *outcome == Outcome::Fault("status")));
     lab.transcript("server-error", &server, &run);
 }
 
@@ -326,11 +274,7 @@ async fn a_server_error_fails_the_turn() {
 async fn a_cut_stream_fails_the_turn_and_hides_its_usage() {
     let (lab, server) = (Lab::new(), serve("faults").await);
     let run = lab.run(&server.url(), "cut", &[]).await;
-    assert!(
-        run.failure().contains("stream disconnected before completion"),
-        "{}",
-        run.stdout
-    );
+    assert!(run.failure().contains("stream disconnected before completion"), "{}", run.stdout);
     // The first answer was complete and did its work, but a failed turn prints no usage.
     assert_eq!(std::fs::read_to_string(lab.repo().join("half.txt")).unwrap(), "half\n");
     assert!(!run.stdout.contains("input_tokens"), "{}", run.stdout);
@@ -345,11 +289,7 @@ async fn a_stream_cut_once_is_asked_for_again() {
     let run = lab.run(&server.url(), "cut-once", &[]).await;
     assert_eq!(run.usage(), usage(700, 0, 9, 0));
     assert_eq!(outcomes(&server), [Outcome::Fault("cut"), Outcome::Turn]);
-    assert!(
-        !run.events("error").is_empty(),
-        "a success may hold error lines: {}",
-        run.stdout
-    );
+    assert!(!run.events("error").is_empty(), "a success may hold error lines: {}", run.stdout);
 }
 
 #[tokio::test]
@@ -372,28 +312,16 @@ async fn no_endpoint_at_all_fails_the_turn() {
 async fn terminated_in_an_endless_stream_it_dies_of_the_signal() {
     let (lab, server) = (Lab::new(), serve("faults").await);
     let (status, stdout) = terminate_after(lab.spawn(&server.url(), "endless", &[]), "turn.started").await;
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(Signal::SIGTERM as i32)
-    );
-    assert!(
-        !stdout.contains("turn.completed") && !stdout.contains("turn.failed"),
-        "{stdout}"
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::SIGTERM as i32));
+    assert!(!stdout.contains("turn.completed") && !stdout.contains("turn.failed"), "{stdout}");
 }
 
 #[tokio::test]
 async fn terminated_while_a_tool_runs_it_dies_of_the_signal() {
     let (lab, server) = (Lab::new(), serve("faults").await);
     let (status, stdout) = terminate_after(lab.spawn(&server.url(), "hangs", &[]), "item.started").await;
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(Signal::SIGTERM as i32)
-    );
-    assert!(
-        !stdout.contains("turn.completed") && !stdout.contains("turn.failed"),
-        "{stdout}"
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::SIGTERM as i32));
+    assert!(!stdout.contains("turn.completed") && !stdout.contains("turn.failed"), "{stdout}");
 }
 
 #[tokio::test]
@@ -402,16 +330,8 @@ async fn a_child_in_a_session_of_its_own_outlives_it() {
     let run = lab.run(&server.url(), "straggler", &[]).await;
     assert_eq!(run.usage(), usage(810, 400, 8, 0));
     let items = run.events("item.completed");
-    let command = items
-        .iter()
-        .find(|event| event["item"]["type"] == "command_execution")
-        .unwrap();
-    let pid: i32 = command["item"]["aggregated_output"]
-        .as_str()
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let command = items.iter().find(|event| event["item"]["type"] == "command_execution").unwrap();
+    let pid: i32 = command["item"]["aggregated_output"].as_str().unwrap().trim().parse().unwrap();
     // Fails when there is no such process.
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("codex left its child alive");
 }
@@ -422,11 +342,7 @@ async fn terminate_after(mut child: Child, kind: &str) -> (ExitStatus, String) {
     let ended = async {
         let mut text = String::new();
         while !text.contains(&format!("\"type\":\"{kind}\"")) {
-            assert_ne!(
-                stdout.read_line(&mut text).await.unwrap(),
-                0,
-                "codex ended early: {text}"
-            );
+            assert_ne!(stdout.read_line(&mut text).await.unwrap(), 0, "codex ended early: {text}");
         }
         let pid = child.id().expect("codex runs").try_into().unwrap();
         kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();

@@ -69,15 +69,8 @@ fn shell_arguments(tool: &str, line: &str) -> Option<Value> {
 
 /// The answer to the request that asks for `turn` of `conversation` for the time `attempt` (from 0).
 pub fn answer(name: &str, turn: usize, spec: &Turn, attempt: u32, request: &Request) -> (Answer, Outcome) {
-    let Turn {
-        items,
-        usage,
-        faults: _,
-    } = spec;
-    let rendered = items
-        .iter()
-        .enumerate()
-        .map(|(index, item)| render(turn, index, item, request));
+    let Turn { items, usage, faults: _ } = spec;
+    let rendered = items.iter().enumerate().map(|(index, item)| render(turn, index, item, request));
     let items: Vec<Value> = match rendered.collect() {
         Ok(items) => items,
         Err(reason) => return refuse(400, "tool_not_offered", reason),
@@ -90,18 +83,9 @@ pub fn answer(name: &str, turn: usize, spec: &Turn, attempt: u32, request: &Requ
     };
     let begun = || vec![Step::Send(wire::created(&response))];
     match fault {
-        Misbehaviour::Status(ErrorStatus {
-            code,
-            retry_after_seconds,
-            error,
-            message,
-        }) => {
+        Misbehaviour::Status(ErrorStatus { code, retry_after_seconds, error, message }) => {
             let body = wire::error_body(error, message);
-            let answer = Answer::Error {
-                status: *code,
-                retry_after: *retry_after_seconds,
-                body,
-            };
+            let answer = Answer::Error { status: *code, retry_after: *retry_after_seconds, body };
             (answer, Outcome::Fault("status"))
         }
         Misbehaviour::Failed(failure) => {
@@ -149,14 +133,7 @@ pub fn authorize(conversation: &Conversation, bearer: Option<&str>) -> Result<()
         (Some(right), Some(given)) if right == given => Ok(()),
         (Some(_), _) => {
             let body = wire::error_body("invalid_api_key", "Incorrect API key provided.");
-            Err((
-                Answer::Error {
-                    status: 401,
-                    retry_after: None,
-                    body,
-                },
-                Outcome::Unauthorized,
-            ))
+            Err((Answer::Error { status: 401, retry_after: None, body }, Outcome::Unauthorized))
         }
     }
 }
@@ -164,24 +141,12 @@ pub fn authorize(conversation: &Conversation, bearer: Option<&str>) -> Result<()
 /// A request that the script has no answer to.
 pub fn refuse(status: u16, error: &str, reason: String) -> (Answer, Outcome) {
     let body = wire::error_body(error, &reason);
-    (
-        Answer::Error {
-            status,
-            retry_after: None,
-            body,
-        },
-        Outcome::Refused(reason),
-    )
+    (Answer::Error { status, retry_after: None, body }, Outcome::Refused(reason))
 }
 
 fn whole(response: &str, items: &[Value], usage: super::script::Usage) -> Vec<String> {
     let mut events = vec![wire::created(response)];
-    events.extend(
-        items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| wire::item_done(index, item)),
-    );
+    events.extend(items.iter().enumerate().map(|(index, item)| wire::item_done(index, item)));
     events.push(wire::completed(response, usage));
     events
 }
@@ -208,9 +173,7 @@ fn render(turn: usize, index: usize, item: &Item, request: &Request) -> Result<V
     match item {
         Item::Message(text) => Ok(wire::message(&id, text)),
         Item::Shell(line) => {
-            let found = offered
-                .iter()
-                .find_map(|tool| Some((tool, shell_arguments(tool, line)?)));
+            let found = offered.iter().find_map(|tool| Some((tool, shell_arguments(tool, line)?)));
             let (tool, arguments) = found.ok_or_else(|| absent("a shell tool"))?;
             Ok(wire::function_call(&id, &call_id(turn, index), tool, &arguments))
         }

@@ -12,10 +12,7 @@ use super::wire::History;
 
 /// Scripts that ship with the tests, by name.
 const READY: [(&str, &str); 2] = [
-    (
-        "edit-and-commit",
-        include_str!("../../agents/scripts/edit-and-commit.yaml"),
-    ),
+    ("edit-and-commit", include_str!("../../agents/scripts/edit-and-commit.yaml")),
     ("faults", include_str!("../../agents/scripts/faults.yaml")),
 ];
 
@@ -191,12 +188,7 @@ impl Script {
         let named = |name: &str| self.conversations.get_key_value(name);
         let found = match path {
             Some(segment) => named(segment),
-            None => named(model).or_else(|| {
-                self.conversations
-                    .iter()
-                    .next()
-                    .filter(|_| self.conversations.len() == 1)
-            }),
+            None => named(model).or_else(|| self.conversations.iter().next().filter(|_| self.conversations.len() == 1)),
         };
         found.map(|(name, conversation)| (name.as_str(), conversation))
     }
@@ -216,26 +208,17 @@ impl Conversation {
     /// A turn with calls is behind when each of its calls has an output, any other when each of its messages was said.
     /// Whatever a cut stream left in the history therefore does not count, unless it was everything the turn had.
     pub fn position(&self, history: &History) -> Option<usize> {
-        self.turns.iter().enumerate().position(
-            |(
-                turn,
-                Turn {
-                    items,
-                    usage: _,
-                    faults: _,
-                },
-            )| {
-                let mut calls = (0..items.len()).filter(|index| items[*index].is_call()).peekable();
-                if calls.peek().is_some() {
-                    !calls.all(|index| history.outputs.contains(&call_id(turn, index)))
-                } else {
-                    !items.iter().all(|item| match item {
-                        Item::Message(text) => history.said.contains(text),
-                        Item::Shell(_) | Item::Call(_) => true,
-                    })
-                }
-            },
-        )
+        self.turns.iter().enumerate().position(|(turn, Turn { items, usage: _, faults: _ })| {
+            let mut calls = (0..items.len()).filter(|index| items[*index].is_call()).peekable();
+            if calls.peek().is_some() {
+                !calls.all(|index| history.outputs.contains(&call_id(turn, index)))
+            } else {
+                !items.iter().all(|item| match item {
+                    Item::Message(text) => history.said.contains(text),
+                    Item::Shell(_) | Item::Call(_) => true,
+                })
+            }
+        })
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -254,42 +237,20 @@ impl Turn {
         ensure!(!items.is_empty(), "items: at least one is needed");
         for (index, item) in items.iter().enumerate() {
             if let Item::Message(text) = item {
-                ensure!(
-                    said.insert(text),
-                    "items[{index}].message: said before, and a turn is known by its texts"
-                );
+                ensure!(said.insert(text), "items[{index}].message: said before, and a turn is known by its texts");
             }
         }
-        let Usage {
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            reasoning_output_tokens,
-        } = usage;
-        ensure!(
-            cached_input_tokens <= input_tokens,
-            "usage.cachedInputTokens: is part of inputTokens"
-        );
-        ensure!(
-            reasoning_output_tokens <= output_tokens,
-            "usage.reasoningOutputTokens: is part of outputTokens"
-        );
+        let Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens } = usage;
+        ensure!(cached_input_tokens <= input_tokens, "usage.cachedInputTokens: is part of inputTokens");
+        ensure!(reasoning_output_tokens <= output_tokens, "usage.reasoningOutputTokens: is part of outputTokens");
         for (index, Fault { times, answer }) in faults.iter().enumerate() {
             ensure!(
                 times.is_some() || index + 1 == faults.len(),
                 "faults[{index}].times: needed, for another fault follows"
             );
             match answer {
-                Misbehaviour::Status(ErrorStatus {
-                    code,
-                    retry_after_seconds: _,
-                    error: _,
-                    message: _,
-                }) => {
-                    ensure!(
-                        (400..600).contains(code),
-                        "faults[{index}].answer.status.code: {code} is no error"
-                    );
+                Misbehaviour::Status(ErrorStatus { code, retry_after_seconds: _, error: _, message: _ }) => {
+                    ensure!((400..600).contains(code), "faults[{index}].answer.status.code: {code} is no error");
                 }
                 Misbehaviour::Cut(Cut { after_items, abort: _ }) => ensure!(
                     *after_items < items.len(),

@@ -80,16 +80,10 @@ impl ModelServer {
 
     /// Listens on `address`.
     pub async fn listen(address: SocketAddr, script: Script) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
-            script,
-            requests: Mutex::default(),
-            stop: stop.clone(),
-        });
+        let shared = Arc::new(Shared { script, requests: Mutex::default(), stop: stop.clone() });
         let router = Router::new()
             .route("/v1/responses", post(respond))
             .route("/{conversation}/v1/responses", post(respond_as))
@@ -103,11 +97,7 @@ impl ModelServer {
                 tracing::error!(%error, "scripted model stopped");
             }
         });
-        Ok(Self {
-            address,
-            shared,
-            _stop: stop.drop_guard(),
-        })
+        Ok(Self { address, shared, _stop: stop.drop_guard() })
     }
 
     /// Where it listens.
@@ -146,9 +136,7 @@ impl Shared {
                 return answer;
             }
         };
-        let bearer = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let found = self.script.conversation(path, &request.model);
         let turn = found.and_then(|(_, conversation)| conversation.position(&request.history()));
         let mut record = RecordedRequest {
@@ -170,18 +158,8 @@ impl Shared {
         record.attempt = u32::try_from(requests.iter().filter(same).count()).unwrap_or(u32::MAX);
         let (answer, outcome) = match (found, turn) {
             (None, _) => {
-                let names = self
-                    .script
-                    .conversations
-                    .keys()
-                    .map(String::as_str)
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                answer::refuse(
-                    404,
-                    "model_not_found",
-                    format!("the script has the conversations {names}"),
-                )
+                let names = self.script.conversations.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                answer::refuse(404, "model_not_found", format!("the script has the conversations {names}"))
             }
             (Some(_), _) if !request.stream => {
                 answer::refuse(400, "invalid_request", "stream: only true is served".to_owned())
@@ -222,24 +200,16 @@ async fn recorded(State(shared): State<Arc<Shared>>) -> Json<Vec<RecordedRequest
 fn send(shared: &Shared, answer: Answer) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     match answer {
-        Answer::Error {
-            status,
-            retry_after,
-            body,
-        } => {
+        Answer::Error { status, retry_after, body } => {
             *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, "application/json".parse().expect("a header value"));
+            response.headers_mut().insert(CONTENT_TYPE, "application/json".parse().expect("a header value"));
             if let Some(seconds) = retry_after {
                 response.headers_mut().insert(RETRY_AFTER, seconds.get().into());
             }
             *response.body_mut() = body.to_string().into();
         }
         Answer::Stream(steps) => {
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, "text/event-stream".parse().expect("a header value"));
+            response.headers_mut().insert(CONTENT_TYPE, "text/event-stream".parse().expect("a header value"));
             let steps = VecDeque::from(steps);
             *response.body_mut() = Body::from_stream(stream::unfold((steps, shared.stop.clone()), next));
         }
@@ -283,8 +253,5 @@ fn shorten(text: &str) -> String {
 }
 
 fn shorten_output(CallOutput { call_id, output }: CallOutput) -> CallOutput {
-    CallOutput {
-        call_id: shorten(&call_id),
-        output: shorten(&output),
-    }
+    CallOutput { call_id: shorten(&call_id), output: shorten(&output) }
 }

@@ -54,11 +54,7 @@ impl Request {
     /// What the history holds.
     pub fn history(&self) -> History {
         History {
-            outputs: self
-                .outputs()
-                .into_iter()
-                .map(|CallOutput { call_id, output: _ }| call_id)
-                .collect(),
+            outputs: self.outputs().into_iter().map(|CallOutput { call_id, output: _ }| call_id).collect(),
             said: self.messages("assistant").collect(),
         }
     }
@@ -72,10 +68,7 @@ impl Request {
                     Value::String(text) => text.clone(),
                     other => other.to_string(),
                 };
-                Some(CallOutput {
-                    call_id: item["call_id"].as_str()?.to_owned(),
-                    output,
-                })
+                Some(CallOutput { call_id: item["call_id"].as_str()?.to_owned(), output })
             })
             .collect()
     }
@@ -86,10 +79,7 @@ impl Request {
     }
 
     fn messages(&self, role: &str) -> impl Iterator<Item = String> {
-        let of_role = self
-            .input
-            .iter()
-            .filter(move |item| item["type"] == "message" && item["role"] == role);
+        let of_role = self.input.iter().filter(move |item| item["type"] == "message" && item["role"] == role);
         of_role.map(|item| {
             let parts = item["content"].as_array().map_or(&[][..], Vec::as_slice);
             parts.iter().filter_map(|part| part["text"].as_str()).collect()
@@ -110,18 +100,12 @@ pub fn created(response: &str) -> String {
 
 /// One whole item.
 pub fn item_done(index: usize, item: &Value) -> String {
-    event(
-        "response.output_item.done",
-        json!({"output_index": index, "item": item}),
-    )
+    event("response.output_item.done", json!({"output_index": index, "item": item}))
 }
 
 /// The beginning of an item; a message's text follows in deltas.
 pub fn item_added(index: usize, item: &Value) -> String {
-    event(
-        "response.output_item.added",
-        json!({"output_index": index, "item": item}),
-    )
+    event("response.output_item.added", json!({"output_index": index, "item": item}))
 }
 
 /// A piece of a message's text.
@@ -134,12 +118,7 @@ pub fn text_delta(index: usize, item_id: &str, text: &str) -> String {
 
 /// Ends an answer and says what it cost.
 pub fn completed(response: &str, usage: Usage) -> String {
-    let Usage {
-        input_tokens,
-        cached_input_tokens,
-        output_tokens,
-        reasoning_output_tokens,
-    } = usage;
+    let Usage { input_tokens, cached_input_tokens, output_tokens, reasoning_output_tokens } = usage;
     let usage = json!({
         "input_tokens": input_tokens,
         "input_tokens_details": {"cached_tokens": cached_input_tokens},
@@ -147,20 +126,14 @@ pub fn completed(response: &str, usage: Usage) -> String {
         "output_tokens_details": {"reasoning_tokens": reasoning_output_tokens},
         "total_tokens": input_tokens + output_tokens,
     });
-    event(
-        "response.completed",
-        json!({"response": {"id": response, "usage": usage}}),
-    )
+    event("response.completed", json!({"response": {"id": response, "usage": usage}}))
 }
 
 /// Ends an answer with an error.
 pub fn failed(response: &str, failure: &StreamFailure) -> String {
     let StreamFailure { error, message } = failure;
     let error = json!({"code": error, "message": message});
-    event(
-        "response.failed",
-        json!({"response": {"id": response, "status": "failed", "error": error}}),
-    )
+    event("response.failed", json!({"response": {"id": response, "status": "failed", "error": error}}))
 }
 
 /// The item of a message.
