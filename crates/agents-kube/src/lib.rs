@@ -7,5 +7,6 @@
 pub mod crd;
 pub mod object;
 pub mod rbac;
+pub mod runtime;
 
 pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};

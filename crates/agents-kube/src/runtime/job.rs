@@ -1,0 +1,246 @@
+//! The `job` runtime adapter: one Kubernetes Job per submission, found again by its deterministic name.
+//!
+//! The name is the only lock. Whoever finds it taken looks at the owner: ours is adopted, anything else is a conflict
+//! and left alone.
+
+use std::{sync::Arc, time::Duration};
+
+use agents_core::{
+    api::{AgentRun, Kind, common::RuntimeKind},
+    runtime::{Observation, RuntimeRef, Submission},
+};
+use agents_runtime::adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter};
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::{
+    api::{CallError, JobApi},
+    manifest::{JobSettings, Manifests, manifests},
+    observe::{is_ours, observe},
+    view::{JobView, OwnerView},
+};
+
+/// Wait after 429 when the API server names none.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Grace of a pod that is ended by force. With 0 the API server forgets the pod without asking its node, where it may
+/// go on; with 1 the pod is there until the node says that it has ended.
+const FORCED_GRACE_SECONDS: u32 = 1;
+
+/// Runs submissions as Kubernetes Jobs.
+#[derive(Debug, Clone)]
+pub struct JobAdapter {
+    api: Arc<dyn JobApi>,
+    settings: JobSettings,
+}
+
+impl JobAdapter {
+    /// An adapter over `api` with default settings.
+    pub fn new(api: Arc<dyn JobApi>) -> Self {
+        Self {
+            api,
+            settings: JobSettings::default(),
+        }
+    }
+
+    /// Changes the settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: JobSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Creates the ConfigMap unless it is there; one that an earlier call of ours created has the same meaning.
+    async fn ensure_config_map(&self, submission: &Submission, config_map: &ConfigMap) -> Result<(), AdapterError> {
+        let namespace = &submission.namespace;
+        let name = config_map.metadata.name.as_deref().unwrap_or_default();
+        let step = || format!("create ConfigMap {namespace}/{name}");
+        match self.api.create_config_map(namespace, config_map).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_already_exists() => {
+                let owner = self.api.config_map_owner(namespace, name).await;
+                match owner.map_err(|error| classify(&format!("read ConfigMap {namespace}/{name}"), error))? {
+                    Some(Some(owner)) if owner.kind == AgentRun::KIND && owner.uid == submission.owner.uid => Ok(()),
+                    Some(owner) => Err(taken("ConfigMap", namespace, name, owner.as_ref())),
+                    None => Err(classify(&step(), error)),
+                }
+            }
+            Err(error) => Err(classify(&step(), error)),
+        }
+    }
+
+    async fn adopt(&self, submission: &Submission, refused: CallError) -> Result<RuntimeRef, AdapterError> {
+        let (namespace, name) = (&submission.namespace, submission.name.as_str());
+        let job = self.read(namespace, name).await?;
+        match job {
+            Some(job) if is_ours(&job, &submission.owner.uid) && job.attempt == Some(submission.key.attempt) => {
+                Ok(reference(submission, &job))
+            }
+            Some(job) => Err(taken("Job", namespace, name, job.owner.as_ref())),
+            // It went away in between: the next try creates it.
+            None => Err(classify(&format!("create Job {namespace}/{name}"), refused)),
+        }
+    }
+
+    async fn read(&self, namespace: &str, name: &str) -> Result<Option<JobView>, AdapterError> {
+        let job = self.api.get_job(namespace, name).await;
+        job.map_err(|error| classify(&format!("read Job {namespace}/{name}"), error))
+    }
+
+    /// Deletes the Job of this uid. `false` when the name now stands for another one.
+    async fn delete(&self, namespace: &str, name: &str, uid: &str) -> Result<bool, AdapterError> {
+        match self.api.delete_job(namespace, name, uid).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(classify(&format!("delete Job {namespace}/{name}"), error)),
+        }
+    }
+
+    async fn end_pods(&self, namespace: &str, job_uid: &str) -> Result<(), AdapterError> {
+        let step = || format!("end the pods of Job {namespace}/{job_uid}");
+        let pods = self.api.pods_of_job(namespace, job_uid).await;
+        for pod in pods.map_err(|error| classify(&step(), error))? {
+            match self
+                .api
+                .delete_pod(namespace, &pod.name, &pod.uid, FORCED_GRACE_SECONDS)
+                .await
+            {
+                Ok(()) => {}
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) => return Err(classify(&step(), error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl RuntimeAdapter for JobAdapter {
+    fn runtime(&self) -> RuntimeKind {
+        RuntimeKind::Job
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            pushes: true,
+            poll_interval: Duration::from_secs(30),
+            garbage_collected: true,
+            has_pod: true,
+        }
+    }
+
+    async fn submit(&self, submission: &Submission) -> Result<RuntimeRef, AdapterError> {
+        let Manifests { config_map, job } = manifests(submission, self.settings)
+            .map_err(|error| AdapterError::rejected(error.to_string()).because(error))?;
+        if let Some(config_map) = &config_map {
+            self.ensure_config_map(submission, config_map).await?;
+        }
+        let (namespace, name) = (&submission.namespace, &submission.name);
+        match self.api.create_job(namespace, &job).await {
+            Ok(job) => Ok(reference(submission, &job)),
+            Err(error) if error.is_already_exists() => self.adopt(submission, error).await,
+            Err(error) => Err(classify(&format!("create Job {namespace}/{name}"), error)),
+        }
+    }
+
+    /// The Job is read before its pods, so that the pods are at least as new: a Job that has ended is never seen with
+    /// a pod that has not yet.
+    async fn status(&self, reference: &RuntimeRef) -> Result<Observation, AdapterError> {
+        let (namespace, name) = (&reference.namespace, reference.name.as_str());
+        let job = self.read(namespace, name).await?;
+        let pods = match &job {
+            Some(job) if is_ours(job, &reference.owner_uid) => self
+                .api
+                .pods_of_job(namespace, &job.uid)
+                .await
+                .map_err(|error| classify(&format!("list the pods of Job {namespace}/{name}"), error))?,
+            _ => vec![],
+        };
+        Ok(observe(&reference.owner_uid, job.as_ref(), &pods))
+    }
+
+    /// The pod's own grace holds, which the plan derives from the run's; only a grace of zero ends pods by force.
+    async fn cancel(&self, reference: &RuntimeRef, grace: Grace) -> Result<(), AdapterError> {
+        let (namespace, name) = (&reference.namespace, reference.name.as_str());
+        let mut uid = reference.uid.clone();
+        // The second round is for a reference whose Job was replaced by another one of ours.
+        for _ in 0..2 {
+            let target = match uid.take() {
+                Some(uid) => uid,
+                None => match self.read(namespace, name).await? {
+                    Some(job) if is_ours(&job, &reference.owner_uid) => job.uid,
+                    _ => return Ok(()),
+                },
+            };
+            if self.delete(namespace, name, &target).await? {
+                if grace.0.is_zero() {
+                    self.end_pods(namespace, &target).await?;
+                }
+                return Ok(());
+            }
+        }
+        Err(AdapterError::unavailable(format!(
+            "failed to delete Job {namespace}/{name}: it changed meanwhile"
+        )))
+    }
+}
+
+fn reference(submission: &Submission, job: &JobView) -> RuntimeRef {
+    RuntimeRef {
+        runtime: RuntimeKind::Job,
+        namespace: submission.namespace.clone(),
+        name: submission.name.clone(),
+        owner_uid: submission.owner.uid.clone(),
+        uid: Some(job.uid.clone()),
+    }
+}
+
+fn taken(kind: &str, namespace: &str, name: &str, owner: Option<&OwnerView>) -> AdapterError {
+    let owner = match owner {
+        Some(OwnerView { kind, name, uid }) => format!("belongs to {kind} {name} ({uid})"),
+        None => "has no owner".to_owned(),
+    };
+    AdapterError::conflict(format!(
+        "{kind} {namespace}/{name} exists and {owner}; delete it or rename it"
+    ))
+}
+
+/// What a failed call means for the caller.
+fn classify(step: &str, error: CallError) -> AdapterError {
+    let (kind, class) = match &error {
+        CallError::TimedOut(_) | CallError::Unanswered(_) => (AdapterErrorKind::Unavailable, Class::Retry),
+        CallError::Refused {
+            code,
+            reason: _,
+            message,
+            retry_after,
+        } => match (code, retry_after) {
+            (429, wait) => {
+                let wait = wait.unwrap_or(DEFAULT_RETRY_AFTER);
+                (AdapterErrorKind::Unavailable, Class::RetryAfter(wait))
+            }
+            (500.., Some(wait)) => (AdapterErrorKind::Unavailable, Class::RetryAfter(*wait)),
+            // 401: tokens are rotated, the next one may be good.
+            (500.. | 401 | 408 | 409 | 410, _) => (AdapterErrorKind::Unavailable, Class::Retry),
+            // Rights, quotas and namespaces can change.
+            (403 | 404, _) => (AdapterErrorKind::Rejected, Class::WaitForChange),
+            // So can admission policies, whatever status they answer with.
+            _ if denied_by_policy(message) => (AdapterErrorKind::Rejected, Class::WaitForChange),
+            _ => (AdapterErrorKind::Rejected, Class::Terminal),
+        },
+    };
+    AdapterError {
+        kind,
+        class,
+        message: format!("failed to {step}: {error}"),
+        source: Some(Box::new(error)),
+    }
+}
+
+/// Whether an admission webhook or policy refused, rather than the API server's own validation.
+fn denied_by_policy(message: &str) -> bool {
+    message.contains("denied the request") || message.contains("denied request")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,422 @@
+//! The adapter against an API server in memory that knows names, uids, owners and nothing else.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Mutex,
+};
+
+use agents_core::runtime::Owner;
+use k8s_openapi::api::batch::v1::Job;
+use serde_json::json;
+
+use super::*;
+use crate::runtime::{
+    PodView,
+    manifest::tests::{large_submission, submission},
+};
+
+/// What a fake does before it answers the next create of a Job.
+#[derive(Debug)]
+enum Before {
+    /// Refuses.
+    Fail(CallError),
+    /// Commits, and the answer is lost.
+    LoseAnswer,
+    /// Another controller's create of the same Job comes first.
+    LoseRace,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    jobs: BTreeMap<String, JobView>,
+    config_maps: BTreeMap<String, OwnerView>,
+    pods: Vec<PodView>,
+    script: VecDeque<Before>,
+    calls: Vec<String>,
+    created: u32,
+}
+
+impl World {
+    fn create(&mut self, job: &Job) -> Result<JobView, CallError> {
+        let mut object = serde_json::to_value(job).expect("a Job has a JSON form");
+        let name = object["metadata"]["name"].as_str().expect("it is named").to_owned();
+        if self.jobs.contains_key(&name) {
+            return Err(refused(409, "AlreadyExists", "jobs.batch already exists"));
+        }
+        self.created += 1;
+        object["metadata"]["uid"] = json!(format!("job-{}", self.created));
+        object["metadata"]["creationTimestamp"] = json!("2026-01-05T10:00:00Z");
+        let view: JobView = serde_json::from_value(object).expect("what is created reads back");
+        self.jobs.insert(name, view.clone());
+        Ok(view)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Fake(Mutex<World>);
+
+impl Fake {
+    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.0.lock().expect("no test panics while it holds the lock")
+    }
+}
+
+#[async_trait]
+impl JobApi for Fake {
+    async fn create_job(&self, _: &str, job: &Job) -> Result<JobView, CallError> {
+        let mut world = self.world();
+        world.calls.push("create job".into());
+        match world.script.pop_front() {
+            Some(Before::Fail(error)) => Err(error),
+            Some(Before::LoseAnswer) => {
+                world.create(job)?;
+                Err(CallError::TimedOut(Duration::from_secs(10)))
+            }
+            Some(Before::LoseRace) => {
+                world.create(job)?;
+                world.create(job)
+            }
+            None => world.create(job),
+        }
+    }
+
+    async fn get_job(&self, _: &str, name: &str) -> Result<Option<JobView>, CallError> {
+        let mut world = self.world();
+        world.calls.push("get job".into());
+        Ok(world.jobs.get(name).cloned())
+    }
+
+    async fn pods_of_job(&self, _: &str, job_uid: &str) -> Result<Vec<PodView>, CallError> {
+        let mut world = self.world();
+        world.calls.push(format!("list pods of {job_uid}"));
+        Ok(world
+            .pods
+            .iter()
+            .filter(|pod| pod.job_uid.as_deref() == Some(job_uid))
+            .cloned()
+            .collect())
+    }
+
+    async fn delete_job(&self, _: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        let mut world = self.world();
+        world.calls.push(format!("delete {uid}"));
+        match world.jobs.get_mut(name) {
+            None => Err(refused(404, "NotFound", "jobs.batch not found")),
+            Some(job) if job.uid != uid => Err(refused(409, "Conflict", "the UID in the precondition differs")),
+            Some(job) => {
+                job.deleting = true;
+                Ok(())
+            }
+        }
+    }
+
+    async fn delete_pod(&self, _: &str, name: &str, _: &str, grace_seconds: u32) -> Result<(), CallError> {
+        self.world()
+            .calls
+            .push(format!("delete pod {name} within {grace_seconds} s"));
+        Ok(())
+    }
+
+    async fn create_config_map(&self, _: &str, config_map: &ConfigMap) -> Result<(), CallError> {
+        let mut world = self.world();
+        world.calls.push("create config map".into());
+        let object = serde_json::to_value(config_map).expect("it has a JSON form");
+        let owner = &object["metadata"]["ownerReferences"][0];
+        let text = |value: &serde_json::Value| value.as_str().expect("it is text").to_owned();
+        let owner = OwnerView {
+            kind: text(&owner["kind"]),
+            name: text(&owner["name"]),
+            uid: text(&owner["uid"]),
+        };
+        let name = text(&object["metadata"]["name"]);
+        if world.config_maps.contains_key(&name) {
+            return Err(refused(409, "AlreadyExists", "configmaps already exists"));
+        }
+        world.config_maps.insert(name, owner);
+        Ok(())
+    }
+
+    async fn config_map_owner(&self, _: &str, name: &str) -> Result<Option<Option<OwnerView>>, CallError> {
+        Ok(self.world().config_maps.get(name).cloned().map(Some))
+    }
+}
+
+fn refused(code: u16, reason: &str, message: &str) -> CallError {
+    CallError::Refused {
+        code,
+        reason: reason.into(),
+        message: message.into(),
+        retry_after: None,
+    }
+}
+
+fn adapter() -> (Arc<Fake>, JobAdapter) {
+    let fake = Arc::new(Fake::default());
+    (fake.clone(), JobAdapter::new(fake))
+}
+
+fn stranger() -> OwnerView {
+    OwnerView {
+        kind: "CronJob".into(),
+        name: "backup".into(),
+        uid: "u-2".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_happy_submission_is_one_call_and_a_second_one_gives_the_same_reference() {
+    let (fake, adapter) = adapter();
+    let first = adapter.submit(&submission()).await.expect("it is accepted");
+    assert_eq!(fake.world().calls, ["create job"]);
+    let second = adapter.submit(&submission()).await.expect("it is adopted");
+    assert_eq!(first, second);
+    assert_eq!(first.uid.as_deref(), Some("job-1"));
+    assert_eq!(fake.world().created, 1);
+}
+
+#[tokio::test]
+async fn racing_creates_and_lost_answers_end_in_one_job() {
+    let (fake, adapter) = adapter();
+    fake.world().script.push_back(Before::LoseRace);
+    let adopted = adapter.submit(&submission()).await.expect("the other's Job is adopted");
+    assert_eq!((adopted.uid.as_deref(), fake.world().created), (Some("job-1"), 1));
+
+    let mut next = submission();
+    next.key.attempt = 2;
+    next.name = agents_core::name::ChildName::of(&next.owner.name, &next.key);
+    fake.world().script.push_back(Before::LoseAnswer);
+    let error = adapter
+        .submit(&next)
+        .await
+        .expect_err("nobody knows whether it was created");
+    assert_eq!((error.kind, error.class), (AdapterErrorKind::Unavailable, Class::Retry));
+    let found = adapter.submit(&next).await.expect("it was");
+    assert_eq!((found.uid.as_deref(), fake.world().created), (Some("job-2"), 2));
+}
+
+#[tokio::test]
+async fn a_job_that_is_being_deleted_is_adopted_and_seen_to_stop() {
+    let (fake, adapter) = adapter();
+    let submitted = adapter.submit(&submission()).await.expect("it is accepted");
+    adapter
+        .cancel(&submitted, Grace(Duration::from_secs(30)))
+        .await
+        .expect("it is deleted");
+    assert_eq!(adapter.submit(&submission()).await.expect("it still exists"), submitted);
+    assert_eq!(
+        adapter.status(&submitted).await.expect("it can be read"),
+        Observation::Stopping
+    );
+    assert_eq!(fake.world().created, 1);
+}
+
+#[tokio::test]
+async fn a_job_of_someone_else_is_a_conflict_and_is_left_alone() {
+    for owner in [Some(stranger()), None] {
+        let (fake, adapter) = adapter();
+        let name = submission().name.as_str().to_owned();
+        let submitted = adapter.submit(&submission()).await.expect("it is accepted");
+        let theirs = {
+            let mut world = fake.world();
+            let job = world.jobs.get_mut(&name).expect("it is there");
+            job.owner.clone_from(&owner);
+            job.clone()
+        };
+        let error = adapter.submit(&submission()).await.expect_err("the name is taken");
+        assert_eq!(
+            (error.kind, error.class),
+            (AdapterErrorKind::Conflict, Class::WaitForChange)
+        );
+        assert!(error.message.contains(&format!("Job team-a/{name}")), "{error}");
+        assert!(
+            error.message.contains(if owner.is_some() {
+                "CronJob backup (u-2)"
+            } else {
+                "no owner"
+            }),
+            "{error}"
+        );
+
+        assert_eq!(
+            adapter.status(&submitted).await.expect("it can be read"),
+            Observation::Lost
+        );
+        let by_name = RuntimeRef { uid: None, ..submitted };
+        adapter
+            .cancel(&by_name, Grace(Duration::ZERO))
+            .await
+            .expect("nothing of ours is left");
+        assert_eq!(fake.world().jobs[&name], theirs);
+        assert!(!fake.world().calls.iter().any(|call| call.starts_with("delete")));
+    }
+}
+
+#[tokio::test]
+async fn a_job_of_our_run_for_another_attempt_or_kind_is_a_conflict() {
+    let (fake, adapter) = adapter();
+    adapter.submit(&submission()).await.expect("it is accepted");
+    let name = submission().name.as_str().to_owned();
+    fake.world().jobs.get_mut(&name).expect("it is there").attempt = Some(7);
+    let error = adapter
+        .submit(&submission())
+        .await
+        .expect_err("it is another attempt's");
+    assert_eq!(error.kind, AdapterErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_large_spec_goes_ahead_of_its_job_and_is_adopted_too() {
+    let (fake, adapter) = adapter();
+    let large = large_submission();
+    fake.world()
+        .script
+        .push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
+    adapter.submit(&large).await.expect_err("the Job is not created");
+    adapter.submit(&large).await.expect("the ConfigMap is adopted");
+    assert_eq!(
+        fake.world().calls,
+        ["create config map", "create job", "create config map", "create job"]
+    );
+
+    let other = Submission {
+        owner: Owner {
+            uid: "u-9".into(),
+            ..large.owner.clone()
+        },
+        ..large
+    };
+    let error = adapter.submit(&other).await.expect_err("the ConfigMap is not ours");
+    assert_eq!(error.kind, AdapterErrorKind::Conflict);
+    assert!(error.message.contains("ConfigMap team-a/"), "{error}");
+}
+
+#[tokio::test]
+async fn cancel_is_idempotent_finds_a_replaced_job_and_uses_force_only_without_grace() {
+    let (fake, adapter) = adapter();
+    let submitted = adapter.submit(&submission()).await.expect("it is accepted");
+    fake.world().pods = vec![
+        serde_json::from_value(json!({ "metadata": {
+            "namespace": "team-a", "name": "pod-1", "uid": "p-1", "creationTimestamp": "2026-01-05T10:00:00Z",
+            "ownerReferences": [{ "kind": "Job", "name": "x", "uid": "job-1", "controller": true }],
+        }}))
+        .expect("it is a pod"),
+    ];
+    fake.world().calls.clear();
+    adapter
+        .cancel(&submitted, Grace(Duration::from_secs(30)))
+        .await
+        .expect("it is deleted");
+    assert_eq!(std::mem::take(&mut fake.world().calls), ["delete job-1"]);
+    adapter
+        .cancel(&submitted, Grace(Duration::ZERO))
+        .await
+        .expect("it is ended");
+    assert_eq!(
+        std::mem::take(&mut fake.world().calls),
+        ["delete job-1", "list pods of job-1", "delete pod pod-1 within 1 s"]
+    );
+    let outdated = RuntimeRef {
+        uid: Some("job-0".into()),
+        ..submitted.clone()
+    };
+    adapter
+        .cancel(&outdated, Grace(Duration::from_secs(30)))
+        .await
+        .expect("ours of that name is deleted");
+    assert_eq!(
+        std::mem::take(&mut fake.world().calls),
+        ["delete job-0", "get job", "delete job-1"]
+    );
+    fake.world().jobs.clear();
+    for reference in [submitted.clone(), RuntimeRef { uid: None, ..submitted }] {
+        adapter
+            .cancel(&reference, Grace(Duration::from_secs(30)))
+            .await
+            .expect("it is gone");
+        assert_eq!(
+            adapter.status(&reference).await.expect("it can be read"),
+            Observation::Lost
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_class() {
+    let policy = "jobs.batch \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no";
+    let webhook = "admission webhook \"x.test\" denied the request: no";
+    let wait = |seconds| Class::RetryAfter(Duration::from_secs(seconds));
+    let (unavailable, rejected) = (AdapterErrorKind::Unavailable, AdapterErrorKind::Rejected);
+    let retry_after = |code| CallError::Refused {
+        code,
+        reason: "TooManyRequests".into(),
+        message: "later".into(),
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    let table = [
+        (CallError::TimedOut(Duration::from_secs(10)), unavailable, Class::Retry),
+        (
+            CallError::Unanswered("connection reset".into()),
+            unavailable,
+            Class::Retry,
+        ),
+        (refused(401, "Unauthorized", "Unauthorized"), unavailable, Class::Retry),
+        (
+            refused(403, "Forbidden", "exceeded quota: jobs"),
+            rejected,
+            Class::WaitForChange,
+        ),
+        (
+            refused(404, "NotFound", "namespaces \"team-a\" not found"),
+            rejected,
+            Class::WaitForChange,
+        ),
+        (
+            refused(409, "Conflict", "the object has been modified"),
+            unavailable,
+            Class::Retry,
+        ),
+        (refused(400, "BadRequest", "unknown field"), rejected, Class::Terminal),
+        (refused(400, "BadRequest", webhook), rejected, Class::WaitForChange),
+        (
+            refused(413, "RequestEntityTooLarge", "limit is 3145728"),
+            rejected,
+            Class::Terminal,
+        ),
+        (
+            refused(422, "Invalid", "spec.template: Invalid value"),
+            rejected,
+            Class::Terminal,
+        ),
+        (refused(422, "Invalid", policy), rejected, Class::WaitForChange),
+        (refused(429, "TooManyRequests", "later"), unavailable, wait(1)),
+        (retry_after(429), unavailable, wait(7)),
+        (retry_after(503), unavailable, wait(7)),
+        (
+            refused(500, "InternalError", "failed calling webhook"),
+            unavailable,
+            Class::Retry,
+        ),
+        (
+            refused(504, "Timeout", "request did not complete"),
+            unavailable,
+            Class::Retry,
+        ),
+    ];
+    for (refusal, kind, class) in table {
+        let (fake, adapter) = adapter();
+        let said = refusal.to_string();
+        fake.world().script.push_back(Before::Fail(refusal));
+        let error = adapter.submit(&submission()).await.expect_err("it is refused");
+        assert_eq!((error.kind, error.class), (kind, class), "{said}");
+        assert!(error.message.contains(&said), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_spec_that_fits_nowhere_is_rejected_before_any_call() {
+    let (fake, adapter) = adapter();
+    let huge = crate::runtime::manifest::tests::submission_of_size(3 << 20);
+    let error = adapter.submit(&huge).await.expect_err("it is too large");
+    assert_eq!((error.kind, error.class), (AdapterErrorKind::Rejected, Class::Terminal));
+    assert_eq!(fake.world().calls, Vec::<String>::new());
+}

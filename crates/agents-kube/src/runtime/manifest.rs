@@ -1,0 +1,192 @@
+//! A submission as the objects that are created for it: the Job and, when the runner's spec is large, a ConfigMap.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use agents_core::{
+    api::{AgentRun, GROUP, Kind, VERSION},
+    name::{ChildName, label_value},
+    plan::{
+        pod::SPEC_FILE,
+        runner_spec::{DEFAULT_GRACE_SECONDS, Limits},
+    },
+    runtime::{Owner, Submission},
+};
+use k8s_openapi::{
+    ByteString,
+    api::{
+        batch::v1::{Job, JobSpec},
+        core::v1::ConfigMap,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+
+use super::{
+    pod::pod_template,
+    spec::{self, ANNOTATION_SPEC, SpecCarrier},
+};
+
+/// Label of everything we create, by which it is watched.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`LABEL_MANAGED_BY`].
+pub const MANAGED_BY: &str = "agents";
+/// Label with the run's name, shortened when it does not fit a label.
+pub const LABEL_RUN: &str = "agents.proompteng.ai/run";
+/// Label with the run's uid.
+pub const LABEL_RUN_UID: &str = "agents.proompteng.ai/run-uid";
+/// Label with the number of the attempt.
+pub const LABEL_ATTEMPT: &str = "agents.proompteng.ai/attempt";
+/// Annotation with the run's whole name.
+pub const ANNOTATION_RUN: &str = "agents.proompteng.ai/run";
+
+/// How long a finished Job is kept when nothing else is said: a controller that was down for a day still reads it.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Shortest time a finished Job is kept. Its name is what keeps an attempt from being started twice, so it outlives
+/// every cache and every call in flight.
+pub const MIN_TTL: Duration = Duration::from_secs(15 * 60);
+/// Time the runner has to report after its own deadline and grace, before the Job is ended from outside.
+const REPORT_SECONDS: u64 = 60;
+
+/// What the operator decides about every Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobSettings {
+    /// How long a finished Job is kept; raised to [`MIN_TTL`].
+    pub ttl: Duration,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        Self { ttl: DEFAULT_TTL }
+    }
+}
+
+/// What is created for a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifests {
+    /// Created before the Job, whose pod needs it.
+    pub config_map: Option<ConfigMap>,
+    /// The Job.
+    pub job: Job,
+}
+
+/// A submission that cannot become objects.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The runner's spec has no JSON form.
+    #[error("the runner's spec has no JSON form")]
+    Json(#[source] serde_json::Error),
+    /// The runner's spec cannot be compressed.
+    #[error("the runner's spec cannot be compressed")]
+    Compress(#[source] std::io::Error),
+    /// The runner's spec fits no object.
+    #[error(
+        "the runner's spec has {bytes} bytes when compressed, more than the {} that fit a ConfigMap",
+        spec::MAX_CONFIG_MAP
+    )]
+    SpecTooLarge {
+        /// Its size when encoded.
+        bytes: usize,
+    },
+}
+
+/// The objects of `submission`.
+///
+/// # Errors
+/// A runner's spec that fits no object.
+pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manifests, ManifestError> {
+    let Submission {
+        key,
+        runtime: _,
+        name,
+        namespace,
+        owner,
+        spec: runner_spec,
+        pod,
+        // The pod carries them already.
+        secret_env: _,
+        labels,
+    } = submission;
+    let mut labels = labels.clone();
+    // Ours come last: they say whose it is.
+    labels.extend([
+        (LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned()),
+        (LABEL_RUN.to_owned(), label_value(&owner.name)),
+        (LABEL_RUN_UID.to_owned(), label_value(&owner.uid)),
+        (LABEL_ATTEMPT.to_owned(), key.attempt.to_string()),
+    ]);
+    let annotations = BTreeMap::from([(ANNOTATION_RUN.to_owned(), owner.name.clone())]);
+    let metadata = |name: &ChildName| ObjectMeta {
+        name: Some(name.as_str().to_owned()),
+        namespace: Some(namespace.clone()),
+        labels: Some(labels.clone()),
+        annotations: Some(annotations.clone()),
+        owner_references: Some(vec![owner_reference(owner)]),
+        ..ObjectMeta::default()
+    };
+
+    let encoded = spec::encode(runner_spec)?;
+    let others = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let carrier = spec::carrier(name, encoded.len(), others)?;
+    let mut template_annotations = annotations.clone();
+    let config_map = match &carrier {
+        SpecCarrier::Annotation => {
+            template_annotations.insert(ANNOTATION_SPEC.to_owned(), encoded);
+            None
+        }
+        SpecCarrier::ConfigMap(name) => Some(ConfigMap {
+            binary_data: Some([(SPEC_FILE.to_owned(), ByteString(encoded.into_bytes()))].into()),
+            data: None,
+            immutable: Some(true),
+            metadata: metadata(name),
+        }),
+    };
+    let job = Job {
+        metadata: metadata(name),
+        spec: Some(JobSpec {
+            active_deadline_seconds: active_deadline(&runner_spec.limits),
+            // Attempts are ours: the Job starts one pod and never another.
+            backoff_limit: Some(0),
+            completions: Some(1),
+            parallelism: Some(1),
+            pod_replacement_policy: Some("Failed".to_owned()),
+            template: pod_template(pod, &carrier, labels.clone(), template_annotations),
+            ttl_seconds_after_finished: Some(whole(settings.ttl.max(MIN_TTL))),
+            ..JobSpec::default()
+        }),
+        status: None,
+    };
+    Ok(Manifests { config_map, job })
+}
+
+/// Later than the runner's own deadline, so that the runner reports first.
+fn active_deadline(limits: &Limits) -> Option<i64> {
+    let Limits {
+        timeout_seconds,
+        grace_seconds,
+        log_bytes: _,
+    } = limits;
+    timeout_seconds.map(|timeout| {
+        let seconds = timeout
+            .saturating_add(grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS))
+            .saturating_add(REPORT_SECONDS);
+        i64::try_from(seconds).unwrap_or(i64::MAX)
+    })
+}
+
+fn owner_reference(owner: &Owner) -> OwnerReference {
+    let Owner { name, uid } = owner;
+    OwnerReference {
+        api_version: format!("{GROUP}/{VERSION}"),
+        block_owner_deletion: Some(true),
+        controller: Some(true),
+        kind: AgentRun::KIND.to_owned(),
+        name: name.clone(),
+        uid: uid.clone(),
+    }
+}
+
+fn whole(time: Duration) -> i32 {
+    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+pub(in crate::runtime) mod tests;

@@ -1,0 +1,26 @@
+//! Runs as Kubernetes Jobs: the `job` runtime adapter.
+//!
+//! `manifest` turns a submission into objects, `pod` a [`PodPlan`](agents_core::plan::pod::PodPlan) into a pod and
+//! `pod_read` a pod back into a plan; `view` projects what the API server answers, `observe` says what it means; `job`
+//! makes the calls through the seam of `api`. All but `api` and `job` are pure.
+
+mod api;
+mod job;
+mod manifest;
+mod observe;
+mod pod;
+mod pod_read;
+mod spec;
+mod view;
+
+pub use api::{CallError, JobApi, KubeJobs};
+pub use job::JobAdapter;
+pub use manifest::{
+    ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT, LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY,
+    MIN_TTL, ManifestError, Manifests, manifests,
+};
+pub use observe::{is_ours, observe};
+pub use pod::pod_template;
+pub use pod_read::{NotPlanned, read_pod};
+pub use spec::{ANNOTATION_SPEC, MAX_ANNOTATIONS, SpecCarrier};
+pub use view::{ContainerState, JobEnd, JobView, OwnerView, Phase, PodNote, PodView, Terminated};

@@ -1,0 +1,46 @@
+//! How the runner's spec reaches the pod: in an annotation of the pod template while it fits, else in a ConfigMap
+//! beside the Job. Both are read as the same file with the same bytes.
+
+use agents_core::{
+    name::ChildName,
+    plan::{RunnerSpec, pod::SPEC_FILE},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::manifest::ManifestError;
+
+/// Annotation of the pod template that holds the encoded spec.
+pub const ANNOTATION_SPEC: &str = "agents.proompteng.ai/runner-spec";
+/// Most bytes of keys and values of a template's annotations. Kubernetes refuses 256 KiB; admission plug-ins that add
+/// annotations of their own need some room.
+pub const MAX_ANNOTATIONS: usize = 200 * 1024;
+/// Most bytes of an encoded spec in a ConfigMap, under the 1 MiB that Kubernetes allows for all of it.
+pub(super) const MAX_CONFIG_MAP: usize = 1_000_000;
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// What carries the runner's spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpecCarrier {
+    /// The annotation [`ANNOTATION_SPEC`] of the pod, read through a downward-API file.
+    Annotation,
+    /// A ConfigMap of this name, under the key [`SPEC_FILE`].
+    ConfigMap(ChildName),
+}
+
+/// `spec` as the file the runner reads: base64 over zstd over JSON.
+pub(super) fn encode(spec: &RunnerSpec) -> Result<String, ManifestError> {
+    let json = serde_json::to_vec(spec).map_err(ManifestError::Json)?;
+    let packed = zstd::bulk::compress(&json, COMPRESSION_LEVEL).map_err(ManifestError::Compress)?;
+    Ok(STANDARD.encode(packed))
+}
+
+/// The carrier of an encoded spec of `bytes` bytes beside annotations of `others` bytes.
+pub(super) fn carrier(name: &ChildName, bytes: usize, others: usize) -> Result<SpecCarrier, ManifestError> {
+    if bytes.saturating_add(others).saturating_add(ANNOTATION_SPEC.len()) <= MAX_ANNOTATIONS {
+        Ok(SpecCarrier::Annotation)
+    } else if bytes.saturating_add(SPEC_FILE.len()) <= MAX_CONFIG_MAP {
+        Ok(SpecCarrier::ConfigMap(name.beside("spec")))
+    } else {
+        Err(ManifestError::SpecTooLarge { bytes })
+    }
+}

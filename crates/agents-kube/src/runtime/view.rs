@@ -1,0 +1,476 @@
+//! What is read of Jobs and pods: small projections that decode straight from the API server's JSON, from a GET and
+//! from a watch alike. Everything else of an object is dropped while it is decoded.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use agents_core::plan::CONTAINER;
+
+/// What is read of a Job.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "raw::Job")]
+pub struct JobView {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Version of the object.
+    pub resource_version: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Whether its deletion was asked for.
+    pub deleting: bool,
+    /// Its controller.
+    pub owner: Option<OwnerView>,
+    /// The attempt it was created for, by its label.
+    pub attempt: Option<i32>,
+    /// Its end, decided or reached.
+    pub end: Option<Box<JobEnd>>,
+}
+
+/// The controller of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerView {
+    /// Kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+}
+
+/// The metadata of any object, of which only the controller is read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "raw::Metadata")]
+pub(super) struct OwnedBy {
+    pub(super) controller: Option<OwnerView>,
+}
+
+impl From<raw::Metadata> for OwnedBy {
+    fn from(metadata: raw::Metadata) -> Self {
+        Self {
+            controller: metadata.controller(),
+        }
+    }
+}
+
+/// The end of a Job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEnd {
+    /// Whether it is reached: every pod of the Job has ended. Otherwise it is decided, and pods are still ending.
+    pub reached: bool,
+    /// Whether it succeeded.
+    pub complete: bool,
+    /// Since when.
+    pub at: Timestamp,
+    /// `DeadlineExceeded`, `BackoffLimitExceeded`, …
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// What is read of a pod.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "raw::Pod")]
+pub struct PodView {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Version of the object.
+    pub resource_version: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Uid of the Job that controls it.
+    pub job_uid: Option<String>,
+    /// Uid of the run, by its label.
+    pub run_uid: Option<String>,
+    /// Phase.
+    pub phase: Phase,
+    /// What the kubelet says of the pod as a whole: `Evicted`, …
+    pub verdict: Option<Box<PodNote>>,
+    /// The condition `DisruptionTarget`, while true.
+    pub disrupted: Option<Box<PodNote>>,
+    /// The condition `PodScheduled`, while false.
+    pub unscheduled: Option<Box<PodNote>>,
+    /// Since when its containers could start: its last init container ended, else it was scheduled.
+    pub ready_to_start: Option<Timestamp>,
+    /// The first init container that has not ended well, with its name.
+    pub init: Option<(String, ContainerState)>,
+    /// The container of the runner.
+    pub agent: ContainerState,
+}
+
+/// Phase of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Not all containers have started.
+    Pending,
+    /// At least one container runs.
+    Running,
+    /// All containers have exited 0.
+    Succeeded,
+    /// All containers have ended, one of them badly.
+    Failed,
+    /// Nothing is known.
+    #[default]
+    Unknown,
+}
+
+/// Something said about a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodNote {
+    /// In one word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Since when.
+    pub at: Option<Timestamp>,
+}
+
+/// State of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ContainerState {
+    /// Nothing was said.
+    #[default]
+    Unknown,
+    /// It has not started.
+    Waiting {
+        /// In one word.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// It runs.
+    Running {
+        /// Since when.
+        started_at: Option<Timestamp>,
+    },
+    /// It has ended.
+    Terminated(Box<Terminated>),
+}
+
+/// The end of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terminated {
+    /// Exit code.
+    pub exit_code: i32,
+    /// In one word: `Completed`, `Error`, `OOMKilled`, `StartError`, …
+    pub reason: String,
+    /// Its termination message, or why it could not start.
+    pub message: String,
+    /// When it started; absent when it never did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, when that is known.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl From<raw::Job> for JobView {
+    fn from(job: raw::Job) -> Self {
+        let raw::Job {
+            metadata,
+            status: raw::JobStatus { conditions },
+        } = job;
+        let attempt = metadata
+            .labels
+            .attempt
+            .as_deref()
+            .and_then(|attempt| attempt.parse().ok());
+        let end = |kind: &str| conditions.iter().find(|condition| condition.is_true(kind));
+        let end = [
+            ("Complete", true, true),
+            ("Failed", true, false),
+            ("SuccessCriteriaMet", false, true),
+            ("FailureTarget", false, false),
+        ]
+        .into_iter()
+        .find_map(|(kind, reached, complete)| {
+            end(kind).map(|condition| {
+                Box::new(JobEnd {
+                    reached,
+                    complete,
+                    at: condition.last_transition_time.unwrap_or(metadata.creation_timestamp),
+                    reason: condition.reason.clone(),
+                    message: condition.message.clone(),
+                })
+            })
+        });
+        Self {
+            owner: metadata.controller(),
+            namespace: metadata.namespace,
+            name: metadata.name,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            created: metadata.creation_timestamp,
+            deleting: metadata.deletion_timestamp.is_some(),
+            attempt,
+            end,
+        }
+    }
+}
+
+impl From<raw::Pod> for PodView {
+    fn from(pod: raw::Pod) -> Self {
+        let raw::Pod { metadata, status } = pod;
+        let raw::PodStatus {
+            phase,
+            reason,
+            message,
+            conditions,
+            init_container_statuses,
+            container_statuses,
+        } = status;
+        let since = |kind: &str| {
+            let condition = conditions.iter().find(|condition| condition.is_true(kind));
+            condition.and_then(|condition| condition.last_transition_time)
+        };
+        let ready_to_start = since("Initialized").or_else(|| since("PodScheduled"));
+        let note = |found: Option<&raw::Condition>| found.map(raw::Condition::note);
+        let disrupted = note(
+            conditions
+                .iter()
+                .find(|condition| condition.is_true("DisruptionTarget")),
+        );
+        let unscheduled = note(conditions.iter().find(|condition| condition.is_false("PodScheduled")));
+        let job_uid = metadata
+            .controller()
+            .filter(|owner| owner.kind == "Job")
+            .map(|owner| owner.uid);
+        Self {
+            namespace: metadata.namespace,
+            name: metadata.name,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            created: metadata.creation_timestamp,
+            job_uid,
+            run_uid: metadata.labels.run_uid,
+            phase: match phase.as_str() {
+                "Pending" => Phase::Pending,
+                "Running" => Phase::Running,
+                "Succeeded" => Phase::Succeeded,
+                "Failed" => Phase::Failed,
+                _ => Phase::Unknown,
+            },
+            verdict: (!reason.is_empty()).then(|| {
+                Box::new(PodNote {
+                    reason,
+                    message,
+                    at: None,
+                })
+            }),
+            disrupted,
+            unscheduled,
+            ready_to_start,
+            init: init_container_statuses
+                .into_iter()
+                .map(|status| (status.name, ContainerState::from(status.state)))
+                .find(|(_, state)| !matches!(state, ContainerState::Terminated(end) if end.exit_code == 0)),
+            agent: container_statuses
+                .into_iter()
+                .find(|status| status.name == CONTAINER)
+                .map(|status| status.state.into())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl From<raw::State> for ContainerState {
+    fn from(state: raw::State) -> Self {
+        // A container that never started, or was lost, has the first second of 1970 for its times.
+        let real = |time: Option<Timestamp>| time.filter(|time| *time > Timestamp::UNIX_EPOCH);
+        match state {
+            raw::State {
+                terminated:
+                    Some(raw::Terminated {
+                        exit_code,
+                        reason,
+                        message,
+                        started_at,
+                        finished_at,
+                    }),
+                ..
+            } => Self::Terminated(Box::new(Terminated {
+                exit_code,
+                reason,
+                message,
+                started_at: real(started_at),
+                finished_at: real(finished_at),
+            })),
+            raw::State {
+                running: Some(raw::Running { started_at }),
+                ..
+            } => Self::Running {
+                started_at: real(started_at),
+            },
+            raw::State {
+                waiting: Some(raw::Waiting { reason, message }),
+                ..
+            } => Self::Waiting { reason, message },
+            raw::State {
+                waiting: None,
+                running: None,
+                terminated: None,
+            } => Self::Unknown,
+        }
+    }
+}
+
+/// The parts of the API server's JSON that are read, in its own shape.
+mod raw {
+    use super::{Deserialize, OwnerView, PodNote, Timestamp};
+
+    #[derive(Deserialize)]
+    pub(super) struct Job {
+        pub(super) metadata: Metadata,
+        #[serde(default)]
+        pub(super) status: JobStatus,
+    }
+
+    #[derive(Deserialize, Default)]
+    pub(super) struct JobStatus {
+        #[serde(default)]
+        pub(super) conditions: Vec<Condition>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Pod {
+        pub(super) metadata: Metadata,
+        #[serde(default)]
+        pub(super) status: PodStatus,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    pub(super) struct PodStatus {
+        pub(super) phase: String,
+        pub(super) reason: String,
+        pub(super) message: String,
+        pub(super) conditions: Vec<Condition>,
+        pub(super) init_container_statuses: Vec<ContainerStatus>,
+        pub(super) container_statuses: Vec<ContainerStatus>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub(super) struct Metadata {
+        pub(super) namespace: String,
+        pub(super) name: String,
+        pub(super) uid: String,
+        #[serde(default)]
+        pub(super) resource_version: String,
+        pub(super) creation_timestamp: Timestamp,
+        #[serde(default)]
+        pub(super) deletion_timestamp: Option<Timestamp>,
+        #[serde(default)]
+        pub(super) labels: Labels,
+        #[serde(default)]
+        pub(super) owner_references: Vec<OwnerReference>,
+    }
+
+    impl Metadata {
+        pub(super) fn controller(&self) -> Option<OwnerView> {
+            let owner = self.owner_references.iter().find(|owner| owner.controller)?;
+            Some(OwnerView {
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+                uid: owner.uid.clone(),
+            })
+        }
+    }
+
+    #[derive(Deserialize, Default)]
+    pub(super) struct Labels {
+        #[serde(rename = "agents.proompteng.ai/run-uid")]
+        pub(super) run_uid: Option<String>,
+        #[serde(rename = "agents.proompteng.ai/attempt")]
+        pub(super) attempt: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct OwnerReference {
+        kind: String,
+        name: String,
+        uid: String,
+        #[serde(default)]
+        controller: bool,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub(super) struct Condition {
+        r#type: String,
+        status: String,
+        #[serde(default)]
+        pub(super) reason: String,
+        #[serde(default)]
+        pub(super) message: String,
+        #[serde(default)]
+        pub(super) last_transition_time: Option<Timestamp>,
+    }
+
+    impl Condition {
+        pub(super) fn is_true(&self, kind: &str) -> bool {
+            self.r#type == kind && self.status == "True"
+        }
+
+        pub(super) fn is_false(&self, kind: &str) -> bool {
+            self.r#type == kind && self.status == "False"
+        }
+
+        pub(super) fn note(&self) -> Box<PodNote> {
+            Box::new(PodNote {
+                reason: self.reason.clone(),
+                message: self.message.clone(),
+                at: self.last_transition_time,
+            })
+        }
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct ContainerStatus {
+        pub(super) name: String,
+        #[serde(default)]
+        pub(super) state: State,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    pub(super) struct State {
+        pub(super) waiting: Option<Waiting>,
+        pub(super) running: Option<Running>,
+        pub(super) terminated: Option<Terminated>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    pub(super) struct Waiting {
+        pub(super) reason: String,
+        pub(super) message: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub(super) struct Running {
+        #[serde(default)]
+        pub(super) started_at: Option<Timestamp>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub(super) struct Terminated {
+        pub(super) exit_code: i32,
+        #[serde(default)]
+        pub(super) reason: String,
+        #[serde(default)]
+        pub(super) message: String,
+        #[serde(default)]
+        pub(super) started_at: Option<Timestamp>,
+        #[serde(default)]
+        pub(super) finished_at: Option<Timestamp>,
+    }
+}
