@@ -328,20 +328,20 @@ mod tests {
             );
         }
         for (field, value) in changes {
-            let changed = run(Some("Pending"), |spec| spec[*field] = value.clone());
+            let updated = run(Some("Pending"), |spec| spec[*field] = value.clone());
             for phase in ["Pending", "Running", "Succeeded", "Failed", "Cancelled"] {
-                let refused = update(&run(Some(phase), |_| ()), &changed);
+                let refused = update(&run(Some(phase), |_| ()), &updated);
                 assert!(
                     refused.as_ref().is_some_and(|text| text.contains("spec is immutable")),
                     "{field} changed in {phase}: {refused:?}"
                 );
             }
             // Taking a value away is a change too.
-            assert!(update(&changed, &run(Some("Pending"), |_| ())).is_some(), "{field} removed");
-            assert_eq!(update(&changed, &changed), None, "{field} unchanged");
+            assert!(update(&updated, &run(Some("Pending"), |_| ())).is_some(), "{field} removed");
+            assert_eq!(update(&updated, &updated), None, "{field} unchanged");
             for phase in [None, Some("Template")] {
                 let before = run(phase, |_| ());
-                assert_eq!(update(&before, &changed), None, "{field} changed in {phase:?}");
+                assert_eq!(update(&before, &updated), None, "{field} changed in {phase:?}");
             }
         }
     }

@@ -4,9 +4,13 @@
 //! Nothing here has a listener, a thread, a signal handler, an environment read or a clock of its own: the embedding
 //! program passes them in.
 
+pub mod client;
+pub mod clock;
 pub mod crd;
 pub mod object;
 pub mod rbac;
 pub mod runtime;
 
+pub use client::{ApiError, ApiErrorKind, Calls, OrAbsent};
+pub use clock::{Clock, TimerClock};
 pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};

@@ -1,0 +1,469 @@
+//! Calls to the API server: each has a deadline, one kind of outcome, and no hidden retry.
+//!
+//! kube's default client repeats every method on 429, 503 and 504 for minutes and logs bodies that it cannot decode.
+//! Neither is wanted: a repeated create may happen twice, and a body may hold a secret. So requests are built by kube,
+//! sent once, and judged here.
+
+mod deadline;
+mod error;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use kube::{
+    Client, Config,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    client::{Body, ClientBuilder},
+    core::request::Request as Requests,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio::time;
+use tower::{BoxError, Service};
+
+pub(crate) use self::error::decode_text;
+pub use self::{
+    deadline::{Deadline, Expired, Fence, FenceLayer},
+    error::{ApiError, ApiErrorKind, OrAbsent},
+};
+use crate::clock::Clock;
+
+/// Deadline of a call unless another is set.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the API server itself may work on a write.
+const SERVER_TIMEOUT: &str = "10s";
+/// Largest answer that is read: a page of 500 objects of half a megabyte.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+
+/// A kind of object that calls are about: any namespaced or cluster-wide type known at compile time.
+pub trait Target: kube::Resource<DynamicType = ()> {}
+impl<K: kube::Resource<DynamicType = ()>> Target for K {}
+
+/// Calls to the API server.
+///
+/// # Guarantees
+/// A call ends before its deadline. It is sent at most once. A write asks the API server to give up after 10 s.
+///
+/// # Errors
+/// Every call fails with [`ApiError`], whose `step` is the one given.
+#[derive(Clone)]
+pub struct Calls {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    manager: Arc<str>,
+    deadline: Duration,
+    fenced: bool,
+}
+
+impl std::fmt::Debug for Calls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            client: _,
+            clock,
+            manager,
+            deadline,
+            fenced,
+        } = self;
+        f.debug_struct("Calls")
+            .field("clock", clock)
+            .field("manager", manager)
+            .field("deadline", deadline)
+            .field("fenced", fenced)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which objects a list or a watch covers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// One namespace, or all.
+    pub namespace: Option<String>,
+    /// Label selector.
+    pub labels: Option<String>,
+    /// Field selector.
+    pub fields: Option<String>,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// The objects, undecoded.
+    pub items: Vec<Box<RawValue>>,
+    /// Version the whole list was read at.
+    pub resource_version: String,
+    /// Asks for the next page; `None` on the last.
+    pub next: Option<String>,
+}
+
+impl Page {
+    /// Decodes every object, or fails on the first that does not fit.
+    pub fn decode<P: DeserializeOwned>(&self, step: &'static str) -> Result<Vec<P>, ApiError> {
+        self.items
+            .iter()
+            .map(|item| serde_json::from_str(item.get()).map_err(|error| ApiError::undecodable(step, &error)))
+            .collect()
+    }
+}
+
+/// What must hold for a delete, and what becomes of the object's dependents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deletion {
+    /// Only the object with this uid is deleted.
+    pub uid: String,
+    /// Only this version of it, if given.
+    pub resource_version: Option<String>,
+    /// Time for pods to end by themselves, in seconds; else what the object says.
+    pub grace_seconds: Option<u32>,
+    /// What becomes of dependents.
+    pub propagation: PropagationPolicy,
+}
+
+impl Deletion {
+    /// Deletes the object with this uid; its dependents follow in the background.
+    pub fn of(uid: impl Into<String>) -> Self {
+        Self {
+            uid: uid.into(),
+            resource_version: None,
+            grace_seconds: None,
+            propagation: PropagationPolicy::Background,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListMeta {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default, rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    metadata: ListMeta,
+    #[serde(default)]
+    items: Option<Vec<Box<RawValue>>>,
+}
+
+/// Any answer whose content does not matter.
+#[derive(Deserialize)]
+struct Anything {}
+
+impl Calls {
+    /// Connects as configured, without kube's retry and with the deadline checked below its buffer.
+    ///
+    /// The crate must be built with a TLS feature of kube by the binary, unless the address is plain HTTP.
+    pub fn connect(
+        mut config: Config,
+        clock: Arc<dyn Clock>,
+        manager: impl Into<Arc<str>>,
+    ) -> Result<Self, kube::Error> {
+        config.default_retry = false;
+        let fence = FenceLayer::new(Arc::clone(&clock));
+        let client = ClientBuilder::try_from(config)?.with_layer(&fence).build();
+        Ok(Self {
+            fenced: true,
+            ..Self::new(client, clock, manager)
+        })
+    }
+
+    /// Speaks to a service instead of a connection, such as a model of the API.
+    pub fn over<S, B>(service: S, clock: Arc<dyn Clock>, manager: impl Into<Arc<str>>) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let fence = FenceLayer::new(Arc::clone(&clock));
+        let client = ClientBuilder::new(service, "default").with_layer(&fence).build();
+        Self {
+            fenced: true,
+            ..Self::new(client, clock, manager)
+        }
+    }
+
+    /// Uses a client made elsewhere. Without the fence below its buffer, a call that ran out of time counts as sent.
+    pub fn new(client: Client, clock: Arc<dyn Clock>, manager: impl Into<Arc<str>>) -> Self {
+        Self {
+            client,
+            clock,
+            manager: manager.into(),
+            deadline: DEADLINE,
+            fenced: false,
+        }
+    }
+
+    /// The same with another deadline per call.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The client below.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The clock that deadlines are measured by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Reads an object consistently, as `P`.
+    pub async fn get<K: Target, P: DeserializeOwned>(
+        &self,
+        step: &'static str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<P, ApiError> {
+        let request = requests::<K>(Some(namespace)).get(name, &kube::api::GetParams::default());
+        self.exchange(step, request, false).await
+    }
+
+    /// Reads one page of at most `limit` objects; the first page is consistent, further ones belong to the same
+    /// moment.
+    pub async fn list<K: Target>(
+        &self,
+        step: &'static str,
+        scope: &Scope,
+        limit: u32,
+        next: Option<String>,
+    ) -> Result<Page, ApiError> {
+        let Scope {
+            namespace,
+            labels,
+            fields,
+        } = scope;
+        let params = ListParams {
+            label_selector: labels.clone(),
+            field_selector: fields.clone(),
+            limit: Some(limit),
+            continue_token: next,
+            ..ListParams::default()
+        };
+        let request = requests::<K>(namespace.as_deref()).list(&params);
+        let List { metadata, items } = self.exchange(step, request, false).await?;
+        Ok(Page {
+            items: items.unwrap_or_default(),
+            resource_version: metadata.resource_version,
+            next: metadata.next.filter(|token| !token.is_empty()),
+        })
+    }
+
+    /// Creates an object; `body` carries its apiVersion and kind.
+    pub async fn create<K: Target, P: DeserializeOwned>(
+        &self,
+        step: &'static str,
+        namespace: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<P, ApiError> {
+        let body = encode(step, body)?;
+        let request = requests::<K>(Some(namespace)).create(&self.post(), body);
+        self.exchange(step, request, true).await
+    }
+
+    /// Replaces an object; with the resourceVersion in `body`, only if it has not changed.
+    pub async fn replace<K: Target, P: DeserializeOwned>(
+        &self,
+        step: &'static str,
+        namespace: &str,
+        name: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<P, ApiError> {
+        let body = encode(step, body)?;
+        let request = requests::<K>(Some(namespace)).replace(name, &self.post(), body);
+        self.exchange(step, request, true).await
+    }
+
+    /// Replaces an object's whole status; with the resourceVersion in `body`, only if the object has not changed.
+    pub async fn replace_status<K: Target, P: DeserializeOwned>(
+        &self,
+        step: &'static str,
+        namespace: &str,
+        name: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<P, ApiError> {
+        let body = encode(step, body)?;
+        let request = requests::<K>(Some(namespace)).replace_subresource("status", name, &self.post(), body);
+        self.exchange(step, request, true).await
+    }
+
+    /// Patches an object, or one of its subresources.
+    pub async fn patch<K: Target, P: DeserializeOwned>(
+        &self,
+        step: &'static str,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+        patch: &Patch<impl Serialize + Sync>,
+    ) -> Result<P, ApiError> {
+        let params = PatchParams {
+            field_manager: Some(self.manager.to_string()),
+            force: matches!(patch, Patch::Apply(_)),
+            ..PatchParams::default()
+        };
+        let requests = requests::<K>(Some(namespace));
+        let request = match subresource {
+            Some(subresource) => requests.patch_subresource(subresource, name, &params, patch),
+            None => requests.patch(name, &params, patch),
+        };
+        self.exchange(step, request, true).await
+    }
+
+    /// Deletes an object, or begins to. An object that is gone gives [`ApiErrorKind::NotFound`], one with another uid
+    /// or version [`ApiErrorKind::Conflict`].
+    pub async fn delete<K: Target>(
+        &self,
+        step: &'static str,
+        namespace: &str,
+        name: &str,
+        deletion: &Deletion,
+    ) -> Result<(), ApiError> {
+        let Deletion {
+            uid,
+            resource_version,
+            grace_seconds,
+            propagation,
+        } = deletion.clone();
+        let params = DeleteParams {
+            grace_period_seconds: grace_seconds,
+            propagation_policy: Some(propagation),
+            preconditions: Some(Preconditions {
+                uid: Some(uid),
+                resource_version,
+            }),
+            ..DeleteParams::default()
+        };
+        let request = requests::<K>(Some(namespace)).delete(name, &params);
+        let Anything {} = self.exchange(step, request, true).await?;
+        Ok(())
+    }
+
+    fn post(&self) -> PostParams {
+        PostParams {
+            field_manager: Some(self.manager.to_string()),
+            ..PostParams::default()
+        }
+    }
+
+    /// Sends one request and decodes its answer.
+    async fn exchange<P: DeserializeOwned>(
+        &self,
+        step: &'static str,
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+        mutates: bool,
+    ) -> Result<P, ApiError> {
+        let mut request = request.map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
+        if mutates {
+            *request.uri_mut() = with_server_timeout(request.uri());
+        }
+        let deadline = Deadline::at(self.clock.boot().saturating_add(self.deadline));
+        request.extensions_mut().insert(deadline.clone());
+        let answer = time::timeout(self.deadline, async {
+            let response = self
+                .client
+                .send(request.map(Body::from))
+                .await
+                .map_err(|error| ApiError::of_transport(step, &error, mutates))?;
+            receive(step, response, mutates).await
+        });
+        let bytes = match answer.await {
+            Ok(answer) => answer?,
+            Err(_) if self.fenced && !deadline.was_sent() => {
+                return Err(ApiError::new(step, ApiErrorKind::NotSent, Expired::Unsent.to_string()));
+            }
+            Err(_) => return Err(ApiError::unanswered(step, mutates)),
+        };
+        serde_json::from_slice(&bytes).map_err(|error| ApiError::undecodable(step, &error))
+    }
+
+    /// Opens a watch: the answer's body is a stream of lines. Only its beginning has a deadline.
+    pub(crate) async fn open_watch<K: Target>(
+        &self,
+        step: &'static str,
+        scope: &Scope,
+        resource_version: &str,
+        timeout: Duration,
+    ) -> Result<Body, ApiError> {
+        let Scope {
+            namespace,
+            labels,
+            fields,
+        } = scope;
+        let params = kube::api::WatchParams {
+            label_selector: labels.clone(),
+            field_selector: fields.clone(),
+            timeout: u32::try_from(timeout.as_secs()).ok(),
+            ..kube::api::WatchParams::default()
+        };
+        let mut request = requests::<K>(namespace.as_deref())
+            .watch(&params, resource_version)
+            .map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
+        // A compressed watch has one gzip member per event, of which decoders read only the first.
+        request
+            .headers_mut()
+            .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let opening = time::timeout(self.deadline, async {
+            let response = self
+                .client
+                .send(request.map(Body::from))
+                .await
+                .map_err(|error| ApiError::of_transport(step, &error, false))?;
+            if response.status().is_success() {
+                return Ok(response.into_body());
+            }
+            match receive(step, response, false).await {
+                Err(error) => Err(error),
+                Ok(_) => Err(ApiError::new(step, ApiErrorKind::Unavailable, "the answer is not a watch")),
+            }
+        });
+        opening.await.unwrap_or_else(|_| Err(ApiError::unanswered(step, false)))
+    }
+}
+
+/// The requests about a kind.
+fn requests<K: Target>(namespace: Option<&str>) -> Requests {
+    Requests::new(K::url_path(&(), namespace))
+}
+
+fn encode(step: &'static str, body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(body).map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, decode_text(&error)))
+}
+
+/// Adds the server's own timeout to a write.
+fn with_server_timeout(uri: &Uri) -> Uri {
+    let text = uri.to_string();
+    let separator = match text.split_once('?') {
+        None => "?",
+        Some((_, "")) => "",
+        Some(_) => "&",
+    };
+    let separator = if text.ends_with('&') { "" } else { separator };
+    format!("{text}{separator}timeout={SERVER_TIMEOUT}").parse().unwrap_or_else(|_| uri.clone())
+}
+
+/// Reads an answer's body, or what the API server says instead.
+async fn receive(step: &'static str, response: Response<Body>, mutates: bool) -> Result<Bytes, ApiError> {
+    let code = response.status();
+    let retry_after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    match body {
+        Ok(body) if code.is_success() => Ok(body.to_bytes()),
+        Ok(body) => Err(ApiError::of_answer(step, code.as_u16(), retry_after, &body.to_bytes(), mutates)),
+        // The headers of a success were read: the write was stored, but what it returned is not known.
+        Err(_) if mutates => Err(ApiError::new(step, ApiErrorKind::Ambiguous, "the answer ended early")),
+        Err(_) => Err(ApiError::new(step, ApiErrorKind::Unavailable, "the answer ended early")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
