@@ -69,37 +69,77 @@ fn up(dir: PathBuf, node: bool, progress: Progress) -> Result<String> {
 }
 
 fn export(cluster: &Cluster) -> String {
-    format!("export KUBECONFIG={}\n", cluster.kubeconfig().display())
+    format!("export KUBECONFIG={}\n", shell_word(&cluster.kubeconfig().display().to_string()))
+}
+
+/// A word as a shell reads it back.
+fn shell_word(text: &str) -> String {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn status(cluster: &Cluster) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["COMPONENT", "PID", "PORT", "READY"]);
+    let mut reasons = String::new();
     for component in cluster.layout.components() {
         let identity = cluster.layout.identity(component).filter(super::Identity::is_alive);
-        let (pid, ready) = match &identity {
-            None => ("-".to_owned(), "ended".to_owned()),
-            Some(identity) => {
-                let ready = match probe::ready(cluster, component) {
-                    Ok(()) => "yes".to_owned(),
-                    Err(error) => format!("no: {error:#}"),
-                };
-                (identity.pid.to_string(), ready)
+        let pid = identity.as_ref().map_or_else(|| "-".to_owned(), |identity| identity.pid.to_string());
+        let ready = match identity.map(|_| probe::ready(cluster, component)) {
+            None => "ended",
+            Some(Ok(())) => "yes",
+            Some(Err(error)) => {
+                reasons += &format!("{}: {}\n", component.name(), short(&format!("{error:#}")));
+                "no"
             }
         };
-        table.add_row([component.name().to_owned(), pid, cluster.port(component), ready]);
+        table.add_row([component.name(), &pid, &cluster.port(component), ready]);
     }
-    let mut text = format!("{table}\n");
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text = format!("{}\n\n{reasons}", table.trim_fmt());
     if cluster.layout.network.is_some() {
         let path = r#"--output=jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} ({.reason}){end}"#;
-        let ready =
-            cluster.kubectl(&["get", "node", NODE_NAME, path]).unwrap_or_else(|error| format!("unknown: {error:#}"));
-        text += &format!("\nnode {NODE_NAME} ready: {ready}\n");
+        let ready = cluster
+            .kubectl(&["get", "node", NODE_NAME, path])
+            .unwrap_or_else(|error| format!("unknown: {}", short(&format!("{error:#}"))));
+        text += &format!("node {NODE_NAME} ready: {ready}\n");
     }
     if !cluster.has_controllers() {
-        text.push_str("\nno controller manager and no scheduler: KUBEBUILDER_ASSETS has none\n");
+        text += "no controller manager and no scheduler: KUBEBUILDER_ASSETS has none\n";
     }
-    text.push('\n');
-    text.push_str(&export(cluster));
-    text
+    text + &export(cluster)
+}
+
+/// The first line of an error, no longer than a terminal is wide or two.
+fn short(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_blanks_and_quotes_survives_the_shell() {
+        assert_eq!(shell_word("/a/b-c_d.e"), "/a/b-c_d.e");
+        for word in ["/a b", "/it's", "/$HOME;ls"] {
+            let script = format!("printf %s {}", shell_word(word));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        assert_eq!(short("one\ntwo"), "one");
+        assert_eq!(short(&"é".repeat(300)).chars().count(), 201);
+    }
 }
