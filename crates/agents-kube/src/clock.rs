@@ -28,10 +28,7 @@ pub struct TimerClock {
 impl TimerClock {
     /// A clock that reads `wall` now.
     pub fn starting_at(wall: Timestamp) -> Self {
-        Self {
-            origin: Instant::now(),
-            wall,
-        }
+        Self { origin: Instant::now(), wall }
     }
 }
 

@@ -31,10 +31,7 @@ pub struct Deadline {
 impl Deadline {
     /// A deadline at a moment of the boot clock.
     pub fn at(at: Duration) -> Self {
-        Self {
-            at,
-            sent: Arc::new(AtomicBool::new(false)),
-        }
+        Self { at, sent: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Whether the fence has let the request through; it may have taken effect then.
@@ -69,10 +66,7 @@ impl<S> Layer<S> for FenceLayer {
     type Service = Fence<S>;
 
     fn layer(&self, inner: S) -> Fence<S> {
-        Fence {
-            inner,
-            clock: Arc::clone(&self.0),
-        }
+        Fence { inner, clock: Arc::clone(&self.0) }
     }
 }
 

@@ -64,21 +64,15 @@ impl ApiError {
         let class = match kind {
             ApiErrorKind::Conflict => Class::RetryAfter(Duration::ZERO),
             ApiErrorKind::TooManyRequests { retry_after } => Class::RetryAfter(retry_after),
-            ApiErrorKind::NotFound
-            | ApiErrorKind::AlreadyExists
-            | ApiErrorKind::Forbidden
-            | ApiErrorKind::Decode => Class::WaitForChange,
+            ApiErrorKind::NotFound | ApiErrorKind::AlreadyExists | ApiErrorKind::Forbidden | ApiErrorKind::Decode => {
+                Class::WaitForChange
+            }
             ApiErrorKind::Invalid => Class::Terminal,
             ApiErrorKind::Ambiguous | ApiErrorKind::Gone | ApiErrorKind::Unavailable | ApiErrorKind::NotSent => {
                 Class::Retry
             }
         };
-        Self {
-            step,
-            kind,
-            class,
-            message: message.into(),
-        }
+        Self { step, kind, class, message: message.into() }
     }
 
     /// The object does not exist.
@@ -177,9 +171,7 @@ fn kind_of(code: u16, reason: &str, retry_after: Option<u64>, mutates: bool) -> 
         409 if reason == "AlreadyExists" => ApiErrorKind::AlreadyExists,
         409 | 412 => ApiErrorKind::Conflict,
         410 => ApiErrorKind::Gone,
-        429 => ApiErrorKind::TooManyRequests {
-            retry_after: Duration::from_secs(retry_after.unwrap_or(1)),
-        },
+        429 => ApiErrorKind::TooManyRequests { retry_after: Duration::from_secs(retry_after.unwrap_or(1)) },
         400..=499 => ApiErrorKind::Invalid,
         // Every failure inside the API server may come after etcd has stored the write.
         _ if mutates => ApiErrorKind::Ambiguous,
@@ -305,12 +297,7 @@ mod tests {
             (422, "Invalid", ApiErrorKind::Invalid, Class::Terminal),
             (400, "BadRequest", ApiErrorKind::Invalid, Class::Terminal),
             (410, "Expired", ApiErrorKind::Gone, Class::Retry),
-            (
-                429,
-                "TooManyRequests",
-                ApiErrorKind::TooManyRequests { retry_after },
-                Class::RetryAfter(retry_after),
-            ),
+            (429, "TooManyRequests", ApiErrorKind::TooManyRequests { retry_after }, Class::RetryAfter(retry_after)),
             (500, "InternalError", ApiErrorKind::Ambiguous, Class::Retry),
             (503, "ServiceUnavailable", ApiErrorKind::Ambiguous, Class::Retry),
             (504, "Timeout", ApiErrorKind::Ambiguous, Class::Retry),

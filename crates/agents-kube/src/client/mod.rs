@@ -59,13 +59,7 @@ pub struct Calls {
 
 impl std::fmt::Debug for Calls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            client: _,
-            clock,
-            manager,
-            deadline,
-            fenced,
-        } = self;
+        let Self { client: _, clock, manager, deadline, fenced } = self;
         f.debug_struct("Calls")
             .field("clock", clock)
             .field("manager", manager)
@@ -164,10 +158,7 @@ impl Calls {
         config.default_retry = false;
         let fence = FenceLayer::new(Arc::clone(&clock));
         let client = ClientBuilder::try_from(config)?.with_layer(&fence).build();
-        Ok(Self {
-            fenced: true,
-            ..Self::new(client, clock, manager)
-        })
+        Ok(Self { fenced: true, ..Self::new(client, clock, manager) })
     }
 
     /// Speaks to a service instead of a connection, such as a model of the API.
@@ -181,21 +172,12 @@ impl Calls {
     {
         let fence = FenceLayer::new(Arc::clone(&clock));
         let client = ClientBuilder::new(service, "default").with_layer(&fence).build();
-        Self {
-            fenced: true,
-            ..Self::new(client, clock, manager)
-        }
+        Self { fenced: true, ..Self::new(client, clock, manager) }
     }
 
     /// Uses a client made elsewhere. Without the fence below its buffer, a call that ran out of time counts as sent.
     pub fn new(client: Client, clock: Arc<dyn Clock>, manager: impl Into<Arc<str>>) -> Self {
-        Self {
-            client,
-            clock,
-            manager: manager.into(),
-            deadline: DEADLINE,
-            fenced: false,
-        }
+        Self { client, clock, manager: manager.into(), deadline: DEADLINE, fenced: false }
     }
 
     /// The same with another deadline per call.
@@ -235,11 +217,7 @@ impl Calls {
         limit: u32,
         next: Option<String>,
     ) -> Result<Page, ApiError> {
-        let Scope {
-            namespace,
-            labels,
-            fields,
-        } = scope;
+        let Scope { namespace, labels, fields } = scope;
         let params = ListParams {
             label_selector: labels.clone(),
             field_selector: fields.clone(),
@@ -325,19 +303,11 @@ impl Calls {
         name: &str,
         deletion: &Deletion,
     ) -> Result<(), ApiError> {
-        let Deletion {
-            uid,
-            resource_version,
-            grace_seconds,
-            propagation,
-        } = deletion.clone();
+        let Deletion { uid, resource_version, grace_seconds, propagation } = deletion.clone();
         let params = DeleteParams {
             grace_period_seconds: grace_seconds,
             propagation_policy: Some(propagation),
-            preconditions: Some(Preconditions {
-                uid: Some(uid),
-                resource_version,
-            }),
+            preconditions: Some(Preconditions { uid: Some(uid), resource_version }),
             ..DeleteParams::default()
         };
         let request = requests::<K>(Some(namespace)).delete(name, &params);
@@ -346,10 +316,7 @@ impl Calls {
     }
 
     fn post(&self) -> PostParams {
-        PostParams {
-            field_manager: Some(self.manager.to_string()),
-            ..PostParams::default()
-        }
+        PostParams { field_manager: Some(self.manager.to_string()), ..PostParams::default() }
     }
 
     /// Sends one request and decodes its answer.
@@ -391,11 +358,7 @@ impl Calls {
         resource_version: &str,
         timeout: Duration,
     ) -> Result<Body, ApiError> {
-        let Scope {
-            namespace,
-            labels,
-            fields,
-        } = scope;
+        let Scope { namespace, labels, fields } = scope;
         let params = kube::api::WatchParams {
             label_selector: labels.clone(),
             field_selector: fields.clone(),
@@ -406,9 +369,7 @@ impl Calls {
             .watch(&params, resource_version)
             .map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
         // A compressed watch has one gzip member per event, of which decoders read only the first.
-        request
-            .headers_mut()
-            .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let opening = time::timeout(self.deadline, async {
             let response = self
                 .client
@@ -451,10 +412,8 @@ fn with_server_timeout(uri: &Uri) -> Uri {
 /// Reads an answer's body, or what the API server says instead.
 async fn receive(step: &'static str, response: Response<Body>, mutates: bool) -> Result<Bytes, ApiError> {
     let code = response.status();
-    let retry_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let retry_after =
+        response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     match body {
         Ok(body) if code.is_success() => Ok(body.to_bytes()),

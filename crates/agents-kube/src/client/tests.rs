@@ -25,10 +25,7 @@ fn clock() -> Arc<dyn Clock> {
 }
 
 fn answer(code: u16, body: &Value) -> Answer {
-    Ok(Response::builder()
-        .status(code)
-        .body(Body::from(serde_json::to_vec(body).unwrap()))
-        .unwrap())
+    Ok(Response::builder().status(code).body(Body::from(serde_json::to_vec(body).unwrap())).unwrap())
 }
 
 fn run() -> Value {
@@ -65,15 +62,10 @@ async fn requests_are_those_of_the_api() {
     let read: Resource<Kind> = calls.get::<AgentRun, _>("read the run", "ns", "r").await.unwrap();
     assert_eq!(read.metadata.name, "r");
     let _: AgentRun = calls.create::<AgentRun, _>("create the run", "ns", &json!({})).await.unwrap();
-    let _: AgentRun = calls
-        .replace_status::<AgentRun, _>("store the status", "ns", "r", &json!({}))
-        .await
-        .unwrap();
+    let _: AgentRun = calls.replace_status::<AgentRun, _>("store the status", "ns", "r", &json!({})).await.unwrap();
     calls.delete::<AgentRun>("delete the run", "ns", "r", &Deletion::of("u1")).await.unwrap();
-    let _: AgentRun = calls
-        .patch::<AgentRun, _>("label the run", "ns", "r", None, &Patch::Merge(json!({})))
-        .await
-        .unwrap();
+    let _: AgentRun =
+        calls.patch::<AgentRun, _>("label the run", "ns", "r", None, &Patch::Merge(json!({}))).await.unwrap();
     let base = "/apis/agents.proompteng.ai/v1alpha1/namespaces/ns/agentruns";
     assert_eq!(
         *log.lock().unwrap(),
@@ -139,9 +131,7 @@ async fn a_broken_connection_is_ambiguous_for_writes_and_a_refused_one_is_not() 
         (io::ErrorKind::ConnectionReset, ApiErrorKind::Ambiguous),
         (io::ErrorKind::ConnectionRefused, ApiErrorKind::Unavailable),
     ] {
-        let calls = scripted(&log(), move || {
-            Box::pin(async move { Err(BoxError::from(io::Error::from(cause))) })
-        });
+        let calls = scripted(&log(), move || Box::pin(async move { Err(BoxError::from(io::Error::from(cause))) }));
         let error = calls.create::<AgentRun, AgentRun>("create the run", "ns", &json!({})).await.unwrap_err();
         assert_eq!(error.kind, kind, "{cause:?}");
     }
@@ -159,9 +149,7 @@ async fn an_answer_that_cannot_be_read_is_not_quoted() {
 
 #[tokio::test(start_paused = true)]
 async fn an_absent_object_is_no_error_where_absence_is_an_answer() {
-    let calls = scripted(&log(), || {
-        Box::pin(async { answer(404, &json!({ "reason": "NotFound", "message": "no" })) })
-    });
+    let calls = scripted(&log(), || Box::pin(async { answer(404, &json!({ "reason": "NotFound", "message": "no" })) }));
     let read = calls.get::<AgentRun, AgentRun>("read the run", "ns", "r").await.or_absent();
     assert!(matches!(read, Ok(None)));
 }
@@ -206,11 +194,7 @@ impl Service<Request<Body>> for Gate {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_outlived_its_deadline_in_the_queue_is_not_sent() {
     let (open, served, hand) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)), Arc::new(HandClock::default()));
-    let gate = Gate {
-        open: Arc::clone(&open),
-        waiting: None,
-        served: Arc::clone(&served),
-    };
+    let gate = Gate { open: Arc::clone(&open), waiting: None, served: Arc::clone(&served) };
     let calls = Calls::over(gate, Arc::clone(&hand) as Arc<dyn Clock>, "agents-test");
     let body = json!({});
     let call = calls.create::<AgentRun, AgentRun>("create the run", "ns", &body);
@@ -226,11 +210,7 @@ async fn a_request_that_outlived_its_deadline_in_the_queue_is_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_never_moves_ends_as_not_sent() {
-    let gate = Gate {
-        open: Arc::new(Notify::new()),
-        waiting: None,
-        served: Arc::default(),
-    };
+    let gate = Gate { open: Arc::new(Notify::new()), waiting: None, served: Arc::default() };
     let calls = Calls::over(gate, clock(), "agents-test");
     let error = calls.create::<AgentRun, AgentRun>("create the run", "ns", &json!({})).await.unwrap_err();
     assert_eq!(error.kind, ApiErrorKind::NotSent);

@@ -148,10 +148,7 @@ fn body(object: &impl Serialize) -> Result<Vec<u8>, CallError> {
 }
 
 fn of_uid(uid: &str) -> Preconditions {
-    Preconditions {
-        uid: Some(uid.to_owned()),
-        resource_version: None,
-    }
+    Preconditions { uid: Some(uid.to_owned()), resource_version: None }
 }
 
 fn found<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
@@ -165,15 +162,11 @@ fn found<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
 #[async_trait]
 impl JobApi for KubeJobs {
     async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, CallError> {
-        self.call(at::<Job>(namespace).create(&PostParams::default(), body(job)?))
-            .await
+        self.call(at::<Job>(namespace).create(&PostParams::default(), body(job)?)).await
     }
 
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, CallError> {
-        found(
-            self.call(at::<Job>(namespace).get(name, &kube::api::GetParams::default()))
-                .await,
-        )
+        found(self.call(at::<Job>(namespace).get(name, &kube::api::GetParams::default())).await)
     }
 
     async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, CallError> {
@@ -182,9 +175,7 @@ impl JobApi for KubeJobs {
             items: Vec<PodView>,
         }
         let selector = format!("batch.kubernetes.io/controller-uid={job_uid}");
-        let Pods { items } = self
-            .call(at::<Pod>(namespace).list(&ListParams::default().labels(&selector)))
-            .await?;
+        let Pods { items } = self.call(at::<Pod>(namespace).list(&ListParams::default().labels(&selector))).await?;
         Ok(items)
     }
 

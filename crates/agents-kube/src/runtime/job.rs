@@ -36,10 +36,7 @@ pub struct JobAdapter {
 impl JobAdapter {
     /// An adapter over `api` with default settings.
     pub fn new(api: Arc<dyn JobApi>) -> Self {
-        Self {
-            api,
-            settings: JobSettings::default(),
-        }
+        Self { api, settings: JobSettings::default() }
     }
 
     /// Changes the settings.
@@ -100,11 +97,7 @@ impl JobAdapter {
         let step = || format!("end the pods of Job {namespace}/{job_uid}");
         let pods = self.api.pods_of_job(namespace, job_uid).await;
         for pod in pods.map_err(|error| classify(&step(), error))? {
-            match self
-                .api
-                .delete_pod(namespace, &pod.name, &pod.uid, FORCED_GRACE_SECONDS)
-                .await
-            {
+            match self.api.delete_pod(namespace, &pod.name, &pod.uid, FORCED_GRACE_SECONDS).await {
                 Ok(()) => {}
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => return Err(classify(&step(), error)),
@@ -121,12 +114,7 @@ impl RuntimeAdapter for JobAdapter {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            pushes: true,
-            poll_interval: Duration::from_secs(30),
-            garbage_collected: true,
-            has_pod: true,
-        }
+        Capabilities { pushes: true, poll_interval: Duration::from_secs(30), garbage_collected: true, has_pod: true }
     }
 
     async fn submit(&self, submission: &Submission) -> Result<RuntimeRef, AdapterError> {
@@ -179,9 +167,7 @@ impl RuntimeAdapter for JobAdapter {
                 return Ok(());
             }
         }
-        Err(AdapterError::unavailable(format!(
-            "failed to delete Job {namespace}/{name}: it changed meanwhile"
-        )))
+        Err(AdapterError::unavailable(format!("failed to delete Job {namespace}/{name}: it changed meanwhile")))
     }
 }
 
@@ -200,21 +186,14 @@ fn taken(kind: &str, namespace: &str, name: &str, owner: Option<&OwnerView>) -> 
         Some(OwnerView { kind, name, uid }) => format!("belongs to {kind} {name} ({uid})"),
         None => "has no owner".to_owned(),
     };
-    AdapterError::conflict(format!(
-        "{kind} {namespace}/{name} exists and {owner}; delete it or rename it"
-    ))
+    AdapterError::conflict(format!("{kind} {namespace}/{name} exists and {owner}; delete it or rename it"))
 }
 
 /// What a failed call means for the caller.
 fn classify(step: &str, error: CallError) -> AdapterError {
     let (kind, class) = match &error {
         CallError::TimedOut(_) | CallError::Unanswered(_) => (AdapterErrorKind::Unavailable, Class::Retry),
-        CallError::Refused {
-            code,
-            reason: _,
-            message,
-            retry_after,
-        } => match (code, retry_after) {
+        CallError::Refused { code, reason: _, message, retry_after } => match (code, retry_after) {
             (429, wait) => {
                 let wait = wait.unwrap_or(DEFAULT_RETRY_AFTER);
                 (AdapterErrorKind::Unavailable, Class::RetryAfter(wait))
@@ -229,12 +208,7 @@ fn classify(step: &str, error: CallError) -> AdapterError {
             _ => (AdapterErrorKind::Rejected, Class::Terminal),
         },
     };
-    AdapterError {
-        kind,
-        class,
-        message: format!("failed to {step}: {error}"),
-        source: Some(Box::new(error)),
-    }
+    AdapterError { kind, class, message: format!("failed to {step}: {error}"), source: Some(Box::new(error)) }
 }
 
 /// Whether an admission webhook or policy refused, rather than the API server's own validation.

@@ -159,15 +159,10 @@ pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manif
 
 /// Later than the runner's own deadline, so that the runner reports first.
 fn active_deadline(limits: &Limits) -> Option<i64> {
-    let Limits {
-        timeout_seconds,
-        grace_seconds,
-        log_bytes: _,
-    } = limits;
+    let Limits { timeout_seconds, grace_seconds, log_bytes: _ } = limits;
     timeout_seconds.map(|timeout| {
-        let seconds = timeout
-            .saturating_add(grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS))
-            .saturating_add(REPORT_SECONDS);
+        let seconds =
+            timeout.saturating_add(grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS)).saturating_add(REPORT_SECONDS);
         i64::try_from(seconds).unwrap_or(i64::MAX)
     })
 }

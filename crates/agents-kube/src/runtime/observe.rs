@@ -41,20 +41,14 @@ pub fn observe<'a>(owner_uid: &str, job: Option<&JobView>, pods: impl IntoIterat
             Some(end) if end.reached => Observation::Finished(Box::new(finish_unseen(job, end))),
             Some(_) => Observation::Stopping,
             None if job.deleting => Observation::Stopping,
-            None => Observation::Pending {
-                submitted_at: job.created,
-                uid: Some(job.uid.clone()),
-                cause: None,
-            },
+            None => Observation::Pending { submitted_at: job.created, uid: Some(job.uid.clone()), cause: None },
         },
     }
 }
 
 /// Whether `job` belongs to the run of uid `owner_uid`.
 pub fn is_ours(job: &JobView, owner_uid: &str) -> bool {
-    job.owner
-        .as_ref()
-        .is_some_and(|owner| owner.kind == AgentRun::KIND && owner.uid == owner_uid)
+    job.owner.as_ref().is_some_and(|owner| owner.kind == AgentRun::KIND && owner.uid == owner_uid)
 }
 
 fn has_ended(pod: &PodView) -> bool {
@@ -70,11 +64,7 @@ fn live(job: &JobView, pod: &PodView) -> Observation {
             uid,
         },
         ContainerState::Unknown | ContainerState::Waiting { .. } | ContainerState::Terminated(_) => {
-            Observation::Pending {
-                submitted_at,
-                uid,
-                cause: hindrance(pod),
-            }
+            Observation::Pending { submitted_at, uid, cause: hindrance(pod) }
         }
     }
 }
@@ -92,17 +82,10 @@ fn hindrance(pod: &PodView) -> Option<Hindrance> {
     let (reason, message, since) = if let Some((reason, message)) = init.or_else(|| waiting(&pod.agent)) {
         (reason, message, pod.ready_to_start)
     } else {
-        let note = pod
-            .unscheduled
-            .as_deref()
-            .filter(|note| note.reason == "Unschedulable")?;
+        let note = pod.unscheduled.as_deref().filter(|note| note.reason == "Unschedulable")?;
         (Reason::Unschedulable, note.message.clone(), note.at)
     };
-    Some(Hindrance {
-        reason,
-        message: cut(&message, MAX_MESSAGE),
-        since: since.unwrap_or(pod.created),
-    })
+    Some(Hindrance { reason, message: cut(&message, MAX_MESSAGE), since: since.unwrap_or(pod.created) })
 }
 
 /// The meaning of a reason for which a container waits; none for those that pass by themselves.
@@ -138,11 +121,7 @@ fn message_of(reason: &str, message: &str) -> String {
         .and_then(|rest| rest.split_once("\": "))
         .map_or(message, |(_, detail)| detail);
     let detail = detail.strip_prefix("ErrImagePull: ").unwrap_or(detail);
-    if detail.is_empty() {
-        reason.to_owned()
-    } else {
-        detail.to_owned()
-    }
+    if detail.is_empty() { reason.to_owned() } else { detail.to_owned() }
 }
 
 fn finish(job: &JobView, pod: &PodView) -> Finish {
@@ -212,18 +191,7 @@ fn cause(
         (Some(exit), _) if never_started(exit) => Some((Reason::StartFailed, message_of(&exit.reason, &exit.message))),
         (Some(exit), _) if was_lost(exit) => Some((Reason::Lost, message_of(&exit.reason, &exit.message))),
         (Some(_), _) => None,
-        (
-            None,
-            Some((
-                name,
-                Terminated {
-                    exit_code,
-                    reason,
-                    message,
-                    ..
-                },
-            )),
-        ) => {
+        (None, Some((name, Terminated { exit_code, reason, message, .. }))) => {
             let message = format!("init container {name} exited {exit_code} ({reason}): {message}");
             Some((Reason::StartFailed, message.trim_end_matches([':', ' ']).to_owned()))
         }
@@ -237,11 +205,7 @@ fn deadline(end: &JobEnd) -> Option<(Reason, String)> {
 
 fn said(note: &PodNote) -> String {
     let PodNote { reason, message, at: _ } = note;
-    if message.is_empty() {
-        reason.clone()
-    } else {
-        format!("{reason}: {message}")
-    }
+    if message.is_empty() { reason.clone() } else { format!("{reason}: {message}") }
 }
 
 fn failed_init(pod: &PodView) -> Option<(&str, &Terminated)> {

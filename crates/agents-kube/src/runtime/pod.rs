@@ -38,11 +38,7 @@ pub fn pod_template(
         grace_seconds,
     } = plan;
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels),
-            annotations: Some(annotations),
-            ..ObjectMeta::default()
-        }),
+        metadata: Some(ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }),
         spec: Some(PodSpec {
             automount_service_account_token: Some(false),
             containers: vec![build_container(container)],
@@ -69,16 +65,7 @@ pub fn pod_template(
 }
 
 fn build_container(plan: &ContainerPlan) -> Container {
-    let ContainerPlan {
-        name,
-        image,
-        command,
-        env,
-        requests,
-        limits,
-        mounts,
-        read_only_root,
-    } = plan;
+    let ContainerPlan { name, image, command, env, requests, limits, mounts, read_only_root } = plan;
     let resources = ResourceRequirements {
         requests: quantities(requests),
         limits: quantities(limits),
@@ -93,10 +80,7 @@ fn build_container(plan: &ContainerPlan) -> Container {
         resources: Some(resources).filter(|resources| *resources != ResourceRequirements::default()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities {
-                add: None,
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
+            capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
             read_only_root_filesystem: Some(*read_only_root),
             ..SecurityContext::default()
         }),
@@ -111,32 +95,17 @@ fn build_env(plan: &EnvPlan) -> EnvVar {
     let (value, value_from) = match source {
         EnvSource::Value(value) => (Some(literal(value)), None),
         EnvSource::Secret { secret, key, optional } => {
-            let selector = SecretKeySelector {
-                key: key.clone(),
-                name: secret.clone(),
-                optional: optional.then_some(true),
-            };
-            let source = EnvVarSource {
-                secret_key_ref: Some(selector),
-                ..EnvVarSource::default()
-            };
+            let selector =
+                SecretKeySelector { key: key.clone(), name: secret.clone(), optional: optional.then_some(true) };
+            let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
             (None, Some(source))
         }
     };
-    EnvVar {
-        name: name.clone(),
-        value,
-        value_from,
-    }
+    EnvVar { name: name.clone(), value, value_from }
 }
 
 fn build_mount(plan: &MountPlan) -> VolumeMount {
-    let MountPlan {
-        volume,
-        path,
-        sub_path,
-        read_only,
-    } = plan;
+    let MountPlan { volume, path, sub_path, read_only } = plan;
     VolumeMount {
         mount_path: path.clone(),
         name: volume.clone(),
@@ -148,15 +117,9 @@ fn build_mount(plan: &MountPlan) -> VolumeMount {
 
 fn build_volume(plan: &VolumePlan, carrier: &SpecCarrier) -> Volume {
     let VolumePlan { name, source } = plan;
-    let empty = Volume {
-        name: name.clone(),
-        ..Volume::default()
-    };
+    let empty = Volume { name: name.clone(), ..Volume::default() };
     match (source, carrier) {
-        (VolumeSource::Scratch, _) => Volume {
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..empty
-        },
+        (VolumeSource::Scratch, _) => Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..empty },
         (VolumeSource::RunnerSpec, SpecCarrier::Annotation) => Volume {
             downward_api: Some(DownwardAPIVolumeSource {
                 default_mode: Some(SPEC_MODE),
@@ -174,11 +137,7 @@ fn build_volume(plan: &VolumePlan, carrier: &SpecCarrier) -> Volume {
         (VolumeSource::RunnerSpec, SpecCarrier::ConfigMap(config_map)) => Volume {
             config_map: Some(ConfigMapVolumeSource {
                 default_mode: Some(SPEC_MODE),
-                items: Some(vec![KeyToPath {
-                    key: SPEC_FILE.to_owned(),
-                    mode: None,
-                    path: SPEC_FILE.to_owned(),
-                }]),
+                items: Some(vec![KeyToPath { key: SPEC_FILE.to_owned(), mode: None, path: SPEC_FILE.to_owned() }]),
                 name: config_map.as_str().to_owned(),
                 optional: None,
             }),
@@ -199,10 +158,8 @@ fn literal(text: &str) -> String {
 }
 
 fn quantities(amounts: &BTreeMap<String, String>) -> Option<BTreeMap<String, Quantity>> {
-    let amounts: BTreeMap<_, _> = amounts
-        .iter()
-        .map(|(resource, amount)| (resource.clone(), Quantity(amount.clone())))
-        .collect();
+    let amounts: BTreeMap<_, _> =
+        amounts.iter().map(|(resource, amount)| (resource.clone(), Quantity(amount.clone()))).collect();
     Some(amounts).filter(|amounts| !amounts.is_empty())
 }
 

@@ -60,11 +60,7 @@ pub fn read_pod(template: &Value) -> Result<PodPlan, NotPlanned> {
         termination_grace_period_seconds,
         volumes,
     } = spec;
-    expect(
-        "spec.automountServiceAccountToken",
-        &automount_service_account_token,
-        &false,
-    )?;
+    expect("spec.automountServiceAccountToken", &automount_service_account_token, &false)?;
     expect("spec.enableServiceLinks", &enable_service_links, &false)?;
     expect("spec.restartPolicy", &restart_policy.as_str(), &"Never")?;
     let [container] = containers
@@ -72,10 +68,7 @@ pub fn read_pod(template: &Value) -> Result<PodPlan, NotPlanned> {
         .map_err(|all: Vec<Container>| unwanted("spec.containers", &all.len().to_string(), "one container"))?;
     Ok(PodPlan {
         service_account: service_account_name,
-        init_containers: init_containers
-            .into_iter()
-            .map(read_container)
-            .collect::<Result<_, _>>()?,
+        init_containers: init_containers.into_iter().map(read_container).collect::<Result<_, _>>()?,
         container: read_container(container)?,
         volumes: volumes.into_iter().map(read_volume).collect::<Result<_, _>>()?,
         run_as: read_identity(&security_context)?,
@@ -84,24 +77,11 @@ pub fn read_pod(template: &Value) -> Result<PodPlan, NotPlanned> {
 }
 
 fn read_identity(context: &PodSecurity) -> Result<RunAs, NotPlanned> {
-    let PodSecurity {
-        fs_group,
-        run_as_group,
-        run_as_non_root,
-        run_as_user,
-        seccomp_profile: Seccomp { r#type },
-    } = context;
+    let PodSecurity { fs_group, run_as_group, run_as_non_root, run_as_user, seccomp_profile: Seccomp { r#type } } =
+        context;
     expect("spec.securityContext.runAsNonRoot", run_as_non_root, &true)?;
-    expect(
-        "spec.securityContext.seccompProfile.type",
-        &r#type.as_str(),
-        &"RuntimeDefault",
-    )?;
-    Ok(RunAs {
-        user: *run_as_user,
-        group: *run_as_group,
-        fs_group: *fs_group,
-    })
+    expect("spec.securityContext.seccompProfile.type", &r#type.as_str(), &"RuntimeDefault")?;
+    Ok(RunAs { user: *run_as_user, group: *run_as_group, fs_group: *fs_group })
 }
 
 fn read_container(container: Container) -> Result<ContainerPlan, NotPlanned> {
@@ -122,123 +102,52 @@ fn read_container(container: Container) -> Result<ContainerPlan, NotPlanned> {
         capabilities: Capabilities { drop },
         read_only_root_filesystem,
     } = security_context;
-    expect(
-        &at("securityContext.allowPrivilegeEscalation"),
-        &allow_privilege_escalation,
-        &false,
-    )?;
-    expect(
-        &at("securityContext.capabilities.drop"),
-        &Vec::from_iter(drop).join(",").as_str(),
-        &"ALL",
-    )?;
+    expect(&at("securityContext.allowPrivilegeEscalation"), &allow_privilege_escalation, &false)?;
+    expect(&at("securityContext.capabilities.drop"), &Vec::from_iter(drop).join(",").as_str(), &"ALL")?;
     expect(&at("imagePullPolicy"), &image_pull_policy.as_str(), &"IfNotPresent")?;
-    expect(
-        &at("terminationMessagePolicy"),
-        &termination_message_policy.as_str(),
-        &"File",
-    )?;
+    expect(&at("terminationMessagePolicy"), &termination_message_policy.as_str(), &"File")?;
     if command.is_empty() {
-        return Err(unwanted(
-            &at("command"),
-            "empty",
-            "a program, since the image's own is never used",
-        ));
+        return Err(unwanted(&at("command"), "empty", "a program, since the image's own is never used"));
     }
-    let command = command
-        .iter()
-        .map(|word| literal(&at("command"), word))
-        .collect::<Result<_, _>>()?;
-    let env = env
-        .into_iter()
-        .map(|variable| read_env(&at("env"), variable))
-        .collect::<Result<_, _>>()?;
+    let command = command.iter().map(|word| literal(&at("command"), word)).collect::<Result<_, _>>()?;
+    let env = env.into_iter().map(|variable| read_env(&at("env"), variable)).collect::<Result<_, _>>()?;
     let mounts = volume_mounts
         .into_iter()
         .map(|mount| {
-            let Mount {
-                mount_path,
-                name,
-                read_only,
-                sub_path,
-            } = mount;
-            MountPlan {
-                volume: name,
-                path: mount_path,
-                sub_path,
-                read_only,
-            }
+            let Mount { mount_path, name, read_only, sub_path } = mount;
+            MountPlan { volume: name, path: mount_path, sub_path, read_only }
         })
         .collect();
-    Ok(ContainerPlan {
-        image,
-        command,
-        env,
-        requests,
-        limits,
-        mounts,
-        read_only_root: read_only_root_filesystem,
-        name,
-    })
+    Ok(ContainerPlan { image, command, env, requests, limits, mounts, read_only_root: read_only_root_filesystem, name })
 }
 
 fn read_env(at: &str, variable: Env) -> Result<EnvPlan, NotPlanned> {
-    let Env {
-        name,
-        value,
-        value_from,
-    } = variable;
+    let Env { name, value, value_from } = variable;
     let source = match (value, value_from) {
         (Some(_), Some(_)) => return Err(unwanted(at, &name, "a value or a source, not both")),
         (value, None) => EnvSource::Value(literal(at, &value.unwrap_or_default())?),
         (None, Some(EnvFrom { secret_key_ref })) => {
             let SecretKey { key, name, optional } = secret_key_ref;
-            EnvSource::Secret {
-                secret: name,
-                key,
-                optional,
-            }
+            EnvSource::Secret { secret: name, key, optional }
         }
     };
     Ok(EnvPlan { name, source })
 }
 
 fn read_volume(volume: Volume) -> Result<VolumePlan, NotPlanned> {
-    let Volume {
-        name,
-        empty_dir,
-        downward_api,
-        config_map,
-    } = volume;
+    let Volume { name, empty_dir, downward_api, config_map } = volume;
     let at = format!("volume {name}");
     let source = match (empty_dir, downward_api, config_map) {
         (Some(EmptyDir {}), None, None) => VolumeSource::Scratch,
         (None, Some(DownwardApi { default_mode, items }), None) => {
-            let [
-                DownwardFile {
-                    field_ref:
-                        FieldRef {
-                            api_version,
-                            field_path,
-                        },
-                    path,
-                },
-            ] = items;
+            let [DownwardFile { field_ref: FieldRef { api_version, field_path }, path }] = items;
             expect(&format!("{at}: defaultMode"), &default_mode, &SPEC_MODE)?;
             expect(&format!("{at}: apiVersion"), &api_version.as_str(), &"v1")?;
             expect(&format!("{at}: fieldPath"), &field_path, &spec_field_path())?;
             expect(&format!("{at}: path"), &path.as_str(), &SPEC_FILE)?;
             VolumeSource::RunnerSpec
         }
-        (
-            None,
-            None,
-            Some(ConfigMapFiles {
-                default_mode,
-                items,
-                name: _,
-            }),
-        ) => {
+        (None, None, Some(ConfigMapFiles { default_mode, items, name: _ })) => {
             let [KeyFile { key, path }] = items;
             expect(&format!("{at}: defaultMode"), &default_mode, &SPEC_MODE)?;
             expect(&format!("{at}: key"), &key.as_str(), &SPEC_FILE)?;
@@ -267,11 +176,7 @@ fn expect<T: PartialEq + std::fmt::Debug>(field: &str, found: &T, wanted: &T) ->
 }
 
 fn unwanted(field: &str, found: &str, wanted: &str) -> NotPlanned {
-    NotPlanned::Value {
-        field: field.to_owned(),
-        found: found.to_owned(),
-        wanted: wanted.to_owned(),
-    }
+    NotPlanned::Value { field: field.to_owned(), found: found.to_owned(), wanted: wanted.to_owned() }
 }
 
 #[derive(Deserialize)]
@@ -285,10 +190,7 @@ struct Template {
 #[serde(deny_unknown_fields)]
 struct Metadata {
     #[serde(rename = "labels", default)]
-    #[expect(
-        dead_code,
-        reason = "policy judges labels where they are asked for; here they only must have the shape"
-    )]
+    #[expect(dead_code, reason = "policy judges labels where they are asked for; here they only must have the shape")]
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,

@@ -50,9 +50,7 @@ pub(super) struct OwnedBy {
 
 impl From<raw::Metadata> for OwnedBy {
     fn from(metadata: raw::Metadata) -> Self {
-        Self {
-            controller: metadata.controller(),
-        }
+        Self { controller: metadata.controller() }
     }
 }
 
@@ -171,15 +169,8 @@ pub struct Terminated {
 
 impl From<raw::Job> for JobView {
     fn from(job: raw::Job) -> Self {
-        let raw::Job {
-            metadata,
-            status: raw::JobStatus { conditions },
-        } = job;
-        let attempt = metadata
-            .labels
-            .attempt
-            .as_deref()
-            .and_then(|attempt| attempt.parse().ok());
+        let raw::Job { metadata, status: raw::JobStatus { conditions } } = job;
+        let attempt = metadata.labels.attempt.as_deref().and_then(|attempt| attempt.parse().ok());
         let end = |kind: &str| conditions.iter().find(|condition| condition.is_true(kind));
         let end = [
             ("Complete", true, true),
@@ -216,30 +207,16 @@ impl From<raw::Job> for JobView {
 impl From<raw::Pod> for PodView {
     fn from(pod: raw::Pod) -> Self {
         let raw::Pod { metadata, status } = pod;
-        let raw::PodStatus {
-            phase,
-            reason,
-            message,
-            conditions,
-            init_container_statuses,
-            container_statuses,
-        } = status;
+        let raw::PodStatus { phase, reason, message, conditions, init_container_statuses, container_statuses } = status;
         let since = |kind: &str| {
             let condition = conditions.iter().find(|condition| condition.is_true(kind));
             condition.and_then(|condition| condition.last_transition_time)
         };
         let ready_to_start = since("Initialized").or_else(|| since("PodScheduled"));
         let note = |found: Option<&raw::Condition>| found.map(raw::Condition::note);
-        let disrupted = note(
-            conditions
-                .iter()
-                .find(|condition| condition.is_true("DisruptionTarget")),
-        );
+        let disrupted = note(conditions.iter().find(|condition| condition.is_true("DisruptionTarget")));
         let unscheduled = note(conditions.iter().find(|condition| condition.is_false("PodScheduled")));
-        let job_uid = metadata
-            .controller()
-            .filter(|owner| owner.kind == "Job")
-            .map(|owner| owner.uid);
+        let job_uid = metadata.controller().filter(|owner| owner.kind == "Job").map(|owner| owner.uid);
         Self {
             namespace: metadata.namespace,
             name: metadata.name,
@@ -255,13 +232,7 @@ impl From<raw::Pod> for PodView {
                 "Failed" => Phase::Failed,
                 _ => Phase::Unknown,
             },
-            verdict: (!reason.is_empty()).then(|| {
-                Box::new(PodNote {
-                    reason,
-                    message,
-                    at: None,
-                })
-            }),
+            verdict: (!reason.is_empty()).then(|| Box::new(PodNote { reason, message, at: None })),
             disrupted,
             unscheduled,
             ready_to_start,
@@ -284,14 +255,7 @@ impl From<raw::State> for ContainerState {
         let real = |time: Option<Timestamp>| time.filter(|time| *time > Timestamp::UNIX_EPOCH);
         match state {
             raw::State {
-                terminated:
-                    Some(raw::Terminated {
-                        exit_code,
-                        reason,
-                        message,
-                        started_at,
-                        finished_at,
-                    }),
+                terminated: Some(raw::Terminated { exit_code, reason, message, started_at, finished_at }),
                 ..
             } => Self::Terminated(Box::new(Terminated {
                 exit_code,
@@ -300,21 +264,11 @@ impl From<raw::State> for ContainerState {
                 started_at: real(started_at),
                 finished_at: real(finished_at),
             })),
-            raw::State {
-                running: Some(raw::Running { started_at }),
-                ..
-            } => Self::Running {
-                started_at: real(started_at),
-            },
-            raw::State {
-                waiting: Some(raw::Waiting { reason, message }),
-                ..
-            } => Self::Waiting { reason, message },
-            raw::State {
-                waiting: None,
-                running: None,
-                terminated: None,
-            } => Self::Unknown,
+            raw::State { running: Some(raw::Running { started_at }), .. } => {
+                Self::Running { started_at: real(started_at) }
+            }
+            raw::State { waiting: Some(raw::Waiting { reason, message }), .. } => Self::Waiting { reason, message },
+            raw::State { waiting: None, running: None, terminated: None } => Self::Unknown,
         }
     }
 }
@@ -374,11 +328,7 @@ mod raw {
     impl Metadata {
         pub(super) fn controller(&self) -> Option<OwnerView> {
             let owner = self.owner_references.iter().find(|owner| owner.controller)?;
-            Some(OwnerView {
-                kind: owner.kind.clone(),
-                name: owner.name.clone(),
-                uid: owner.uid.clone(),
-            })
+            Some(OwnerView { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
         }
     }
 

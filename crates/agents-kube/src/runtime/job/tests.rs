@@ -89,12 +89,7 @@ impl JobApi for Fake {
     async fn pods_of_job(&self, _: &str, job_uid: &str) -> Result<Vec<PodView>, CallError> {
         let mut world = self.world();
         world.calls.push(format!("list pods of {job_uid}"));
-        Ok(world
-            .pods
-            .iter()
-            .filter(|pod| pod.job_uid.as_deref() == Some(job_uid))
-            .cloned()
-            .collect())
+        Ok(world.pods.iter().filter(|pod| pod.job_uid.as_deref() == Some(job_uid)).cloned().collect())
     }
 
     async fn delete_job(&self, _: &str, name: &str, uid: &str) -> Result<(), CallError> {
@@ -111,9 +106,7 @@ impl JobApi for Fake {
     }
 
     async fn delete_pod(&self, _: &str, name: &str, _: &str, grace_seconds: u32) -> Result<(), CallError> {
-        self.world()
-            .calls
-            .push(format!("delete pod {name} within {grace_seconds} s"));
+        self.world().calls.push(format!("delete pod {name} within {grace_seconds} s"));
         Ok(())
     }
 
@@ -123,11 +116,7 @@ impl JobApi for Fake {
         let object = serde_json::to_value(config_map).expect("it has a JSON form");
         let owner = &object["metadata"]["ownerReferences"][0];
         let text = |value: &serde_json::Value| value.as_str().expect("it is text").to_owned();
-        let owner = OwnerView {
-            kind: text(&owner["kind"]),
-            name: text(&owner["name"]),
-            uid: text(&owner["uid"]),
-        };
+        let owner = OwnerView { kind: text(&owner["kind"]), name: text(&owner["name"]), uid: text(&owner["uid"]) };
         let name = text(&object["metadata"]["name"]);
         if world.config_maps.contains_key(&name) {
             return Err(refused(409, "AlreadyExists", "configmaps already exists"));
@@ -142,12 +131,7 @@ impl JobApi for Fake {
 }
 
 fn refused(code: u16, reason: &str, message: &str) -> CallError {
-    CallError::Refused {
-        code,
-        reason: reason.into(),
-        message: message.into(),
-        retry_after: None,
-    }
+    CallError::Refused { code, reason: reason.into(), message: message.into(), retry_after: None }
 }
 
 fn adapter() -> (Arc<Fake>, JobAdapter) {
@@ -156,11 +140,7 @@ fn adapter() -> (Arc<Fake>, JobAdapter) {
 }
 
 fn stranger() -> OwnerView {
-    OwnerView {
-        kind: "CronJob".into(),
-        name: "backup".into(),
-        uid: "u-2".into(),
-    }
+    OwnerView { kind: "CronJob".into(), name: "backup".into(), uid: "u-2".into() }
 }
 
 #[tokio::test]
@@ -185,10 +165,7 @@ async fn racing_creates_and_lost_answers_end_in_one_job() {
     next.key.attempt = 2;
     next.name = agents_core::name::ChildName::of(&next.owner.name, &next.key);
     fake.world().script.push_back(Before::LoseAnswer);
-    let error = adapter
-        .submit(&next)
-        .await
-        .expect_err("nobody knows whether it was created");
+    let error = adapter.submit(&next).await.expect_err("nobody knows whether it was created");
     assert_eq!((error.kind, error.class), (AdapterErrorKind::Unavailable, Class::Retry));
     let found = adapter.submit(&next).await.expect("it was");
     assert_eq!((found.uid.as_deref(), fake.world().created), (Some("job-2"), 2));
@@ -198,15 +175,9 @@ async fn racing_creates_and_lost_answers_end_in_one_job() {
 async fn a_job_that_is_being_deleted_is_adopted_and_seen_to_stop() {
     let (fake, adapter) = adapter();
     let submitted = adapter.submit(&submission()).await.expect("it is accepted");
-    adapter
-        .cancel(&submitted, Grace(Duration::from_secs(30)))
-        .await
-        .expect("it is deleted");
+    adapter.cancel(&submitted, Grace(Duration::from_secs(30))).await.expect("it is deleted");
     assert_eq!(adapter.submit(&submission()).await.expect("it still exists"), submitted);
-    assert_eq!(
-        adapter.status(&submitted).await.expect("it can be read"),
-        Observation::Stopping
-    );
+    assert_eq!(adapter.status(&submitted).await.expect("it can be read"), Observation::Stopping);
     assert_eq!(fake.world().created, 1);
 }
 
@@ -223,29 +194,13 @@ async fn a_job_of_someone_else_is_a_conflict_and_is_left_alone() {
             job.clone()
         };
         let error = adapter.submit(&submission()).await.expect_err("the name is taken");
-        assert_eq!(
-            (error.kind, error.class),
-            (AdapterErrorKind::Conflict, Class::WaitForChange)
-        );
+        assert_eq!((error.kind, error.class), (AdapterErrorKind::Conflict, Class::WaitForChange));
         assert!(error.message.contains(&format!("Job team-a/{name}")), "{error}");
-        assert!(
-            error.message.contains(if owner.is_some() {
-                "CronJob backup (u-2)"
-            } else {
-                "no owner"
-            }),
-            "{error}"
-        );
+        assert!(error.message.contains(if owner.is_some() { "CronJob backup (u-2)" } else { "no owner" }), "{error}");
 
-        assert_eq!(
-            adapter.status(&submitted).await.expect("it can be read"),
-            Observation::Lost
-        );
+        assert_eq!(adapter.status(&submitted).await.expect("it can be read"), Observation::Lost);
         let by_name = RuntimeRef { uid: None, ..submitted };
-        adapter
-            .cancel(&by_name, Grace(Duration::ZERO))
-            .await
-            .expect("nothing of ours is left");
+        adapter.cancel(&by_name, Grace(Duration::ZERO)).await.expect("nothing of ours is left");
         assert_eq!(fake.world().jobs[&name], theirs);
         assert!(!fake.world().calls.iter().any(|call| call.starts_with("delete")));
     }
@@ -257,10 +212,7 @@ async fn a_job_of_our_run_for_another_attempt_or_kind_is_a_conflict() {
     adapter.submit(&submission()).await.expect("it is accepted");
     let name = submission().name.as_str().to_owned();
     fake.world().jobs.get_mut(&name).expect("it is there").attempt = Some(7);
-    let error = adapter
-        .submit(&submission())
-        .await
-        .expect_err("it is another attempt's");
+    let error = adapter.submit(&submission()).await.expect_err("it is another attempt's");
     assert_eq!(error.kind, AdapterErrorKind::Conflict);
 }
 
@@ -268,23 +220,12 @@ async fn a_job_of_our_run_for_another_attempt_or_kind_is_a_conflict() {
 async fn a_large_spec_goes_ahead_of_its_job_and_is_adopted_too() {
     let (fake, adapter) = adapter();
     let large = large_submission();
-    fake.world()
-        .script
-        .push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
+    fake.world().script.push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
     adapter.submit(&large).await.expect_err("the Job is not created");
     adapter.submit(&large).await.expect("the ConfigMap is adopted");
-    assert_eq!(
-        fake.world().calls,
-        ["create config map", "create job", "create config map", "create job"]
-    );
+    assert_eq!(fake.world().calls, ["create config map", "create job", "create config map", "create job"]);
 
-    let other = Submission {
-        owner: Owner {
-            uid: "u-9".into(),
-            ..large.owner.clone()
-        },
-        ..large
-    };
+    let other = Submission { owner: Owner { uid: "u-9".into(), ..large.owner.clone() }, ..large };
     let error = adapter.submit(&other).await.expect_err("the ConfigMap is not ours");
     assert_eq!(error.kind, AdapterErrorKind::Conflict);
     assert!(error.message.contains("ConfigMap team-a/"), "{error}");
@@ -302,41 +243,20 @@ async fn cancel_is_idempotent_finds_a_replaced_job_and_uses_force_only_without_g
         .expect("it is a pod"),
     ];
     fake.world().calls.clear();
-    adapter
-        .cancel(&submitted, Grace(Duration::from_secs(30)))
-        .await
-        .expect("it is deleted");
+    adapter.cancel(&submitted, Grace(Duration::from_secs(30))).await.expect("it is deleted");
     assert_eq!(std::mem::take(&mut fake.world().calls), ["delete job-1"]);
-    adapter
-        .cancel(&submitted, Grace(Duration::ZERO))
-        .await
-        .expect("it is ended");
+    adapter.cancel(&submitted, Grace(Duration::ZERO)).await.expect("it is ended");
     assert_eq!(
         std::mem::take(&mut fake.world().calls),
         ["delete job-1", "list pods of job-1", "delete pod pod-1 within 1 s"]
     );
-    let outdated = RuntimeRef {
-        uid: Some("job-0".into()),
-        ..submitted.clone()
-    };
-    adapter
-        .cancel(&outdated, Grace(Duration::from_secs(30)))
-        .await
-        .expect("ours of that name is deleted");
-    assert_eq!(
-        std::mem::take(&mut fake.world().calls),
-        ["delete job-0", "get job", "delete job-1"]
-    );
+    let outdated = RuntimeRef { uid: Some("job-0".into()), ..submitted.clone() };
+    adapter.cancel(&outdated, Grace(Duration::from_secs(30))).await.expect("ours of that name is deleted");
+    assert_eq!(std::mem::take(&mut fake.world().calls), ["delete job-0", "get job", "delete job-1"]);
     fake.world().jobs.clear();
     for reference in [submitted.clone(), RuntimeRef { uid: None, ..submitted }] {
-        adapter
-            .cancel(&reference, Grace(Duration::from_secs(30)))
-            .await
-            .expect("it is gone");
-        assert_eq!(
-            adapter.status(&reference).await.expect("it can be read"),
-            Observation::Lost
-        );
+        adapter.cancel(&reference, Grace(Duration::from_secs(30))).await.expect("it is gone");
+        assert_eq!(adapter.status(&reference).await.expect("it can be read"), Observation::Lost);
     }
 }
 
@@ -354,53 +274,21 @@ async fn every_refusal_has_its_class() {
     };
     let table = [
         (CallError::TimedOut(Duration::from_secs(10)), unavailable, Class::Retry),
-        (
-            CallError::Unanswered("connection reset".into()),
-            unavailable,
-            Class::Retry,
-        ),
+        (CallError::Unanswered("connection reset".into()), unavailable, Class::Retry),
         (refused(401, "Unauthorized", "Unauthorized"), unavailable, Class::Retry),
-        (
-            refused(403, "Forbidden", "exceeded quota: jobs"),
-            rejected,
-            Class::WaitForChange,
-        ),
-        (
-            refused(404, "NotFound", "namespaces \"team-a\" not found"),
-            rejected,
-            Class::WaitForChange,
-        ),
-        (
-            refused(409, "Conflict", "the object has been modified"),
-            unavailable,
-            Class::Retry,
-        ),
+        (refused(403, "Forbidden", "exceeded quota: jobs"), rejected, Class::WaitForChange),
+        (refused(404, "NotFound", "namespaces \"team-a\" not found"), rejected, Class::WaitForChange),
+        (refused(409, "Conflict", "the object has been modified"), unavailable, Class::Retry),
         (refused(400, "BadRequest", "unknown field"), rejected, Class::Terminal),
         (refused(400, "BadRequest", webhook), rejected, Class::WaitForChange),
-        (
-            refused(413, "RequestEntityTooLarge", "limit is 3145728"),
-            rejected,
-            Class::Terminal,
-        ),
-        (
-            refused(422, "Invalid", "spec.template: Invalid value"),
-            rejected,
-            Class::Terminal,
-        ),
+        (refused(413, "RequestEntityTooLarge", "limit is 3145728"), rejected, Class::Terminal),
+        (refused(422, "Invalid", "spec.template: Invalid value"), rejected, Class::Terminal),
         (refused(422, "Invalid", policy), rejected, Class::WaitForChange),
         (refused(429, "TooManyRequests", "later"), unavailable, wait(1)),
         (retry_after(429), unavailable, wait(7)),
         (retry_after(503), unavailable, wait(7)),
-        (
-            refused(500, "InternalError", "failed calling webhook"),
-            unavailable,
-            Class::Retry,
-        ),
-        (
-            refused(504, "Timeout", "request did not complete"),
-            unavailable,
-            Class::Retry,
-        ),
+        (refused(500, "InternalError", "failed calling webhook"), unavailable, Class::Retry),
+        (refused(504, "Timeout", "request did not complete"), unavailable, Class::Retry),
     ];
     for (refusal, kind, class) in table {
         let (fake, adapter) = adapter();

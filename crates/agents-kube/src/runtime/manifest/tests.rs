@@ -26,15 +26,8 @@ pub(in crate::runtime) fn pod_plan() -> PodPlan {
     };
     let amounts =
         |cpu: &str, memory: &str| BTreeMap::from([("cpu".into(), cpu.into()), ("memory".into(), memory.into())]);
-    let variable = |name: &str, source| EnvPlan {
-        name: name.into(),
-        source,
-    };
-    let secret = |optional| EnvSource::Secret {
-        secret: "codex-key".into(),
-        key: "token".into(),
-        optional,
-    };
+    let variable = |name: &str, source| EnvPlan { name: name.into(), source };
+    let secret = |optional| EnvSource::Secret { secret: "codex-key".into(), key: "token".into(), optional };
     PodPlan {
         service_account: "agents-runner".into(),
         init_containers: vec![ContainerPlan {
@@ -67,15 +60,9 @@ pub(in crate::runtime) fn pod_plan() -> PodPlan {
             read_only_root: false,
         },
         volumes: ["workspace", "runner"]
-            .map(|name| VolumePlan {
-                name: name.into(),
-                source: VolumeSource::Scratch,
-            })
+            .map(|name| VolumePlan { name: name.into(), source: VolumeSource::Scratch })
             .into_iter()
-            .chain([VolumePlan {
-                name: "runner-spec".into(),
-                source: VolumeSource::RunnerSpec,
-            }])
+            .chain([VolumePlan { name: "runner-spec".into(), source: VolumeSource::RunnerSpec }])
             .collect(),
         run_as: NOBODY,
         grace_seconds: 40,
@@ -84,18 +71,13 @@ pub(in crate::runtime) fn pod_plan() -> PodPlan {
 
 /// The first attempt of a run, with a payload of `bytes` bytes that do not compress.
 pub(in crate::runtime) fn submission_of_size(bytes: usize) -> Submission {
-    let owner = Owner {
-        name: "nightly-review".into(),
-        uid: "5d0c6c0e-3b0e-4f7e-9a53-7f2f8f6f1a01".into(),
-    };
+    let owner = Owner { name: "nightly-review".into(), uid: "5d0c6c0e-3b0e-4f7e-9a53-7f2f8f6f1a01".into() };
     let key = SubmissionKey::of_attempt(&owner.uid, 1);
     // A linear congruential generator: digits without a pattern that zstd finds.
     let mut state = 42u64;
     let noise: Vec<u8> = (0..bytes * 3 / 4)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 56).try_into().expect("eight bits remain")
         })
         .collect();
@@ -160,23 +142,13 @@ fn a_large_spec_travels_in_a_config_map_of_the_run() {
     let submission = large_submission();
     let (config_map, job) = built(&submission);
     let config_map = config_map.expect("it does not fit an annotation");
-    assert_eq!(
-        config_map["metadata"]["ownerReferences"],
-        job["metadata"]["ownerReferences"]
-    );
+    assert_eq!(config_map["metadata"]["ownerReferences"], job["metadata"]["ownerReferences"]);
     assert_eq!(config_map["metadata"]["labels"], job["metadata"]["labels"]);
     let file = config_map["binaryData"][SPEC_FILE].as_str().expect("it has the file");
     let file = String::from_utf8(STANDARD.decode(file).expect("it is base64")).expect("it is text");
     assert_eq!(decoded(&file), submission.spec);
-    let volumes = job["spec"]["template"]["spec"]["volumes"]
-        .as_array()
-        .expect("it has volumes")
-        .clone();
-    assert!(
-        volumes
-            .iter()
-            .any(|volume| volume["configMap"]["name"] == config_map["metadata"]["name"])
-    );
+    let volumes = job["spec"]["template"]["spec"]["volumes"].as_array().expect("it has volumes").clone();
+    assert!(volumes.iter().any(|volume| volume["configMap"]["name"] == config_map["metadata"]["name"]));
     assert!(job["spec"]["template"]["metadata"]["annotations"][ANNOTATION_SPEC].is_null());
 }
 
@@ -184,20 +156,10 @@ fn a_large_spec_travels_in_a_config_map_of_the_run() {
 fn annotations_never_pass_their_limit() {
     for kib in [1, 150, 190, 196, 198, 199, 200, 201, 204, 220] {
         let (config_map, job) = built(&submission_of_size(kib * 1024));
-        let annotations = job["spec"]["template"]["metadata"]["annotations"]
-            .as_object()
-            .expect("it has some")
-            .clone();
-        let bytes: usize = annotations
-            .iter()
-            .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
-            .sum();
+        let annotations = job["spec"]["template"]["metadata"]["annotations"].as_object().expect("it has some").clone();
+        let bytes: usize = annotations.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
         assert!(bytes <= MAX_ANNOTATIONS, "{kib} KiB: {bytes}");
-        assert_eq!(
-            config_map.is_some(),
-            !annotations.contains_key(ANNOTATION_SPEC),
-            "{kib} KiB"
-        );
+        assert_eq!(config_map.is_some(), !annotations.contains_key(ANNOTATION_SPEC), "{kib} KiB");
     }
 }
 
@@ -205,10 +167,7 @@ fn annotations_never_pass_their_limit() {
 fn a_pod_of_a_generated_job_reads_back_whichever_way_the_spec_travels() {
     for submission in [submission(), large_submission()] {
         let (_, job) = built(&submission);
-        assert_eq!(
-            read_pod(&job["spec"]["template"]).expect("nothing was added"),
-            submission.pod
-        );
+        assert_eq!(read_pod(&job["spec"]["template"]).expect("nothing was added"), submission.pod);
     }
 }
 
@@ -224,11 +183,7 @@ fn labels_of_a_submission_never_hide_whose_it_is() {
         assert_eq!(metadata["labels"][LABEL_MANAGED_BY], MANAGED_BY);
         assert_eq!(metadata["labels"][LABEL_RUN_UID], submission.owner.uid.as_str());
         assert_eq!(metadata["labels"][LABEL_ATTEMPT], "1");
-        assert!(
-            metadata["labels"][LABEL_RUN]
-                .as_str()
-                .is_some_and(|label| label.len() <= 63)
-        );
+        assert!(metadata["labels"][LABEL_RUN].as_str().is_some_and(|label| label.len() <= 63));
         assert_eq!(metadata["annotations"][ANNOTATION_RUN], submission.owner.name.as_str());
     }
 }
@@ -236,9 +191,7 @@ fn labels_of_a_submission_never_hide_whose_it_is() {
 #[test]
 fn a_job_outlives_caches_and_ends_after_the_runner() {
     let ttl = |seconds| {
-        let settings = JobSettings {
-            ttl: Duration::from_secs(seconds),
-        };
+        let settings = JobSettings { ttl: Duration::from_secs(seconds) };
         let job = manifests(&submission(), settings).expect("it has a form").job;
         job.spec.and_then(|spec| spec.ttl_seconds_after_finished)
     };
@@ -247,11 +200,7 @@ fn a_job_outlives_caches_and_ends_after_the_runner() {
 
     let deadline = |timeout_seconds, grace_seconds| {
         let mut submission = submission();
-        submission.spec.limits = Limits {
-            timeout_seconds,
-            grace_seconds,
-            log_bytes: None,
-        };
+        submission.spec.limits = Limits { timeout_seconds, grace_seconds, log_bytes: None };
         built(&submission).1["spec"]["activeDeadlineSeconds"].as_i64()
     };
     assert_eq!(deadline(None, Some(20)), None);

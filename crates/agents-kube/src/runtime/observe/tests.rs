@@ -21,39 +21,19 @@ fn describe(observation: &Observation) -> String {
     match observation {
         Observation::Lost => "lost".to_owned(),
         Observation::Stopping => "stopping".to_owned(),
-        Observation::Pending {
-            submitted_at,
-            uid: of,
-            cause,
-        } => {
+        Observation::Pending { submitted_at, uid: of, cause } => {
             uid(of);
             let cause = cause
                 .as_ref()
                 .map(|Hindrance { reason, message, since }| format!(" [{reason}] since {}: {message}", time(since)));
             format!("pending since {}{}", time(submitted_at), cause.unwrap_or_default())
         }
-        Observation::Running {
-            submitted_at,
-            started_at,
-            uid: of,
-        } => {
+        Observation::Running { submitted_at, started_at, uid: of } => {
             uid(of);
-            format!(
-                "running, submitted {}, started {}",
-                time(submitted_at),
-                time(started_at)
-            )
+            format!("running, submitted {}, started {}", time(submitted_at), time(started_at))
         }
         Observation::Finished(finish) => {
-            let Finish {
-                submitted_at,
-                started_at,
-                finished_at,
-                uid: of,
-                exit_code,
-                cause,
-                report,
-            } = finish.as_ref();
+            let Finish { submitted_at, started_at, finished_at, uid: of, exit_code, cause, report } = finish.as_ref();
             uid(of);
             assert_eq!(submitted_at.as_ref().map(time).as_deref(), Some("10:00:00"));
             let mut line = match started_at {
@@ -249,10 +229,7 @@ fn the_order_of_pods_does_not_matter() {
 fn a_message_of_any_length_is_bounded() {
     let Fixture { job, mut pods } = read("image-pull-error");
     for pod in &mut pods {
-        pod.agent = ContainerState::Waiting {
-            reason: "ErrImagePull".into(),
-            message: "é".repeat(100_000),
-        };
+        pod.agent = ContainerState::Waiting { reason: "ErrImagePull".into(), message: "é".repeat(100_000) };
     }
     let Observation::Pending { cause: Some(cause), .. } = observe(RUN, Some(&job), &pods) else {
         panic!("the image cannot be pulled");

@@ -91,10 +91,7 @@ fn fields() -> Vec<(&'static str, Value)> {
         ("resourceFieldRef", json!({ "resource": "limits.cpu" })),
         ("finalizers", json!(["a.test/b"])),
         ("generateName", json!("x")),
-        (
-            "container.apparmor.security.beta.kubernetes.io/agent",
-            json!("unconfined"),
-        ),
+        ("container.apparmor.security.beta.kubernetes.io/agent", json!("unconfined")),
         ("aFieldOfALaterKubernetes", json!(true)),
     ]
 }
@@ -146,9 +143,7 @@ fn no_field_can_be_added_to_a_pod_unseen() {
                     assert_ne!(read, plan, "{field} added at {pointer}");
                     let rebuilt = template(&read, &carrier);
                     assert!(
-                        rebuilt
-                            .pointer(pointer)
-                            .is_some_and(|object| object.get(field).is_some()),
+                        rebuilt.pointer(pointer).is_some_and(|object| object.get(field).is_some()),
                         "{field} at {pointer}"
                     );
                 }
@@ -205,10 +200,7 @@ fn a_refusal_names_the_field() {
     let mut pod = template(&pod_plan(), &SpecCarrier::Annotation);
     pod["spec"]["automountServiceAccountToken"] = json!(true);
     let error = read_pod(&pod).expect_err("no plan asks for a token");
-    assert_eq!(
-        error.to_string(),
-        "spec.automountServiceAccountToken of a pod is true, not false"
-    );
+    assert_eq!(error.to_string(), "spec.automountServiceAccountToken of a pod is true, not false");
 }
 
 fn word() -> impl Strategy<Value = String> {
@@ -224,43 +216,23 @@ fn container() -> impl Strategy<Value = ContainerPlan> {
         "[$()a-zA-Z\\PC]{0,12}".prop_map(EnvSource::Value),
         (word(), word(), any::<bool>()).prop_map(|(secret, key, optional)| EnvSource::Secret { secret, key, optional }),
     ];
-    let env = prop::collection::vec(
-        (word(), source).prop_map(|(name, source)| EnvPlan { name, source }),
-        0..4,
-    );
-    let mount =
-        (word(), word(), prop::option::of(word()), any::<bool>()).prop_map(|(volume, path, sub_path, read_only)| {
-            MountPlan {
-                volume,
-                path,
-                sub_path,
-                read_only,
-            }
-        });
+    let env = prop::collection::vec((word(), source).prop_map(|(name, source)| EnvPlan { name, source }), 0..4);
+    let mount = (word(), word(), prop::option::of(word()), any::<bool>())
+        .prop_map(|(volume, path, sub_path, read_only)| MountPlan { volume, path, sub_path, read_only });
     let command = prop::collection::vec("[$()a-z ]{0,12}", 1..4);
     let mounts = prop::collection::vec(mount, 0..4);
-    (
-        word(),
-        word(),
-        command,
-        env,
-        amounts(),
-        amounts(),
-        mounts,
-        any::<bool>(),
+    (word(), word(), command, env, amounts(), amounts(), mounts, any::<bool>()).prop_map(
+        |(name, image, command, env, requests, limits, mounts, read_only_root)| ContainerPlan {
+            name,
+            image,
+            command,
+            env,
+            requests,
+            limits,
+            mounts,
+            read_only_root,
+        },
     )
-        .prop_map(
-            |(name, image, command, env, requests, limits, mounts, read_only_root)| ContainerPlan {
-                name,
-                image,
-                command,
-                env,
-                requests,
-                limits,
-                mounts,
-                read_only_root,
-            },
-        )
 }
 
 fn plan() -> impl Strategy<Value = PodPlan> {
