@@ -10,7 +10,9 @@ pub mod crd;
 pub mod object;
 pub mod rbac;
 pub mod runtime;
+pub mod watch;
 
 pub use client::{ApiError, ApiErrorKind, Calls, OrAbsent};
 pub use clock::{Clock, TimerClock};
 pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};
+pub use watch::{Change, Key, Projection, Slot, Watch};

@@ -1,0 +1,348 @@
+//! Our own list-watch, for the resources that irreversible decisions rest on.
+//!
+//! kube's watcher swallows the versions of bookmarks and lists, without which the age of a cache cannot be proven, and
+//! decodes whole objects. This one decodes [`Projection`]s straight from the bytes, keeps what it cannot decode as
+//! unreadable instead of failing, tells "left the set" from "gone", lays our own writes over what was watched, and
+//! proves its age ([`Freshness`]).
+//!
+//! Which object an event is about is read from its projection; a fault in one object never ends the watch.
+
+mod freshness;
+mod run;
+mod store;
+mod version;
+
+use std::{
+    fmt::Debug,
+    marker::PhantomData,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use agents_core::api::{Kind, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::{self, watch};
+
+pub use self::{
+    freshness::{Freshness, MARK_EVERY, MAX_AGE},
+    version::Version,
+};
+use self::store::Store;
+use crate::{
+    client::{ApiError, Calls, Scope, Target},
+    object::Object,
+};
+
+/// Name of an object within its kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Namespace; empty for objects without one.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Key {
+    /// A key.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Which object, and which state of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity<'a> {
+    /// Namespace; empty for objects without one.
+    pub namespace: &'a str,
+    /// Name.
+    pub name: &'a str,
+    /// Unique id.
+    pub uid: &'a str,
+    /// Version; empty when unknown, which compares as unknown.
+    pub resource_version: &'a str,
+}
+
+/// The part of an object that a cache keeps, decoded from the object's own JSON.
+///
+/// It names the fields it reads and ignores all others, so that a newer API server does not break it.
+pub trait Projection: DeserializeOwned + Debug + Send + Sync + 'static {
+    /// Which object, and which state of it.
+    fn identity(&self) -> Identity<'_>;
+}
+
+impl<K: Kind> Projection for Resource<K> {
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            namespace: &self.metadata.namespace,
+            name: &self.metadata.name,
+            uid: &self.metadata.uid,
+            resource_version: self.metadata.resource_version.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+impl<K: Kind> Projection for Object<K> {
+    fn identity(&self) -> Identity<'_> {
+        let metadata = &self.metadata;
+        Identity {
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default(),
+            uid: metadata.uid.as_deref().unwrap_or_default(),
+            resource_version: metadata.resource_version.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// What the cache holds for a key.
+#[derive(Debug)]
+pub enum Slot<P> {
+    /// The object.
+    Read(Arc<P>),
+    /// The object exists and cannot be decoded; why, without its values.
+    Unreadable(Arc<str>),
+}
+
+impl<P> Clone for Slot<P> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Read(object) => Self::Read(Arc::clone(object)),
+            Self::Unreadable(why) => Self::Unreadable(Arc::clone(why)),
+        }
+    }
+}
+
+impl<P> Slot<P> {
+    /// The object, if it can be read.
+    pub fn object(&self) -> Option<&Arc<P>> {
+        match self {
+            Self::Read(object) => Some(object),
+            Self::Unreadable(_) => None,
+        }
+    }
+
+    fn change(&self, key: Key) -> Change<P> {
+        match self {
+            Self::Read(object) => Change::Seen(key, Arc::clone(object)),
+            Self::Unreadable(why) => Change::Unreadable(key, Arc::clone(why)),
+        }
+    }
+}
+
+/// News from a watch, told after the cache holds it.
+#[derive(Debug)]
+pub enum Change<P> {
+    /// The object is new or has changed.
+    Seen(Key, Arc<P>),
+    /// The object is new or has changed, and cannot be decoded; why, without its values.
+    Unreadable(Key, Arc<str>),
+    /// The object is not in the watched set any more, with its last known state. Under a selector it may live on:
+    /// nothing is concluded from this without a write of our own or one read.
+    Left(Key, Option<Arc<P>>),
+}
+
+impl<P> Change<P> {
+    /// Which object.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Seen(key, _) | Self::Unreadable(key, _) | Self::Left(key, _) => key,
+        }
+    }
+}
+
+/// How a watch behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Objects per page of a list.
+    pub page: u32,
+    /// How long the API server keeps a watch open at most; up to a tenth less, so that watches do not end together.
+    pub open_for: Duration,
+    /// Silence after which a watch counts as dead. A healthy one has a bookmark every two minutes at the latest.
+    pub silence: Duration,
+    /// Spreads what would otherwise coincide.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// The usual settings.
+    pub fn seeded(seed: u64) -> Self {
+        Self {
+            page: 500,
+            open_for: Duration::from_secs(290),
+            silence: Duration::from_secs(150),
+            seed,
+        }
+    }
+}
+
+/// How a watch is doing, for health pages and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether the first list is complete.
+    pub synced: bool,
+    /// Objects in the cache.
+    pub objects: usize,
+    /// Version reached, and when it was received in boot time.
+    pub proof: Option<(Version, Duration)>,
+    /// How old the cache can be at most, if that is proven.
+    pub age: Option<Duration>,
+    /// Why the last list or watch failed, until one succeeds.
+    pub trouble: Option<String>,
+}
+
+/// A watched set of objects of kind `K`, kept as projections `P`.
+///
+/// # Expected flow
+/// One task runs [`Watch::run`]; everyone else reads. Each answer to a write of ours goes through [`Watch::wrote`] and
+/// each consistent read through [`Watch::read_back`], both with the boot time from before the request.
+///
+/// # Guarantees
+/// A read after `wrote` gives that state or a later one. `age` is never less than the truth.
+pub struct Watch<K, P> {
+    calls: Calls,
+    scope: Scope,
+    settings: Settings,
+    store: Mutex<Store<P>>,
+    trouble: Mutex<Option<String>>,
+    synced: watch::Sender<bool>,
+    proving: sync::Mutex<()>,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K, P> Debug for Watch<K, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch")
+            .field("scope", &self.scope)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: Target, P: Projection> Watch<K, P> {
+    /// A watch that does nothing until it is run.
+    pub fn new(calls: Calls, scope: Scope, settings: Settings) -> Self {
+        Self {
+            calls,
+            scope,
+            settings,
+            store: Mutex::default(),
+            trouble: Mutex::default(),
+            synced: watch::Sender::new(false),
+            proving: sync::Mutex::default(),
+            kind: PhantomData,
+        }
+    }
+
+    /// What the cache holds for a key, our own writes included.
+    pub fn get(&self, key: &Key) -> Option<Slot<P>> {
+        self.store().get(key)
+    }
+
+    /// Every readable object, our own writes included, in no particular order.
+    pub fn objects(&self) -> Vec<Arc<P>> {
+        self.store().objects()
+    }
+
+    /// Ends when the first list is complete.
+    pub async fn synced(&self) {
+        // The sender lives in self, so waiting cannot fail.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Takes in the answer to a write of ours whose request left after `began`.
+    pub fn wrote(&self, object: P, began: Duration) -> Arc<P> {
+        let now = self.boot();
+        self.store().overlay(object, began, now)
+    }
+
+    /// Takes in the answer of a consistent read whose request left after `began`; `None` when there is no such object.
+    pub fn read_back(&self, key: &Key, object: Option<P>, began: Duration) -> Option<Arc<P>> {
+        let now = self.boot();
+        let mut store = self.store();
+        match object {
+            Some(object) => Some(store.overlay(object, began, now)),
+            None => {
+                store.gone(key, now);
+                None
+            }
+        }
+    }
+
+    /// A write to this object may or may not have happened: until it is read back, what the cache says is in doubt.
+    pub fn doubt(&self, key: Key) {
+        self.store().doubt(key);
+    }
+
+    /// Whether a write to this object is unresolved.
+    pub fn is_doubtful(&self, key: &Key) -> bool {
+        self.store().is_doubtful(key)
+    }
+
+    /// The cache holds everything that happened longer ago than this; `None` while nothing is proven.
+    pub fn age(&self) -> Option<Duration> {
+        let now = self.boot();
+        self.store().freshness.age(now)
+    }
+
+    /// Whether an irreversible decision may rest on the cache.
+    pub fn is_fresh(&self) -> bool {
+        self.age().is_some_and(|age| age <= MAX_AGE)
+    }
+
+    /// Sets a mark that proves the cache's age once the watch has come as far, by at most one consistent list of one
+    /// object per [`MARK_EVERY`]. Called while undecided work depends on the age; the proof follows with the next event
+    /// or bookmark.
+    pub async fn prove(&self) -> Result<(), ApiError> {
+        let _single = self.proving.lock().await;
+        let began = self.boot();
+        if !self.store().freshness.wants_list(began) {
+            return Ok(());
+        }
+        // Without the selectors: every object of the resource shares the version, and any one will do.
+        let scope = Scope {
+            namespace: self.scope.namespace.clone(),
+            ..Scope::default()
+        };
+        let page = self.calls.list::<K>("prove the age of the cache", &scope, 1, None).await?;
+        let version = Version::parse(&page.resource_version);
+        self.store().freshness.mark_list(&version, began);
+        Ok(())
+    }
+
+    /// How the watch is doing.
+    pub fn health(&self) -> Health {
+        let now = self.boot();
+        let store = self.store();
+        Health {
+            synced: *self.synced.borrow(),
+            objects: store.len(),
+            proof: store.position().cloned().zip(store.received()),
+            age: store.freshness.age(now),
+            trouble: self.trouble().clone(),
+        }
+    }
+
+    /// A panic while the lock was held cannot leave the store half changed in a way that a list does not mend.
+    fn store(&self) -> MutexGuard<'_, Store<P>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn boot(&self) -> Duration {
+        self.calls.clock().boot()
+    }
+}
+
+#[cfg(test)]
+mod tests;

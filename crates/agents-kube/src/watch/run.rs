@@ -1,0 +1,291 @@
+//! The loop of a watch: list in pages, then follow, and begin again where the API server says that it must.
+
+use std::{io, sync::Arc, time::Duration};
+
+use agents_runtime::adapter::Class;
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use kube::core::Status;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::{self, Instant};
+use tokio_util::{
+    codec::{FramedRead, LinesCodec},
+    io::StreamReader,
+};
+
+use super::{
+    Change, Key, Projection, Slot, Watch,
+    store::{Said, Seen},
+    version::Version,
+};
+use crate::client::{ApiError, ApiErrorKind, Target, decode_text};
+
+/// Longest event: an object of etcd's largest size, escaped, with room.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+/// Time beyond its own timeout after which a watch is ended from this side.
+const MARGIN: Duration = Duration::from_secs(10);
+/// A watch that ends sooner and without an event counts as a failure: reopening it at once could go on forever.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+/// Wait after the first failure, doubled for each further one.
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest wait after a failure.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// How one watch ended.
+enum Ended {
+    /// Reopen it where it ended.
+    Resume,
+    /// Its version is too old, or what it said makes no sense: list again.
+    Relist(ApiError),
+    /// Try again later.
+    Failed(ApiError),
+}
+
+/// One line of a watch.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// What is read of an object that cannot be decoded, and of a bookmark.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default)]
+    metadata: HeaderMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct HeaderMeta {
+    namespace: String,
+    name: String,
+    uid: String,
+    resource_version: String,
+}
+
+/// Decodes an object, or what names it. `None` when not even that is possible.
+fn decode<P: Projection>(raw: &RawValue) -> Option<Seen<P>> {
+    match serde_json::from_str::<P>(raw.get()) {
+        Ok(object) => {
+            let identity = object.identity();
+            Some(Seen {
+                key: Key::new(identity.namespace, identity.name),
+                uid: identity.uid.into(),
+                version: Version::parse(identity.resource_version),
+                slot: Slot::Read(Arc::new(object)),
+            })
+        }
+        Err(error) => {
+            let Header { metadata } = serde_json::from_str(raw.get()).ok()?;
+            if metadata.name.is_empty() {
+                return None;
+            }
+            Some(Seen {
+                key: Key::new(metadata.namespace, metadata.name),
+                uid: metadata.uid.into(),
+                version: Version::parse(&metadata.resource_version),
+                slot: Slot::Unreadable(decode_text(&error).into()),
+            })
+        }
+    }
+}
+
+impl<K: Target, P: Projection> Watch<K, P> {
+    /// Keeps the cache up to date and tells each change, for ever. It spawns nothing: dropping the future ends it.
+    ///
+    /// `tell` runs after the cache holds the change, and must not block.
+    pub async fn run(self: Arc<Self>, mut tell: impl FnMut(Change<P>) + Send) {
+        let mut failures = 0_u32;
+        let mut round = 0_u64;
+        loop {
+            let error = match self.round(round, &mut failures, &mut tell).await {
+                Ok(Ended::Resume) => None,
+                Ok(Ended::Relist(error)) => {
+                    self.store().lose_position();
+                    Some(error)
+                }
+                Ok(Ended::Failed(error)) | Err(error) => Some(error),
+            };
+            round += 1;
+            let Some(error) = error else {
+                continue;
+            };
+            failures = failures.saturating_add(1);
+            tracing::warn!(kind = %K::kind(&()), failures, %error, "the watch is interrupted");
+            let mut wait = backoff(self.settings.seed, failures);
+            if let Class::RetryAfter(asked) = error.class {
+                wait = wait.max(asked.min(MAX_BACKOFF));
+            }
+            *self.trouble() = Some(error.to_string());
+            time::sleep(wait).await;
+        }
+    }
+
+    /// Lists if there is no position, then follows one watch to its end.
+    async fn round(
+        &self,
+        round: u64,
+        failures: &mut u32,
+        tell: &mut (impl FnMut(Change<P>) + Send),
+    ) -> Result<Ended, ApiError> {
+        let position = self.store().position().map(ToString::to_string);
+        let position = match position {
+            Some(position) => position,
+            None => self.list(tell).await?,
+        };
+        let cut = self.settings.open_for / 10;
+        let open_for = self.settings.open_for.saturating_sub(share(cut, self.settings.seed, round));
+        let opened = self
+            .calls
+            .open_watch::<K>("watch", &self.scope, &position, open_for)
+            .await;
+        let body = match opened {
+            Ok(body) => body,
+            Err(error) if error.kind == ApiErrorKind::Gone => return Ok(Ended::Relist(error)),
+            Err(error) => return Ok(Ended::Failed(error)),
+        };
+        let bytes = body.into_data_stream().map(|chunk| chunk.map_err(io::Error::other));
+        let mut lines = FramedRead::new(StreamReader::new(bytes), LinesCodec::new_with_max_length(MAX_LINE));
+        let opened = Instant::now();
+        let end = opened + open_for + MARGIN;
+        let mut heard = false;
+        loop {
+            let silent = (Instant::now() + self.settings.silence).min(end);
+            let line = match time::timeout_at(silent, lines.next()).await {
+                Ok(Some(Ok(line))) => line,
+                // Ends in mid-line and broken connections are the ordinary end of a watch.
+                Ok(Some(Err(_)) | None) if heard || opened.elapsed() >= TOO_SHORT => return Ok(Ended::Resume),
+                Ok(Some(Err(_)) | None) => {
+                    return Ok(Ended::Failed(unavailable("the watch ended at once")));
+                }
+                Err(_) => return Ok(Ended::Failed(unavailable("the watch fell silent"))),
+            };
+            match self.line(&line, tell) {
+                Ok(()) => {
+                    heard = true;
+                    if *failures > 0 {
+                        *failures = 0;
+                        *self.trouble() = None;
+                    }
+                }
+                Err(ended) => return Ok(ended),
+            }
+        }
+    }
+
+    /// Takes in one line.
+    fn line(&self, line: &str, tell: &mut (impl FnMut(Change<P>) + Send)) -> Result<(), Ended> {
+        let Line { kind, object } = match serde_json::from_str(line) {
+            Ok(line) => line,
+            // The connection was cut in mid-line.
+            Err(error) if error.is_eof() => return Err(Ended::Resume),
+            Err(error) => return Err(Ended::Relist(ApiError::undecodable("read the watch", &error))),
+        };
+        let now = self.boot();
+        let said = match kind {
+            "ADDED" | "MODIFIED" => Said::Present,
+            "DELETED" => Said::Left,
+            "BOOKMARK" => {
+                let header: Header = serde_json::from_str(object.get())
+                    .map_err(|error| Ended::Relist(ApiError::undecodable("read a bookmark", &error)))?;
+                let version = Version::parse(&header.metadata.resource_version);
+                self.store().reach(&version, now);
+                return Ok(());
+            }
+            "ERROR" => {
+                let status: Status = serde_json::from_str(object.get()).unwrap_or_default();
+                let error = ApiError::of_status("watch", status.code, None, &status, false);
+                return Err(match error.kind {
+                    ApiErrorKind::Gone => Ended::Relist(error),
+                    _ => Ended::Failed(error),
+                });
+            }
+            _ => return Ok(()),
+        };
+        let Some(seen) = decode(object) else {
+            tracing::warn!(kind = %K::kind(&()), "an event names no object and is ignored");
+            return Ok(());
+        };
+        let change = self.store().event(said, seen, now);
+        if let Some(change) = change {
+            tell(change);
+        }
+        Ok(())
+    }
+
+    /// Replaces the cache by a consistent list and returns its version.
+    async fn list(&self, tell: &mut (impl FnMut(Change<P>) + Send)) -> Result<String, ApiError> {
+        let began = self.boot();
+        self.store().begin_list();
+        let mut next = None;
+        let mut version = None;
+        loop {
+            let page = self.calls.list::<K>("list", &self.scope, self.settings.page, next).await?;
+            for raw in &page.items {
+                let Some(seen) = decode(raw) else {
+                    tracing::warn!(kind = %K::kind(&()), "a listed object has no name and is ignored");
+                    continue;
+                };
+                let change = self.store().listed(seen);
+                if let Some(change) = change {
+                    tell(change);
+                }
+            }
+            let version = version.get_or_insert(page.resource_version);
+            next = page.next;
+            if next.is_some() {
+                continue;
+            }
+            let now = self.boot();
+            let left = self.store().end_list(Version::parse(version), began, now);
+            left.into_iter().for_each(tell);
+            *self.trouble() = None;
+            self.synced.send_replace(true);
+            return Ok(std::mem::take(version));
+        }
+    }
+}
+
+fn unavailable(message: &str) -> ApiError {
+    ApiError::new("watch", ApiErrorKind::Unavailable, message)
+}
+
+/// The wait after this many failures in a row: doubled each time, up to a quarter less by seed.
+fn backoff(seed: u64, failures: u32) -> Duration {
+    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    let full = MIN_BACKOFF.saturating_mul(factor).min(MAX_BACKOFF);
+    full.saturating_sub(share(full / 4, seed, u64::from(failures)))
+}
+
+/// A share of `whole` that depends on the arguments alone.
+fn share(whole: Duration, seed: u64, count: u64) -> Duration {
+    let mut x = seed ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^= x >> 31;
+    let parts = u32::try_from(x % 1024).unwrap_or_default();
+    whole / 1024 * parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_differ_by_seed() {
+        let mut last = Duration::ZERO;
+        for failures in 1..=40 {
+            let wait = backoff(7, failures);
+            assert!(wait >= MIN_BACKOFF * 3 / 4 && wait <= MAX_BACKOFF, "{failures}: {wait:?}");
+            assert!(wait * 2 > last, "{failures}: {wait:?} after {last:?}");
+            last = wait;
+        }
+        assert!(last >= MAX_BACKOFF * 3 / 4);
+        let first: Vec<Duration> = (0..20).map(|seed| backoff(seed, 3)).collect();
+        assert!(first.windows(2).any(|pair| pair[0] != pair[1]));
+    }
+}
