@@ -6,7 +6,10 @@
 
 pub mod client;
 pub mod clock;
+pub mod control;
 pub mod crd;
+pub mod lease;
+pub mod manager;
 pub mod object;
 pub mod rbac;
 pub mod runtime;
@@ -14,5 +17,7 @@ pub mod watch;
 
 pub use client::{ApiError, ApiErrorKind, Calls, OrAbsent};
 pub use clock::{Clock, TimerClock};
+pub use control::Namespaces;
+pub use manager::{Health, LeaseOptions, Manager, ManagerError};
 pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};
 pub use watch::{Change, Key, Projection, Slot, Watch};

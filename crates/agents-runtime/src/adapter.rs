@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use agents_core::{
     api::common::RuntimeKind,
+    decide::{EffectKind, Plan},
     runtime::{Observation, RuntimeRef, Submission},
     status::Reason,
 };
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 /// How much time a cancelled submission has to end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,16 @@ pub struct Capabilities {
     pub garbage_collected: bool,
     /// The submission carries a pod that policy can check.
     pub has_pod: bool,
+}
+
+impl Capabilities {
+    /// Makes sure that a live submission of an adapter that does not push is looked at again in time.
+    pub fn add_poll<S>(&self, plan: &mut Plan<S>, observation: &Observation, now: Timestamp) {
+        if !self.pushes && (observation.is_live() || plan.before.iter().any(|e| e.kind() == EffectKind::Submit)) {
+            let next = now.saturating_add(self.poll_interval).unwrap_or(Timestamp::MAX);
+            plan.wake = Some(plan.wake.map_or(next, |wake| wake.min(next)));
+        }
+    }
 }
 
 /// Starts, observes and ends submissions.

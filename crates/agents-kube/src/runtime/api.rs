@@ -1,28 +1,13 @@
-//! The calls the Job adapter makes, as a trait: one implementation over a [`kube::Client`], another in tests.
+//! The calls the Job adapter makes, as a trait: one implementation over the API server, another in tests.
 //!
 //! Every call has a deadline. A call that was not answered in time may still take effect.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{ConfigMap, Pod},
-};
-use kube::{
-    Client, Resource,
-    api::{DeleteParams, ListParams, PostParams, Preconditions, PropagationPolicy},
-    core::Request,
-};
-use serde::{
-    Deserialize, Serialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 
 use super::view::{JobView, OwnerView, PodView};
-
-/// Longest wait for an answer of the API server.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Calls of the Kubernetes API.
 ///
@@ -83,135 +68,5 @@ impl CallError {
     /// Whether a precondition did not hold, or another write came first.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { code: 409, reason, .. } if reason != "AlreadyExists")
-    }
-}
-
-impl From<kube::Error> for CallError {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::Refused {
-                retry_after: status
-                    .details
-                    .as_ref()
-                    .map(|details| details.retry_after_seconds)
-                    .filter(|seconds| *seconds > 0)
-                    .map(|seconds| Duration::from_secs(u64::from(seconds))),
-                code: status.code,
-                reason: status.reason,
-                message: status.message,
-            },
-            other => Self::Unanswered(Box::new(other)),
-        }
-    }
-}
-
-/// The calls over a client.
-#[derive(Clone)]
-pub struct KubeJobs {
-    client: Client,
-}
-
-impl fmt::Debug for KubeJobs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KubeJobs").finish_non_exhaustive()
-    }
-}
-
-impl KubeJobs {
-    /// The calls over `client`.
-    pub fn new(client: Client) -> Self {
-        Self { client }
-    }
-
-    async fn call<T: DeserializeOwned>(
-        &self,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<T, CallError> {
-        let request = request.map_err(kube::Error::BuildRequest)?;
-        within_deadline(self.client.request::<T>(request)).await
-    }
-}
-
-async fn within_deadline<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
-    match tokio::time::timeout(DEADLINE, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(CallError::TimedOut(DEADLINE)),
-    }
-}
-
-fn at<K: Resource<DynamicType = ()>>(namespace: &str) -> Request {
-    Request::new(K::url_path(&(), Some(namespace)))
-}
-
-fn body(object: &impl Serialize) -> Result<Vec<u8>, CallError> {
-    serde_json::to_vec(object).map_err(|error| CallError::Unanswered(Box::new(error)))
-}
-
-fn of_uid(uid: &str) -> Preconditions {
-    Preconditions { uid: Some(uid.to_owned()), resource_version: None }
-}
-
-fn found<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
-    match answer {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-#[async_trait]
-impl JobApi for KubeJobs {
-    async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, CallError> {
-        self.call(at::<Job>(namespace).create(&PostParams::default(), body(job)?)).await
-    }
-
-    async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, CallError> {
-        found(self.call(at::<Job>(namespace).get(name, &kube::api::GetParams::default())).await)
-    }
-
-    async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, CallError> {
-        #[derive(Deserialize)]
-        struct Pods {
-            items: Vec<PodView>,
-        }
-        let selector = format!("batch.kubernetes.io/controller-uid={job_uid}");
-        let Pods { items } = self.call(at::<Pod>(namespace).list(&ListParams::default().labels(&selector))).await?;
-        Ok(items)
-    }
-
-    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
-        let params = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Foreground),
-            preconditions: Some(of_uid(uid)),
-            ..DeleteParams::default()
-        };
-        let IgnoredAny = self.call(at::<Job>(namespace).delete(name, &params)).await?;
-        Ok(())
-    }
-
-    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), CallError> {
-        let params = DeleteParams {
-            grace_period_seconds: Some(grace_seconds),
-            preconditions: Some(of_uid(uid)),
-            ..DeleteParams::default()
-        };
-        let IgnoredAny = self.call(at::<Pod>(namespace).delete(name, &params)).await?;
-        Ok(())
-    }
-
-    async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), CallError> {
-        let request = at::<ConfigMap>(namespace).create(&PostParams::default(), body(config_map)?);
-        let IgnoredAny = self.call(request).await?;
-        Ok(())
-    }
-
-    async fn config_map_owner(&self, namespace: &str, name: &str) -> Result<Option<Option<OwnerView>>, CallError> {
-        #[derive(Deserialize)]
-        struct Found {
-            metadata: super::view::OwnedBy,
-        }
-        let request = at::<ConfigMap>(namespace).get_metadata(name, &kube::api::GetParams::default());
-        let answer: Option<Found> = found(self.call(request).await)?;
-        Ok(answer.map(|Found { metadata }| metadata.controller))
     }
 }

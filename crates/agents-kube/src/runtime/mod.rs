@@ -5,6 +5,7 @@
 //! makes the calls through the seam of `api`. All but `api` and `job` are pure.
 
 mod api;
+mod cached;
 mod job;
 mod manifest;
 mod observe;
@@ -13,7 +14,8 @@ mod pod_read;
 mod spec;
 mod view;
 
-pub use api::{CallError, JobApi, KubeJobs};
+pub use api::{CallError, JobApi};
+pub use cached::CachedJobs;
 pub use job::JobAdapter;
 pub use manifest::{
     ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT, LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY,

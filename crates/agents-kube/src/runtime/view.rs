@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 use agents_core::plan::CONTAINER;
 
+use crate::watch::{Identity, Projection};
+
 /// What is read of a Job.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "raw::Job")]
@@ -101,6 +103,28 @@ pub struct PodView {
     pub init: Option<(String, ContainerState)>,
     /// The container of the runner.
     pub agent: ContainerState,
+}
+
+impl Projection for JobView {
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            namespace: &self.namespace,
+            name: &self.name,
+            uid: &self.uid,
+            resource_version: &self.resource_version,
+        }
+    }
+}
+
+impl Projection for PodView {
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            namespace: &self.namespace,
+            name: &self.name,
+            uid: &self.uid,
+            resource_version: &self.resource_version,
+        }
+    }
 }
 
 /// Phase of a pod.

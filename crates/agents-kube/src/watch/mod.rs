@@ -23,11 +23,11 @@ use agents_core::api::{Kind, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{self, watch};
 
+use self::store::Store;
 pub use self::{
     freshness::{Freshness, MARK_EVERY, MAX_AGE},
     version::Version,
 };
-use self::store::Store;
 use crate::{
     client::{ApiError, Calls, Scope, Target},
     object::Object,
@@ -45,10 +45,7 @@ pub struct Key {
 impl Key {
     /// A key.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -174,12 +171,7 @@ pub struct Settings {
 impl Settings {
     /// The usual settings.
     pub fn seeded(seed: u64) -> Self {
-        Self {
-            page: 500,
-            open_for: Duration::from_secs(290),
-            silence: Duration::from_secs(150),
-            seed,
-        }
+        Self { page: 500, open_for: Duration::from_secs(290), silence: Duration::from_secs(150), seed }
     }
 }
 
@@ -219,10 +211,7 @@ pub struct Watch<K, P> {
 
 impl<K, P> Debug for Watch<K, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch")
-            .field("scope", &self.scope)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Watch").field("scope", &self.scope).field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -255,6 +244,11 @@ impl<K: Target, P: Projection> Watch<K, P> {
     pub async fn synced(&self) {
         // The sender lives in self, so waiting cannot fail.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
     }
 
     /// Takes in the answer to a write of ours whose request left after `began`.
@@ -307,10 +301,7 @@ impl<K: Target, P: Projection> Watch<K, P> {
             return Ok(());
         }
         // Without the selectors: every object of the resource shares the version, and any one will do.
-        let scope = Scope {
-            namespace: self.scope.namespace.clone(),
-            ..Scope::default()
-        };
+        let scope = Scope { namespace: self.scope.namespace.clone(), ..Scope::default() };
         let page = self.calls.list::<K>("prove the age of the cache", &scope, 1, None).await?;
         let version = Version::parse(&page.resource_version);
         self.store().freshness.mark_list(&version, began);

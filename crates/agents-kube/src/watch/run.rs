@@ -139,10 +139,7 @@ impl<K: Target, P: Projection> Watch<K, P> {
         };
         let cut = self.settings.open_for / 10;
         let open_for = self.settings.open_for.saturating_sub(share(cut, self.settings.seed, round));
-        let opened = self
-            .calls
-            .open_watch::<K>("watch", &self.scope, &position, open_for)
-            .await;
+        let opened = self.calls.open_watch::<K>("watch", &self.scope, &position, open_for).await;
         let body = match opened {
             Ok(body) => body,
             Err(error) if error.kind == ApiErrorKind::Gone => return Ok(Ended::Relist(error)),

@@ -81,18 +81,8 @@ impl<P: Projection> Store<P> {
 
     /// An object of the list.
     pub(super) fn listed(&mut self, seen: Seen<P>) -> Option<Change<P>> {
-        let Seen {
-            key,
-            uid,
-            version,
-            slot,
-        } = seen;
-        let entry = Entry {
-            uid,
-            version,
-            slot,
-            generation: self.generation,
-        };
+        let Seen { key, uid, version, slot } = seen;
+        let entry = Entry { uid, version, slot, generation: self.generation };
         let change = match self.entries.get(&key) {
             Some(old) if old.version == entry.version && old.uid == entry.uid => None,
             _ => Some(entry.slot.change(key.clone())),
@@ -126,12 +116,7 @@ impl<P: Projection> Store<P> {
 
     /// An event of the watch. Repeated and older ones change nothing.
     pub(super) fn event(&mut self, said: Said, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
-        let Seen {
-            key,
-            uid,
-            version,
-            slot,
-        } = seen;
+        let Seen { key, uid, version, slot } = seen;
         let known = self.entries.get(&key);
         let stale = match (said, known) {
             (Said::Present, Some(entry)) => entry.version.reaches(&version) == Some(true),
@@ -144,12 +129,7 @@ impl<P: Projection> Store<P> {
             (Said::Present, false) => {
                 let change = slot.change(key.clone());
                 self.left.remove(&key);
-                let entry = Entry {
-                    uid,
-                    version: version.clone(),
-                    slot,
-                    generation: self.generation,
-                };
+                let entry = Entry { uid, version: version.clone(), slot, generation: self.generation };
                 self.entries.insert(key.clone(), entry);
                 Some(change)
             }
@@ -191,10 +171,7 @@ impl<P: Projection> Store<P> {
         self.doubtful.remove(&key);
         self.freshness.mark(&version, began);
         let reached = self.position.as_ref().and_then(|position| position.reaches(&version)) == Some(true)
-            || self
-                .entries
-                .get(&key)
-                .is_some_and(|entry| entry.version.reaches(&version) == Some(true));
+            || self.entries.get(&key).is_some_and(|entry| entry.version.reaches(&version) == Some(true));
         let newer = match self.overlays.get(&key) {
             Some(Overlay::Object(_, other, _)) => other.reaches(&version) == Some(true),
             Some(Overlay::Gone(..)) | None => false,
@@ -210,8 +187,7 @@ impl<P: Projection> Store<P> {
         self.doubtful.remove(key);
         self.overlays.remove(key);
         if let Some(entry) = self.entries.get(key) {
-            self.overlays
-                .insert(key.clone(), Overlay::Gone(Arc::clone(&entry.uid), now));
+            self.overlays.insert(key.clone(), Overlay::Gone(Arc::clone(&entry.uid), now));
         }
     }
 

@@ -19,11 +19,7 @@ use tokio::{
 use tower::BoxError;
 
 use super::*;
-use crate::{
-    client::ApiErrorKind,
-    clock::TimerClock,
-    object::AgentRun,
-};
+use crate::{client::ApiErrorKind, clock::TimerClock, object::AgentRun};
 
 type Frames = stream::BoxStream<'static, Result<Frame<Bytes>, BoxError>>;
 type Lines = mpsc::UnboundedSender<Value>;
@@ -88,12 +84,7 @@ fn serve(script: Vec<(&'static str, Answer)>) -> Server {
         // The receiver is gone when the test ends.
         let _ = tell.send(change);
     }));
-    Server {
-        watch,
-        changes,
-        requests,
-        _tasks: tasks,
-    }
+    Server { watch, changes, requests, _tasks: tasks }
 }
 
 impl Server {
@@ -186,10 +177,7 @@ async fn pages_make_one_list_and_the_watch_follows_it() {
 #[tokio::test(start_paused = true)]
 async fn leaving_the_set_is_told_with_the_state_that_came_with_it() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![
-        ("limit=500", page(10, None, &[run("a", 3, "Running")])),
-        ("watch=true", watch),
-    ]);
+    let mut server = serve(vec![("limit=500", page(10, None, &[run("a", 3, "Running")])), ("watch=true", watch)]);
     assert_eq!(server.next().await, "seen ns/a 3");
     // The API server sends the previous status with the version of the change.
     lines.send(event("DELETED", run("a", 12, "Running"))).unwrap();
@@ -271,11 +259,8 @@ async fn an_object_that_cannot_be_decoded_is_kept_as_unreadable() {
 #[tokio::test(start_paused = true)]
 async fn age_is_proven_by_a_mark_and_a_bookmark_together() {
     let (lines, watch) = stream();
-    let server = serve(vec![
-        ("limit=500", page(10, None, &[])),
-        ("watch=true", watch),
-        ("limit=1", page(50, None, &[])),
-    ]);
+    let server =
+        serve(vec![("limit=500", page(10, None, &[])), ("watch=true", watch), ("limit=1", page(50, None, &[]))]);
     assert_eq!(server.watch.age(), None);
     server.watch.synced().await;
     settle().await;
@@ -300,10 +285,7 @@ async fn age_is_proven_by_a_mark_and_a_bookmark_together() {
 #[tokio::test(start_paused = true)]
 async fn our_own_write_is_not_overtaken_by_our_own_cache() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![
-        ("limit=500", page(10, None, &[run("a", 3, "Pending")])),
-        ("watch=true", watch),
-    ]);
+    let mut server = serve(vec![("limit=500", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
     assert_eq!(server.next().await, "seen ns/a 3");
     let key = Key::new("ns", "a");
     server.watch.wrote(resource("a", 20, "Running"), Duration::ZERO);
@@ -333,10 +315,7 @@ async fn our_own_write_is_not_overtaken_by_our_own_cache() {
 #[tokio::test(start_paused = true)]
 async fn an_unresolved_write_stays_in_doubt_until_it_is_read_back() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![
-        ("limit=500", page(10, None, &[run("a", 3, "Pending")])),
-        ("watch=true", watch),
-    ]);
+    let mut server = serve(vec![("limit=500", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
     assert_eq!(server.next().await, "seen ns/a 3");
     let key = Key::new("ns", "a");
     server.watch.doubt(key.clone());
@@ -357,11 +336,8 @@ async fn an_unresolved_write_stays_in_doubt_until_it_is_read_back() {
 async fn a_silent_watch_is_opened_again_where_it_was() {
     let (_dead, silent) = stream();
     let (lines, watch) = stream();
-    let mut server = serve(vec![
-        ("limit=500", page(10, None, &[])),
-        ("resourceVersion=10", silent),
-        ("resourceVersion=10", watch),
-    ]);
+    let mut server =
+        serve(vec![("limit=500", page(10, None, &[])), ("resourceVersion=10", silent), ("resourceVersion=10", watch)]);
     lines.send(event("ADDED", run("a", 11, "Pending"))).unwrap();
     let begin = Instant::now();
     assert_eq!(server.next().await, "seen ns/a 11");
@@ -372,11 +348,8 @@ async fn a_silent_watch_is_opened_again_where_it_was() {
 async fn a_watch_that_ends_resumes_at_the_last_version_also_after_half_a_line() {
     let (first, watch) = stream();
     let (second, resumed) = stream();
-    let mut server = serve(vec![
-        ("limit=500", page(10, None, &[])),
-        ("resourceVersion=10", watch),
-        ("resourceVersion=14", resumed),
-    ]);
+    let mut server =
+        serve(vec![("limit=500", page(10, None, &[])), ("resourceVersion=10", watch), ("resourceVersion=14", resumed)]);
     first.send(event("ADDED", run("a", 11, "Pending"))).unwrap();
     first.send(bookmark(14)).unwrap();
     first.send(json!("{\"type\":\"MODIF")).unwrap();
@@ -421,10 +394,7 @@ async fn a_watch_that_ends_at_once_is_not_reopened_in_a_hot_loop() {
 #[tokio::test(start_paused = true)]
 async fn a_proof_that_fails_says_so() {
     let (_lines, watch) = stream();
-    let server = serve(vec![
-        ("limit=500", page(10, None, &[])),
-        ("watch=true", watch),
-    ]);
+    let server = serve(vec![("limit=500", page(10, None, &[])), ("watch=true", watch)]);
     server.watch.synced().await;
     settle().await;
     time::sleep(Duration::from_secs(31)).await;

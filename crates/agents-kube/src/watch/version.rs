@@ -42,7 +42,6 @@ impl Version {
     }
 }
 
-
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

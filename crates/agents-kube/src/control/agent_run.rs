@@ -1,0 +1,231 @@
+//! AgentRun: its snapshot from the caches, its effects to the adapters, its status to the API server.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use agents_core::{
+    api::{AgentRun, AgentRunStatus, GROUP, Kind, Resource, VERSION, common::RuntimeKind},
+    decide::{
+        Confirm, Effect, Plan, Refusal,
+        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide},
+    },
+    runtime::{Observation, RuntimeRef},
+    status::Reason,
+};
+use agents_runtime::{
+    adapter::{Class, Grace, Registry},
+    driver::{Failure, World},
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{caches::Caches, notices::Notices};
+use crate::{
+    client::{ApiError, ApiErrorKind, Calls, OrAbsent},
+    lease::Tenure,
+    object,
+    runtime::observe,
+    watch::{Key, Slot},
+};
+
+/// Runs as the Kubernetes API knows them.
+#[derive(Debug)]
+pub struct AgentRunWorld {
+    /// Calls of this controller.
+    pub calls: Calls,
+    /// What is watched.
+    pub caches: Arc<Caches>,
+    /// What executes runs.
+    pub adapters: Registry,
+    /// How runs are decided.
+    pub settings: Settings,
+    /// Start of a time, longer than results are kept, in which nobody led; known once this replica leads.
+    pub blind_since: Mutex<Option<Timestamp>>,
+    /// The right to act, when there is an election.
+    pub tenure: Option<Tenure>,
+    /// Events.
+    pub notices: Notices,
+}
+
+impl AgentRunWorld {
+    /// The run, read consistently when it is in doubt or when `confirm` wants it and the cache's age is not proven.
+    async fn run(&self, key: &Key, confirm: Confirm) -> Result<Option<(Arc<Resource<AgentRun>>, bool)>, Failure> {
+        let runs = &self.caches.runs;
+        let fresh = runs.is_fresh();
+        if runs.is_doubtful(key) || (confirm.object && !fresh) {
+            let began = self.calls.clock().boot();
+            let step = "read the run";
+            let read = self.calls.get::<object::AgentRun, Resource<AgentRun>>(step, &key.namespace, &key.name).await;
+            let read = read.or_absent().map_err(of_api)?;
+            return Ok(runs.read_back(key, read, began).map(|run| (run, true)));
+        }
+        match runs.get(key) {
+            None => Ok(None),
+            Some(Slot::Read(run)) => Ok(Some((run, fresh))),
+            // Its next change may be readable; the watch has told why.
+            Some(Slot::Unreadable(_)) => Ok(None),
+        }
+    }
+
+    async fn observed(&self, reference: &RuntimeRef, confirm: Confirm) -> Result<Observed, Failure> {
+        let adapter = self.adapters.get(reference.runtime);
+        let pushed = adapter.is_none_or(|adapter| adapter.capabilities().pushes);
+        match adapter {
+            Some(adapter) if confirm.submission || !pushed => {
+                let observation = adapter
+                    .status(reference)
+                    .await
+                    .map_err(|error| Failure::of_adapter("observe the attempt", error))?;
+                Ok(Observed { observation, consistent: true })
+            }
+            _ => Ok(Observed { observation: self.watched(reference), consistent: adapter.is_none() }),
+        }
+    }
+
+    /// A leader whose time is over leaves the rest to the next one.
+    fn may_act(&self) -> Result<(), Failure> {
+        if self.tenure.as_ref().is_none_or(Tenure::may_act) {
+            return Ok(());
+        }
+        Err(Failure {
+            step: "act",
+            class: Class::Retry,
+            reason: Reason::RuntimeUnavailable,
+            message: "the lease has run out".to_owned(),
+            source: None,
+        })
+    }
+
+    /// What the caches say.
+    fn watched(&self, reference: &RuntimeRef) -> Observation {
+        match reference.runtime {
+            RuntimeKind::Job => {
+                let key = Key::new(&reference.namespace, reference.name.as_str());
+                let seen = self.caches.job_and_pods(&key);
+                let (job, pods) = seen.as_ref().map_or((None, &[][..]), |(job, pods)| (Some(&**job), pods));
+                observe(&reference.owner_uid, job, pods.iter().map(AsRef::as_ref))
+            }
+            RuntimeKind::Process => Observation::Lost,
+        }
+    }
+}
+
+fn has_recorded_attempt(run: &Resource<AgentRun>) -> bool {
+    run.status.as_ref().is_some_and(|status| !status.attempts.is_empty())
+}
+
+fn of_api(error: ApiError) -> Failure {
+    Failure {
+        step: error.step,
+        class: error.class,
+        reason: Reason::RuntimeUnavailable,
+        message: error.message.clone(),
+        source: Some(Box::new(error)),
+    }
+}
+
+#[async_trait]
+impl World for AgentRunWorld {
+    type Key = Key;
+    type Snapshot = RunSnapshot;
+    type Status = AgentRunStatus;
+
+    async fn gather(&self, key: &Key, confirm: Confirm) -> Result<Option<RunSnapshot>, Failure> {
+        let Some((run, object_proven)) = self.run(key, confirm).await? else { return Ok(None) };
+        // Every run is asked for again once Jobs and pods are listed; what was never submitted need not wait for them.
+        if has_recorded_attempt(&run) && !self.caches.executions_are_synced() {
+            return Ok(None);
+        }
+        let references = self.caches.references(&run);
+        let reference = current_ref(&run, &references, &self.settings);
+        let observed = self.observed(&reference, confirm).await?;
+        let run = Resource::clone(&run);
+        let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(RunSnapshot { run, object_proven, references, observed, blind_since }))
+    }
+
+    fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
+        let mut plan = decide(snapshot, &self.settings, refusal, now);
+        let reference = current_ref(&snapshot.run, &snapshot.references, &self.settings);
+        if let Some(adapter) = self.adapters.get(reference.runtime) {
+            adapter.capabilities().add_poll(&mut plan, &snapshot.observed.observation, now);
+        }
+        plan
+    }
+
+    async fn perform(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {
+        let adapter_of = |runtime: RuntimeKind| {
+            self.adapters.get(runtime).ok_or_else(|| Failure {
+                step: "find the adapter",
+                class: Class::WaitForChange,
+                reason: Reason::RuntimeNotConfigured,
+                message: format!("no adapter for the runtime {runtime}"),
+                source: None,
+            })
+        };
+        self.may_act()?;
+        match effect {
+            Effect::Submit(submission) => {
+                let submitted = adapter_of(submission.runtime)?.submit(submission).await;
+                submitted.map(drop).map_err(|error| Failure::of_adapter("submit the attempt", error))
+            }
+            Effect::Cancel { reference, grace_seconds } => {
+                let grace = Grace(Duration::from_secs(*grace_seconds));
+                let cancelled = adapter_of(reference.runtime)?.cancel(reference, grace).await;
+                cancelled.map_err(|error| Failure::of_adapter("end the attempt", error))
+            }
+            Effect::Emit(notice) => {
+                let run = &snapshot.run.metadata;
+                tracing::info!(
+                    agentRun.uid = run.uid, agentRun.name = run.name, agentRun.namespace = run.namespace,
+                    reason = %notice.reason, message = notice.message, "told"
+                );
+                self.notices.tell(&snapshot.run, notice, self.now());
+                Ok(())
+            }
+        }
+    }
+
+    async fn store(&self, snapshot: &RunSnapshot, status: &AgentRunStatus) -> Result<(), Failure> {
+        self.may_act()?;
+        let meta = &snapshot.run.metadata;
+        let key = Key::new(&meta.namespace, &meta.name);
+        let began = self.calls.clock().boot();
+        // The spec is not sent: a write of status keeps the stored one.
+        let body = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": AgentRun::KIND,
+            "metadata": {
+                "name": meta.name, "namespace": meta.namespace, "uid": meta.uid,
+                "resourceVersion": meta.resource_version,
+            },
+            "status": status,
+        });
+        let step = "store the status";
+        let stored = self
+            .calls
+            .replace_status::<object::AgentRun, Resource<AgentRun>>(step, &key.namespace, &key.name, &body)
+            .await;
+        match stored {
+            Ok(run) => {
+                self.caches.runs.wrote(run, began);
+                Ok(())
+            }
+            // Deleted meanwhile: there is nothing left to be true about.
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => {
+                if matches!(error.kind, ApiErrorKind::Conflict | ApiErrorKind::Ambiguous | ApiErrorKind::Decode) {
+                    self.caches.runs.doubt(key);
+                }
+                Err(of_api(error))
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.calls.clock().now()
+    }
+}

@@ -1,0 +1,293 @@
+//! The watched caches that runs are decided from, and which run a change concerns.
+//!
+//! Runs are watched while they are not finished; Jobs and pods by our label, since neither can be selected by its end.
+//! A change of anything a run depends on asks for that run; the index that knows which one is kept here.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use agents_core::{
+    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Resource},
+    resolve::{Found, References},
+};
+use agents_runtime::driver::Requests;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use tokio::task::JoinSet;
+
+use crate::{
+    client::{Calls, Scope, Target},
+    object::Object,
+    runtime::{JobView, LABEL_MANAGED_BY, MANAGED_BY, PodView},
+    watch::{Change, Key, Projection, Settings, Slot, Watch},
+};
+
+/// Every phase that never changes again; a run in one of them is not watched.
+const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Cancelled";
+
+/// Whose runs are looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Those of one namespace.
+    One(String),
+    /// Those of all namespaces.
+    All,
+}
+
+impl Namespaces {
+    fn scope(&self) -> Scope {
+        match self {
+            Self::One(namespace) => Scope { namespace: Some(namespace.clone()), ..Scope::default() },
+            Self::All => Scope::default(),
+        }
+    }
+}
+
+type Of<K> = Watch<Object<K>, Resource<K>>;
+
+/// Which caches hold their first complete list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Name and trouble of every cache that is not complete.
+    pub missing: Vec<(&'static str, Option<String>)>,
+}
+
+/// Everything watched.
+#[derive(Debug)]
+pub struct Caches {
+    /// Runs that are not finished.
+    pub runs: Arc<Of<AgentRun>>,
+    /// Agents.
+    pub agents: Arc<Of<Agent>>,
+    /// Providers.
+    pub providers: Arc<Of<AgentProvider>>,
+    /// Work items.
+    pub implementations: Arc<Of<ImplementationSpec>>,
+    /// Our Jobs.
+    pub jobs: Arc<Watch<Job, JobView>>,
+    /// Their pods.
+    pub pods: Arc<Watch<Pod, PodView>>,
+    index: Mutex<Index>,
+}
+
+/// Asks for runs while this replica leads: nobody else takes what is asked for, and everything is asked for when it
+/// begins to.
+#[derive(Debug, Clone)]
+struct Ask {
+    requests: Requests<Key>,
+    open: Arc<AtomicBool>,
+}
+
+impl Ask {
+    fn ask(&self, key: Key) {
+        if self.open.load(Ordering::Acquire) {
+            self.requests.ask(key);
+        }
+    }
+}
+
+/// What leads from a Job or a pod back to its run.
+#[derive(Debug, Default)]
+struct Index {
+    run_of_uid: HashMap<String, Key>,
+    pods_of_job: HashMap<String, BTreeSet<Key>>,
+}
+
+impl Caches {
+    /// Caches that hold nothing until [`Caches::start`].
+    pub fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
+        let all = namespaces.scope();
+        let unfinished = Scope { fields: Some(NOT_FINISHED.to_owned()), ..all.clone() };
+        let ours = Scope { labels: Some(format!("{LABEL_MANAGED_BY}={MANAGED_BY}")), ..all.clone() };
+        Self {
+            runs: Arc::new(Watch::new(calls.clone(), unfinished, settings)),
+            agents: Arc::new(Watch::new(calls.clone(), all.clone(), settings)),
+            providers: Arc::new(Watch::new(calls.clone(), all.clone(), settings)),
+            implementations: Arc::new(Watch::new(calls.clone(), all, settings)),
+            jobs: Arc::new(Watch::new(calls.clone(), ours.clone(), settings)),
+            pods: Arc::new(Watch::new(calls.clone(), ours, settings)),
+            index: Mutex::default(),
+        }
+    }
+
+    /// Keeps every cache up to date by tasks in `tasks`, and asks for each run that a change concerns while `open`.
+    pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, requests: &Requests<Key>, open: &Arc<AtomicBool>) {
+        let requests = &Ask { requests: requests.clone(), open: Arc::clone(open) };
+        self.follow(tasks, requests, &self.runs, Self::on_run);
+        self.follow(tasks, requests, &self.agents, |caches, change, ask| caches.waiting(&change.key().namespace, ask));
+        self.follow(tasks, requests, &self.providers, |caches, change, ask| {
+            caches.waiting(&change.key().namespace, ask)
+        });
+        self.follow(tasks, requests, &self.implementations, |caches, change, ask| {
+            caches.waiting(&change.key().namespace, ask);
+        });
+        self.follow(tasks, requests, &self.jobs, Self::on_job);
+        self.follow(tasks, requests, &self.pods, Self::on_pod);
+    }
+
+    fn follow<K: Target + Send + Sync + 'static, P: Projection>(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        requests: &Ask,
+        watch: &Arc<Watch<K, P>>,
+        told: fn(&Self, &Change<P>, &Ask),
+    ) {
+        let (caches, requests) = (Arc::clone(self), requests.clone());
+        let watch = Arc::clone(watch);
+        tasks.spawn(async move { watch.run(move |change| told(&caches, &change, &requests)).await });
+    }
+
+    fn on_run(&self, change: &Change<Resource<AgentRun>>, ask: &Ask) {
+        match change {
+            Change::Seen(key, run) => {
+                self.index().run_of_uid.insert(run.metadata.uid.clone(), key.clone());
+            }
+            Change::Left(_, Some(run)) => {
+                self.index().run_of_uid.remove(&run.metadata.uid);
+            }
+            Change::Unreadable(key, why) => tracing::warn!(run = %key, why = &**why, "the run cannot be read"),
+            Change::Left(_, None) => {}
+        }
+        ask.ask(change.key().clone());
+    }
+
+    fn on_job(&self, change: &Change<JobView>, ask: &Ask) {
+        let job = match change {
+            Change::Seen(_, job) | Change::Left(_, Some(job)) => job,
+            Change::Unreadable(..) | Change::Left(_, None) => return,
+        };
+        if let Some(owner) = &job.owner {
+            ask.ask(Key::new(&job.namespace, &owner.name));
+        }
+    }
+
+    fn on_pod(&self, change: &Change<PodView>, ask: &Ask) {
+        let (pod, left) = match change {
+            Change::Seen(_, pod) => (pod, false),
+            Change::Left(_, Some(pod)) => (pod, true),
+            Change::Unreadable(..) | Change::Left(_, None) => return,
+        };
+        let mut index = self.index();
+        if let Some(job) = &pod.job_uid {
+            if left {
+                if let Some(pods) = index.pods_of_job.get_mut(job) {
+                    pods.remove(change.key());
+                    if pods.is_empty() {
+                        index.pods_of_job.remove(job);
+                    }
+                }
+            } else {
+                index.pods_of_job.entry(job.clone()).or_default().insert(change.key().clone());
+            }
+        }
+        if let Some(run) = pod.run_uid.as_ref().and_then(|uid| index.run_of_uid.get(uid)) {
+            ask.ask(run.clone());
+        }
+    }
+
+    /// Asks for every run of the namespace that has nothing under way: any of them may wait for what has changed.
+    fn waiting(&self, namespace: &str, ask: &Ask) {
+        for run in self.runs.objects() {
+            let under_way = run
+                .status
+                .as_ref()
+                .and_then(|status| status.attempts.last())
+                .is_some_and(|attempt| attempt.finished_at.is_none());
+            if run.metadata.namespace == namespace && !under_way {
+                ask.ask(Key::new(namespace, &run.metadata.name));
+            }
+        }
+    }
+
+    /// Asks for every run.
+    pub fn ask_all(&self, ask: &Requests<Key>) {
+        for run in self.runs.objects() {
+            ask.ask(Key::new(&run.metadata.namespace, &run.metadata.name));
+        }
+    }
+
+    /// Ends when every cache holds its first complete list.
+    pub async fn synced(&self) {
+        let Self { runs, agents, providers, implementations, jobs, pods, index: _ } = self;
+        tokio::join!(
+            runs.synced(),
+            agents.synced(),
+            providers.synced(),
+            implementations.synced(),
+            jobs.synced(),
+            pods.synced()
+        );
+    }
+
+    /// Ends when everything that users declare is listed; Jobs and pods may still be missing.
+    pub async fn declarations_synced(&self) {
+        let Self { runs, agents, providers, implementations, jobs: _, pods: _, index: _ } = self;
+        tokio::join!(runs.synced(), agents.synced(), providers.synced(), implementations.synced());
+    }
+
+    /// Whether Jobs and pods are listed.
+    pub fn executions_are_synced(&self) -> bool {
+        self.jobs.is_synced() && self.pods.is_synced()
+    }
+
+    /// Which caches are complete.
+    pub fn ready(&self) -> Ready {
+        let Self { runs, agents, providers, implementations, jobs, pods, index: _ } = self;
+        let all = [
+            ("agentruns", runs.health()),
+            ("agents", agents.health()),
+            ("agentproviders", providers.health()),
+            ("implementationspecs", implementations.health()),
+            ("jobs", jobs.health()),
+            ("pods", pods.health()),
+        ];
+        Ready {
+            missing: all
+                .into_iter()
+                .filter(|(_, health)| !health.synced)
+                .map(|(name, health)| (name, health.trouble))
+                .collect(),
+        }
+    }
+
+    /// The objects that a run refers to.
+    pub fn references(&self, run: &Resource<AgentRun>) -> References {
+        let namespace = &run.metadata.namespace;
+        let agent = found(&self.agents, namespace, &run.spec.agent_ref.name);
+        let provider = match &agent {
+            Found::Object(agent) => found(&self.providers, namespace, &agent.spec.provider_ref.name),
+            Found::Absent | Found::Unreadable(_) => Found::Absent,
+        };
+        let work = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
+        let implementation = match work {
+            Some(work) if run.spec.implementation.is_none() => found(&self.implementations, namespace, &work.name),
+            _ => Found::Absent,
+        };
+        References { agent, provider, implementation }
+    }
+
+    /// A Job of ours and its pods.
+    pub fn job_and_pods(&self, key: &Key) -> Option<(Arc<JobView>, Vec<Arc<PodView>>)> {
+        let job = Arc::clone(self.jobs.get(key)?.object()?);
+        let pods = self.index().pods_of_job.get(&job.uid).cloned().unwrap_or_default();
+        let pods = pods.iter().filter_map(|pod| self.pods.get(pod)?.object().cloned()).collect();
+        Some((job, pods))
+    }
+
+    /// A panic while the lock was held leaves at most one entry out, which its next change puts back.
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn found<K: agents_core::api::Kind>(watch: &Of<K>, namespace: &str, name: &str) -> Found<Resource<K>> {
+    match watch.get(&Key::new(namespace, name)) {
+        None => Found::Absent,
+        Some(Slot::Read(object)) => Found::Object(Resource::clone(&object)),
+        Some(Slot::Unreadable(why)) => Found::Unreadable(why.to_string()),
+    }
+}

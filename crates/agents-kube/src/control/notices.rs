@@ -1,0 +1,89 @@
+//! Events for people: sent beside the reconcile, dropped rather than waited for.
+
+use std::sync::Arc;
+
+use agents_core::{
+    api::{AgentRun, GROUP, Kind, Resource, VERSION},
+    decide::Notice,
+    plan::digest::sha256,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::client::{ApiErrorKind, Calls};
+
+/// Events that may wait to be sent.
+const WAITING: usize = 1024;
+/// Longest note that the API server takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// Takes Events without waiting.
+#[derive(Debug, Clone)]
+pub struct Notices {
+    sender: mpsc::Sender<(String, Value)>,
+    instance: Arc<str>,
+}
+
+/// Sends what [`Notices`] took.
+#[derive(Debug)]
+pub struct NoticesTask {
+    receiver: mpsc::Receiver<(String, Value)>,
+    calls: Calls,
+}
+
+impl Notices {
+    /// A pair of hands: one takes, the other sends.
+    pub fn new(calls: Calls, identity: &str) -> (Self, NoticesTask) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self { sender, instance: identity.into() }, NoticesTask { receiver, calls })
+    }
+
+    /// Tells `notice` about `run`, unless too many wait already.
+    pub fn tell(&self, run: &Resource<AgentRun>, notice: &Notice, now: Timestamp) {
+        let Notice { warning, reason, message } = notice;
+        let meta = &run.metadata;
+        // The name follows from what is told, so that telling it again after a crash is one Event.
+        let identity = format!("{}/{reason}/{message}", meta.uid);
+        let hash = &sha256(identity.as_bytes())["sha256:".len()..][..16];
+        let readable: String = meta.name.chars().take(200).collect();
+        let event = json!({
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": format!("{}.{hash}", readable.trim_end_matches(['.', '-'])), "namespace": meta.namespace},
+            "eventTime": format!("{now:.6}"),
+            "reportingController": "agents.proompteng.ai/controller",
+            "reportingInstance": &*self.instance,
+            "action": "Reconcile",
+            "reason": reason.as_str(),
+            "note": agents_core::status::cut(message, MAX_NOTE),
+            "type": if *warning { "Warning" } else { "Normal" },
+            "regarding": {
+                "apiVersion": format!("{GROUP}/{VERSION}"),
+                "kind": AgentRun::KIND,
+                "name": meta.name,
+                "namespace": meta.namespace,
+                "uid": meta.uid,
+            },
+        });
+        if self.sender.try_send((meta.namespace.clone(), event)).is_err() {
+            tracing::debug!(run = %meta.name, %reason, "an event was dropped");
+        }
+    }
+}
+
+impl NoticesTask {
+    /// Sends until every [`Notices`] is gone.
+    pub async fn run(mut self) {
+        while let Some((namespace, event)) = self.receiver.recv().await {
+            let sent = self.calls.create::<Event, IgnoredAny>("create an event", &namespace, &event).await;
+            match sent {
+                Ok(IgnoredAny) => {}
+                Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}
+                Err(error) => tracing::debug!(%error, "an event was not stored"),
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The leader lease: an election by one optimistic replace, whose outcome saves work and is never needed for
+//! correctness.
+//!
+//! The published crates overwrite without a version or compare wall clocks of different machines; here the decision is
+//! pure ([`elect`]) and every write names the version it replaces. The lease also remembers how long nobody led, across
+//! crashes, because the end of an execution may have been collected meanwhile.
+
+mod candidate;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::core::ObjectMeta;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use self::candidate::{Candidate, Step};
+pub use self::candidate::{Decision, Observed, Params, Record, elect};
+use crate::{
+    client::{ApiError, ApiErrorKind, Calls, OrAbsent},
+    clock::Clock,
+};
+
+/// Since when nobody has led and judged what happened; kept from the acquisition until [`Term::recovered`].
+pub const UNLED_SINCE: &str = "agents.proompteng.ai/unled-since";
+/// Deadline of one call: several must fit into a tenure.
+const CALL_DEADLINE: Duration = Duration::from_secs(3);
+/// Longest lease of another that is respected.
+const MAX_DURATION: i32 = 3600;
+
+/// Takes part in the election of one lease.
+///
+/// # Expected flow
+/// [`Elector::acquire`], then [`Elector::hold`] beside the work, which asks [`Tenure::may_act`] before each effect.
+/// Work ends before `hold` is told to stop, because that gives the lease away. When `hold` says [`Ended::Lost`], the
+/// process ends.
+///
+/// # Guarantees
+/// Two electors of one lease never have the right to act at the same moment, as long as nobody else writes the lease
+/// and their clocks run alike within the margin.
+#[derive(Debug)]
+pub struct Elector {
+    calls: Calls,
+    namespace: String,
+    name: String,
+    identity: String,
+    params: Params,
+    candidate: Candidate,
+    object: Option<Lease>,
+    unled_since: Option<Timestamp>,
+    tenure: Tenure,
+    recovered: Arc<AtomicBool>,
+}
+
+/// The right to act, as it stands now.
+#[derive(Debug, Clone)]
+pub struct Tenure {
+    clock: Arc<dyn Clock>,
+    /// Boot time in nanoseconds; 0 without the right.
+    until: Arc<AtomicU64>,
+}
+
+impl Tenure {
+    /// Whether effects may be performed.
+    pub fn may_act(&self) -> bool {
+        self.clock.boot() < Duration::from_nanos(self.until.load(Ordering::Acquire))
+    }
+
+    fn set(&self, until: Option<Duration>) {
+        let nanos = until.map_or(0, |until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX));
+        self.until.store(nanos, Ordering::Release);
+    }
+}
+
+/// A leadership that has begun.
+#[derive(Debug)]
+#[must_use = "the time that nobody led is remembered until it is `recovered`"]
+pub struct Term {
+    /// When the last leader that had judged everything renewed last, by its own wall clock; `None` when there was none.
+    pub unled_since: Option<Timestamp>,
+    /// How long nobody led, by this machine's wall clock; zero when there was no leader before.
+    pub gap: Duration,
+    recovered: Arc<AtomicBool>,
+}
+
+impl Term {
+    /// Everything that may have happened while nobody led is judged and stored: the next leader starts from here.
+    pub fn recovered(self) {
+        self.recovered.store(true, Ordering::Release);
+    }
+}
+
+/// How holding the lease ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Given away as asked; another may lead at once.
+    Released,
+    /// Could not be given away: others wait for it to run out.
+    Unreleased(ApiError),
+    /// Taken by another, or not renewed in time. The process must not go on.
+    Lost,
+}
+
+impl Elector {
+    /// An elector for `namespace/name`. `identity` differs from every other process's, earlier ones included.
+    pub fn new(
+        calls: Calls,
+        namespace: impl Into<String>,
+        name: impl Into<String>,
+        identity: impl Into<String>,
+        params: Params,
+    ) -> Self {
+        let identity = identity.into();
+        let tenure = Tenure { clock: Arc::clone(calls.clock()), until: Arc::default() };
+        Self {
+            calls: calls.with_deadline(CALL_DEADLINE),
+            namespace: namespace.into(),
+            name: name.into(),
+            candidate: Candidate::new(identity.clone(), params),
+            identity,
+            params,
+            object: None,
+            unled_since: None,
+            tenure,
+            recovered: Arc::default(),
+        }
+    }
+
+    /// The right to act, to be asked before each effect.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.clone()
+    }
+
+    /// Waits for the lease; `None` when stopped before.
+    pub async fn acquire(&mut self, shutdown: &CancellationToken) -> Option<Term> {
+        loop {
+            let now = self.boot();
+            let step = self.candidate.step(now);
+            let work = async {
+                match &step {
+                    Step::Wait(until) => time::sleep(until.saturating_sub(now)).await,
+                    Step::Read | Step::Write { .. } => self.perform(&step).await,
+                    // Only a leader steps down.
+                    Step::Over => (),
+                }
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return None,
+                () = work => (),
+            }
+            if let Some(until) = self.candidate.acts_until() {
+                self.tenure.set(Some(until));
+                let gap = self.unled_since.map_or(Duration::ZERO, |since| {
+                    let passed = self.calls.clock().now().duration_since(since);
+                    Duration::try_from(passed).unwrap_or_default()
+                });
+                tracing::info!(lease = %self.name, identity = %self.identity, ?gap, "leading");
+                return Some(Term { unled_since: self.unled_since, gap, recovered: Arc::clone(&self.recovered) });
+            }
+        }
+    }
+
+    /// Renews the lease until stopped, then gives it away; or until it is lost.
+    pub async fn hold(&mut self, shutdown: &CancellationToken) -> Ended {
+        loop {
+            if shutdown.is_cancelled() {
+                return self.release().await;
+            }
+            let now = self.boot();
+            let left = self.candidate.acts_until().unwrap_or_default().saturating_sub(now);
+            match self.candidate.step(now) {
+                Step::Over => {
+                    self.tenure.set(None);
+                    tracing::warn!(lease = %self.name, identity = %self.identity, "the lease is lost");
+                    return Ended::Lost;
+                }
+                Step::Wait(until) => {
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => (),
+                        () = time::sleep(until.saturating_sub(now)) => (),
+                    }
+                }
+                // A call under way when the shutdown comes is finished: its answer names the version that is released.
+                step @ (Step::Read | Step::Write { .. }) => {
+                    tokio::select! {
+                        biased;
+                        () = time::sleep(left) => (),
+                        () = self.perform(&step) => self.tenure.set(self.candidate.acts_until()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the lease away. Nothing may be acting any more.
+    async fn release(&mut self) -> Ended {
+        self.tenure.set(None);
+        let mut last = None;
+        for _ in 0..2 {
+            let Some(mut lease) = self.object.clone() else {
+                return Ended::Released;
+            };
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() != Some(&self.identity) {
+                return Ended::Released;
+            }
+            spec.holder_identity = Some(String::new());
+            spec.renew_time = Some(MicroTime(self.calls.clock().now()));
+            self.settle(&mut lease);
+            match self.calls.replace::<Lease, Lease>("release the lease", &self.namespace, &self.name, &lease).await {
+                Ok(_) => return Ended::Released,
+                Err(error) => last = Some(error),
+            }
+            match self.fetch().await {
+                Ok(lease) => self.object = lease,
+                Err(error) => return Ended::Unreleased(error),
+            }
+        }
+        last.map_or(Ended::Released, Ended::Unreleased)
+    }
+
+    /// Performs one call and takes in what it came to.
+    async fn perform(&mut self, step: &Step) {
+        let began = self.boot();
+        let result = match step {
+            Step::Write { over, acquires } => self.write(over.as_deref(), *acquires).await.map(|lease| {
+                let record = self.record(&lease);
+                self.object = Some(lease);
+                self.candidate.wrote(record, began, self.boot());
+            }),
+            Step::Read | Step::Wait(_) | Step::Over => self.fetch().await.map(|lease| {
+                let record = lease.as_ref().map(|lease| self.record(lease));
+                self.object = lease;
+                self.candidate.read(record, self.boot());
+            }),
+        };
+        let Err(error) = result else {
+            return;
+        };
+        match error.kind {
+            ApiErrorKind::Conflict | ApiErrorKind::AlreadyExists | ApiErrorKind::NotFound => self.candidate.refused(),
+            _ => {
+                tracing::warn!(lease = %self.name, %error, "the election is interrupted");
+                self.candidate.failed(self.boot());
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<Option<Lease>, ApiError> {
+        self.calls.get::<Lease, Lease>("read the lease", &self.namespace, &self.name).await.or_absent()
+    }
+
+    async fn write(&mut self, over: Option<&str>, acquires: bool) -> Result<Lease, ApiError> {
+        let now = MicroTime(self.calls.clock().now());
+        let mut lease = match (&self.object, over) {
+            (Some(lease), Some(_)) => lease.clone(),
+            _ => Lease {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    namespace: Some(self.namespace.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: None,
+            },
+        };
+        lease.metadata.resource_version = over.map(str::to_owned);
+        lease.metadata.managed_fields = None;
+        if acquires {
+            self.unled_since = unled_since(&lease, &self.identity);
+            if let Some(since) = self.unled_since {
+                let annotations = lease.metadata.annotations.get_or_insert_default();
+                annotations.insert(UNLED_SINCE.to_owned(), since.to_string());
+            }
+        } else {
+            self.settle(&mut lease);
+        }
+        let LeaseSpec { holder_identity, lease_duration_seconds, acquire_time, renew_time, lease_transitions, .. } =
+            lease.spec.get_or_insert_default();
+        if acquires {
+            *acquire_time = Some(now.clone());
+            *lease_transitions = Some(lease_transitions.unwrap_or_default().saturating_add(1));
+        }
+        *holder_identity = Some(self.identity.clone());
+        *lease_duration_seconds = i32::try_from(self.params.duration.as_secs()).ok();
+        *renew_time = Some(now);
+        let (namespace, name) = (&self.namespace, &self.name);
+        match over {
+            Some(_) => self.calls.replace::<Lease, _>("write the lease", namespace, name, &lease).await,
+            None => self.calls.create::<Lease, _>("create the lease", namespace, &lease).await,
+        }
+    }
+
+    /// Forgets the time that nobody led, once it is dealt with.
+    fn settle(&self, lease: &mut Lease) {
+        if self.recovered.load(Ordering::Acquire)
+            && let Some(annotations) = &mut lease.metadata.annotations
+        {
+            annotations.remove(UNLED_SINCE);
+        }
+    }
+
+    fn record(&self, lease: &Lease) -> Record {
+        let spec = lease.spec.as_ref();
+        let seconds = spec
+            .and_then(|spec| spec.lease_duration_seconds)
+            .and_then(|seconds| u64::try_from(seconds.min(MAX_DURATION)).ok());
+        Record {
+            holder: spec.and_then(|spec| spec.holder_identity.clone()).filter(|holder| !holder.is_empty()),
+            duration: seconds.map_or(self.params.duration, Duration::from_secs),
+            version: lease.metadata.resource_version.clone(),
+        }
+    }
+
+    fn boot(&self) -> Duration {
+        self.calls.clock().boot()
+    }
+}
+
+/// Since when nobody has led and judged, as the lease tells before it is taken. An acquisition of ours whose answer was
+/// lost has left it in the annotation, as has a leader that died before it had judged.
+fn unled_since(lease: &Lease, identity: &str) -> Option<Timestamp> {
+    let noted = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(UNLED_SINCE)?.parse().ok());
+    let spec = lease.spec.as_ref()?;
+    noted.or_else(|| {
+        let ours = spec.holder_identity.as_deref() == Some(identity);
+        (!ours).then(|| spec.renew_time.as_ref().map(|time| time.0)).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! The whole controller as a library: watches, lease, driver and shutdown, composed.
+//!
+//! It takes its client, clocks, seed and identity as arguments and has no listener, signal handler, thread or
+//! environment of its own. Every task lives in one `JoinSet` inside [`Manager::run`], so dropping that future is the
+//! crash.
+
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use agents_core::{api::common::RuntimeKind, decide::agent_run, plan::Defaults};
+use agents_runtime::{
+    adapter::{Registry, RuntimeAdapter},
+    driver::{self, Driver},
+};
+use tokio::{task::JoinSet, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::Calls,
+    control::{AgentRunWorld, Caches, Namespaces, Notices, NoticesTask},
+    lease::{self, Elector, Ended, Term},
+    runtime::{CachedJobs, JobAdapter, JobSettings},
+    watch,
+};
+
+/// Time between two looks at whether everything from a time without a leader is judged.
+const RECOVERY_LOOK: Duration = Duration::from_secs(10);
+
+/// Which lease is held while runs are decided.
+#[derive(Debug, Clone)]
+pub struct LeaseOptions {
+    /// Namespace of the lease.
+    pub namespace: String,
+    /// Name of the lease.
+    pub name: String,
+    /// Times of the election.
+    pub params: lease::Params,
+}
+
+/// How a [`Manager`] is put together.
+///
+/// # Expected flow
+/// ```no_run
+/// # async fn example(calls: agents_kube::Calls) -> Result<(), agents_kube::ManagerError> {
+/// use agents_kube::{Manager, Namespaces};
+/// let stop = tokio_util::sync::CancellationToken::new();
+/// Manager::builder(calls, "replica-1").watch(Namespaces::One("agents".into())).build().run(stop).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Builder {
+    calls: Calls,
+    identity: String,
+    namespaces: Namespaces,
+    adapters: Vec<Arc<dyn RuntimeAdapter>>,
+    jobs: Option<JobSettings>,
+    defaults: Defaults,
+    default_runtime: RuntimeKind,
+    start_limit: Duration,
+    lease: Option<LeaseOptions>,
+    concurrency: usize,
+    seed: u64,
+}
+
+impl Builder {
+    /// Whose runs are looked after; the namespace `default` unless said.
+    #[must_use]
+    pub fn watch(mut self, namespaces: Namespaces) -> Self {
+        self.namespaces = namespaces;
+        self
+    }
+
+    /// Adds a runtime adapter; one for `job` replaces the own.
+    #[must_use]
+    pub fn runtime(mut self, adapter: Arc<dyn RuntimeAdapter>) -> Self {
+        self.adapters.push(adapter);
+        self
+    }
+
+    /// Changes how Jobs are made, or leaves the runtime `job` out.
+    #[must_use]
+    pub fn jobs(mut self, settings: Option<JobSettings>) -> Self {
+        self.jobs = settings;
+        self
+    }
+
+    /// What is filled in where a run, its Agent and its provider say nothing.
+    #[must_use]
+    pub fn defaults(mut self, defaults: Defaults) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
+    /// How long an image, a Secret or a container may fail to start before its attempt fails.
+    #[must_use]
+    pub fn start_limit(mut self, limit: Duration) -> Self {
+        self.start_limit = limit;
+        self
+    }
+
+    /// Decides only while holding this lease. Without one the manager decides at once; several at a time give the same
+    /// result with more work.
+    #[must_use]
+    pub fn lease(mut self, lease: LeaseOptions) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Reconciles under way at once.
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.concurrency = concurrency.max(1);
+        self
+    }
+
+    /// Spreads waits between replicas.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The manager.
+    pub fn build(self) -> Manager {
+        let Self {
+            calls,
+            identity,
+            namespaces,
+            adapters,
+            jobs,
+            defaults,
+            default_runtime,
+            start_limit,
+            lease,
+            concurrency,
+            seed,
+        } = self;
+        let caches = Arc::new(Caches::new(&calls, &namespaces, watch::Settings::seeded(seed)));
+        let mut registry = Registry::default();
+        if let Some(settings) = jobs {
+            let api = CachedJobs::new(calls.clone(), Arc::clone(&caches.jobs), Arc::clone(&caches.pods));
+            registry = registry.with(Arc::new(JobAdapter::new(Arc::new(api)).with_settings(settings)));
+        }
+        registry = adapters.into_iter().fold(registry, Registry::with);
+        let settings = agent_run::Settings {
+            defaults,
+            default_runtime,
+            only_runtime: None,
+            runtimes: registry.runtimes().collect::<BTreeSet<_>>(),
+            start_limit_seconds: i64::try_from(start_limit.as_secs()).unwrap_or(i64::MAX),
+        };
+        let elector = lease.map(|LeaseOptions { namespace, name, params }| {
+            Elector::new(calls.clone(), namespace, name, identity.clone(), params)
+        });
+        let (notices, sender) = Notices::new(calls.clone(), &identity);
+        let world = AgentRunWorld {
+            calls,
+            caches: Arc::clone(&caches),
+            adapters: registry,
+            settings,
+            blind_since: Mutex::default(),
+            tenure: elector.as_ref().map(Elector::tenure),
+            notices,
+        };
+        let keep = jobs.unwrap_or_default().ttl;
+        Manager {
+            world: Arc::new(world),
+            elector,
+            sender,
+            options: driver::Options { concurrency, seed, ..driver::Options::default() },
+            health: Health { caches, leading: Arc::default() },
+            keep,
+        }
+    }
+}
+
+/// How a manager is doing.
+#[derive(Debug, Clone)]
+pub struct Health {
+    caches: Arc<Caches>,
+    leading: Arc<AtomicBool>,
+}
+
+impl Health {
+    /// Whether every cache is complete; a standby replica is ready too.
+    ///
+    /// # Errors
+    /// Each cache that is not complete, with its trouble.
+    pub fn ready(&self) -> Result<(), String> {
+        let missing = self.caches.ready().missing;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let text: Vec<_> = missing
+            .into_iter()
+            .map(|(name, trouble)| match trouble {
+                Some(trouble) => format!("{name}: {trouble}"),
+                None => format!("{name}: not listed yet"),
+            })
+            .collect();
+        Err(text.join("; "))
+    }
+
+    /// Whether this replica decides.
+    pub fn is_leading(&self) -> bool {
+        self.leading.load(Ordering::Acquire)
+    }
+}
+
+/// Why a manager ended without being asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// Another holds the lease, or it could not be renewed: the process must not go on.
+    #[error("the lease is lost")]
+    LeaseLost,
+    /// A watch ended, which it never should.
+    #[error("a watch ended")]
+    WatchEnded,
+}
+
+/// The controller.
+#[derive(Debug)]
+pub struct Manager {
+    world: Arc<AgentRunWorld>,
+    elector: Option<Elector>,
+    sender: NoticesTask,
+    options: driver::Options,
+    health: Health,
+    keep: Duration,
+}
+
+impl Manager {
+    /// Begins to put a manager together. `identity` differs from every other process's.
+    pub fn builder(calls: Calls, identity: impl Into<String>) -> Builder {
+        Builder {
+            calls,
+            identity: identity.into(),
+            namespaces: Namespaces::One("default".to_owned()),
+            adapters: vec![],
+            jobs: Some(JobSettings::default()),
+            defaults: Defaults {
+                image: String::new(),
+                runner_image: String::new(),
+                service_account: "default".to_owned(),
+                grace_seconds: agents_core::plan::runner_spec::DEFAULT_GRACE_SECONDS,
+            },
+            default_runtime: RuntimeKind::Job,
+            start_limit: Duration::from_secs(600),
+            lease: None,
+            concurrency: driver::Options::default().concurrency,
+            seed: 0,
+        }
+    }
+
+    /// A handle for health pages.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Works until `shutdown`, then finishes what is under way and gives the lease away.
+    ///
+    /// # Errors
+    /// The lease was lost, or a watch ended; the process ends then.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ManagerError> {
+        let Self { world, elector, sender, options, health, keep } = self;
+        let caches = Arc::clone(&world.caches);
+        let driver = Driver::new(Arc::clone(&world), options);
+        let requests = driver.requests();
+        let mut tasks = JoinSet::new();
+        caches.start(&mut tasks, &requests, &health.leading);
+        tasks.spawn(sender.run());
+        let work = async {
+            let Some((term, held)) = lead(elector, &shutdown).await else { return Ok(()) };
+            let released = CancellationToken::new();
+            let driver_stop = shutdown.child_token();
+            let decide = async {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    () = caches.declarations_synced() => {}
+                }
+                if let Some(term) = &term
+                    && term.gap > keep
+                {
+                    *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = term.unled_since;
+                }
+                health.leading.store(true, Ordering::Release);
+                caches.ask_all(&requests);
+                let executions = async {
+                    caches.synced().await;
+                    caches.ask_all(&requests);
+                    recover(term, &world).await;
+                    pending().await
+                };
+                tokio::select! {
+                    biased;
+                    () = driver.run(driver_stop.clone()) => {}
+                    () = executions => {}
+                }
+                health.leading.store(false, Ordering::Release);
+            };
+            let Some(mut elector) = held else {
+                decide.await;
+                return Ok(());
+            };
+            let decide = async {
+                decide.await;
+                released.cancel();
+                pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                ended = elector.hold(&released) => match ended {
+                    Ended::Lost => Err(ManagerError::LeaseLost),
+                    Ended::Released => Ok(()),
+                    Ended::Unreleased(error) => {
+                        tracing::warn!(%error, "the lease could not be given away; it runs out by itself");
+                        Ok(())
+                    }
+                },
+                () = decide => Ok(()),
+            }
+        };
+        tokio::select! {
+            biased;
+            result = work => result,
+            Some(_) = tasks.join_next() => Err(ManagerError::WatchEnded),
+        }
+    }
+}
+
+/// Waits for the lease, if there is one; `None` when stopped before.
+async fn lead(elector: Option<Elector>, shutdown: &CancellationToken) -> Option<(Option<Term>, Option<Elector>)> {
+    match elector {
+        None => Some((None, None)),
+        Some(mut elector) => elector.acquire(shutdown).await.map(|term| (Some(term), Some(elector))),
+    }
+}
+
+/// Lets the time without a leader be forgotten once no run is left that it makes doubtful.
+async fn recover(term: Option<Term>, world: &AgentRunWorld) {
+    let Some(term) = term else { return };
+    let blind = *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(blind) = blind {
+        let doubtful = || {
+            world.caches.runs.objects().iter().any(|run| {
+                let unrecorded = run.status.as_ref().is_none_or(|status| status.attempts.is_empty());
+                unrecorded && run.metadata.creation_timestamp.is_some_and(|created| created < blind)
+            })
+        };
+        while doubtful() {
+            time::sleep(RECOVERY_LOOK).await;
+        }
+    }
+    term.recovered();
+}

@@ -1,0 +1,120 @@
+//! The Job adapter's calls over [`Calls`], with every answer laid over the watched caches: what was just created is
+//! never missing from the next decision.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ConfigMap, Pod},
+};
+use kube::api::PropagationPolicy;
+use serde::de::IgnoredAny;
+
+use super::{
+    api::{CallError, JobApi},
+    view::{JobView, OwnedBy, OwnerView, PodView},
+};
+use crate::{
+    client::{ApiError, ApiErrorKind, Calls, Deletion, OrAbsent, Scope},
+    watch::{Key, Watch},
+};
+
+/// Pods of one Job that are read at most: an attempt has one, and a second only while the first is being replaced.
+const MAX_PODS: u32 = 20;
+
+/// The Job adapter's calls.
+#[derive(Debug, Clone)]
+pub struct CachedJobs {
+    calls: Calls,
+    jobs: Arc<Watch<Job, JobView>>,
+    pods: Arc<Watch<Pod, PodView>>,
+}
+
+impl CachedJobs {
+    /// Calls whose answers are laid over these caches.
+    pub fn new(calls: Calls, jobs: Arc<Watch<Job, JobView>>, pods: Arc<Watch<Pod, PodView>>) -> Self {
+        Self { calls, jobs, pods }
+    }
+
+    fn boot(&self) -> Duration {
+        self.calls.clock().boot()
+    }
+}
+
+#[async_trait]
+impl JobApi for CachedJobs {
+    async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, CallError> {
+        let began = self.boot();
+        let created: JobView = self.calls.create::<Job, _>("create the job", namespace, job).await?;
+        Ok(self.jobs.wrote(created, began).as_ref().clone())
+    }
+
+    async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, CallError> {
+        let began = self.boot();
+        let found: Option<JobView> = self.calls.get::<Job, _>("read the job", namespace, name).await.or_absent()?;
+        // A foreign Job of our name is not of the watched set, so nothing would ever take it out of the cache.
+        if found.as_ref().is_none_or(|job| job.attempt.is_some()) {
+            self.jobs.read_back(&Key::new(namespace, name), found.clone(), began);
+        }
+        Ok(found)
+    }
+
+    async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, CallError> {
+        let began = self.boot();
+        let scope = Scope {
+            namespace: Some(namespace.to_owned()),
+            labels: Some(format!("batch.kubernetes.io/controller-uid={job_uid}")),
+            fields: None,
+        };
+        let page = self.calls.list::<Pod>("list the pods of the job", &scope, MAX_PODS, None).await?;
+        let pods: Vec<PodView> = page.decode("list the pods of the job")?;
+        for pod in &pods {
+            self.pods.read_back(&Key::new(&pod.namespace, &pod.name), Some(pod.clone()), began);
+        }
+        Ok(pods)
+    }
+
+    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+        let deletion = Deletion { propagation: PropagationPolicy::Foreground, ..Deletion::of(uid) };
+        Ok(self.calls.delete::<Job>("delete the job", namespace, name, &deletion).await?)
+    }
+
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), CallError> {
+        let deletion = Deletion { grace_seconds: Some(grace_seconds), ..Deletion::of(uid) };
+        Ok(self.calls.delete::<Pod>("delete the pod", namespace, name, &deletion).await?)
+    }
+
+    async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), CallError> {
+        let _: IgnoredAny = self.calls.create::<ConfigMap, _>("create the config map", namespace, config_map).await?;
+        Ok(())
+    }
+
+    async fn config_map_owner(&self, namespace: &str, name: &str) -> Result<Option<Option<OwnerView>>, CallError> {
+        #[derive(serde::Deserialize)]
+        struct Owned {
+            metadata: OwnedBy,
+        }
+        let found: Option<Owned> =
+            self.calls.get::<ConfigMap, _>("read the config map", namespace, name).await.or_absent()?;
+        Ok(found.map(|owned| owned.metadata.controller))
+    }
+}
+
+impl From<ApiError> for CallError {
+    fn from(error: ApiError) -> Self {
+        let (code, reason, retry_after) = match error.kind {
+            ApiErrorKind::NotFound => (404, "NotFound", None),
+            ApiErrorKind::AlreadyExists => (409, "AlreadyExists", None),
+            ApiErrorKind::Conflict => (409, "Conflict", None),
+            ApiErrorKind::Forbidden => (403, "Forbidden", None),
+            ApiErrorKind::Invalid => (422, "Invalid", None),
+            ApiErrorKind::TooManyRequests { retry_after } => (429, "TooManyRequests", Some(retry_after)),
+            ApiErrorKind::Gone => (410, "Gone", None),
+            ApiErrorKind::Ambiguous | ApiErrorKind::Unavailable | ApiErrorKind::NotSent | ApiErrorKind::Decode => {
+                return Self::Unanswered(Box::new(error));
+            }
+        };
+        Self::Refused { code, reason: reason.to_owned(), message: error.message, retry_after }
+    }
+}
