@@ -297,7 +297,7 @@ impl Manager {
                     caches.synced().await;
                     caches.ask_all(&requests);
                     recover(term, &world).await;
-                    pending().await
+                    pending::<()>().await;
                 };
                 tokio::select! {
                     biased;

@@ -63,10 +63,9 @@ impl AgentRunWorld {
             return Ok(runs.read_back(key, read, began).map(|run| (run, true)));
         }
         match runs.get(key) {
-            None => Ok(None),
             Some(Slot::Read(run)) => Ok(Some((run, fresh))),
-            // Its next change may be readable; the watch has told why.
-            Some(Slot::Unreadable(_)) => Ok(None),
+            // The next change of one that cannot be read may be readable; the watch has told why it is not.
+            None | Some(Slot::Unreadable(_)) => Ok(None),
         }
     }
 

@@ -118,9 +118,11 @@ impl Caches {
     pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, requests: &Requests<Key>, open: &Arc<AtomicBool>) {
         let requests = &Ask { requests: requests.clone(), open: Arc::clone(open) };
         self.follow(tasks, requests, &self.runs, Self::on_run);
-        self.follow(tasks, requests, &self.agents, |caches, change, ask| caches.waiting(&change.key().namespace, ask));
+        self.follow(tasks, requests, &self.agents, |caches, change, ask| {
+            caches.waiting(&change.key().namespace, ask);
+        });
         self.follow(tasks, requests, &self.providers, |caches, change, ask| {
-            caches.waiting(&change.key().namespace, ask)
+            caches.waiting(&change.key().namespace, ask);
         });
         self.follow(tasks, requests, &self.implementations, |caches, change, ask| {
             caches.waiting(&change.key().namespace, ask);
@@ -155,7 +157,7 @@ impl Caches {
         ask.ask(change.key().clone());
     }
 
-    fn on_job(&self, change: &Change<JobView>, ask: &Ask) {
+    fn on_job(_: &Self, change: &Change<JobView>, ask: &Ask) {
         let job = match change {
             Change::Seen(_, job) | Change::Left(_, Some(job)) => job,
             Change::Unreadable(..) | Change::Left(_, None) => return,
