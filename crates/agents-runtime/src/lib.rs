@@ -3,3 +3,5 @@
 
 pub mod adapter;
 pub mod driver;
+#[cfg(feature = "runner")]
+pub mod runner;

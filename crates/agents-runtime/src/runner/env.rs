@@ -1,0 +1,307 @@
+//! The environment of the provider, layer over layer. Pure.
+//!
+//! Later wins: what the runner inherited, the Agent's variables, the provider's templates, secrets, ours. Two
+//! exceptions: a non-empty `WORKFLOW_*` of the provider's templates wins over ours, and `AGENT_*` is never anybody
+//! else's.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+};
+
+use agents_core::api::common::EnvVar;
+use thiserror::Error;
+
+use super::roots::RootMap;
+
+/// Largest `NAME=value`, in bytes: the kernel's limit for one string of an environment or an argument list.
+pub(super) const MAX_STRING: usize = 128 * 1024 - 1;
+/// Set for the provider, so that a runner started inside a runner can refuse.
+pub(super) const ACTIVE_VARIABLE: &str = "AGENT_RUNNER_ACTIVE";
+
+/// Variables that make a loader or an interpreter run other code than it was asked to. Search paths such as `PATH` or
+/// `PYTHONPATH` are not among them: providers have good uses for those.
+const RESERVED: &[&str] = &[
+    "BASHOPTS",
+    "BASH_ENV",
+    "ENV",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "NODE_OPTIONS",
+    "PERL5DB",
+    "PERL5OPT",
+    "PROMPT_COMMAND",
+    "PS4",
+    "PYTHONHOME",
+    "PYTHONINSPECT",
+    "PYTHONSTARTUP",
+    "RUBYOPT",
+    "SHELLOPTS",
+    "_JAVA_OPTIONS",
+];
+/// Beginnings of reserved names.
+const RESERVED_PREFIXES: &[&str] = &["AGENT_", "LD_", "DYLD_", "BASH_FUNC_"];
+/// Inherited variables the provider does not get: ours to be read once, and those that would turn every git command of
+/// the provider towards another repository than the one it stands in.
+const NOT_INHERITED: &[&str] = &[
+    "AGENT_RUNNER_SPEC",
+    "AGENT_TERMINATION_PATH",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+];
+
+/// A variable that is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum EnvError {
+    /// The name is ours or changes how programs are loaded.
+    #[error("`{field}`: variable `{name}` is reserved")]
+    Reserved {
+        /// Where it was given.
+        field: String,
+        /// The variable.
+        name: String,
+    },
+    /// The name is empty or has a character no variable can have.
+    #[error("`{field}`: {name:?} is not a variable name")]
+    Name {
+        /// Where it was given.
+        field: String,
+        /// The variable.
+        name: String,
+    },
+    /// The value has a NUL.
+    #[error("`{field}`: the value of `{name}` contains a NUL")]
+    Nul {
+        /// Where it was given.
+        field: String,
+        /// The variable.
+        name: String,
+    },
+    /// Name and value are longer than the kernel takes.
+    #[error("`{field}`: `{name}` and its value are longer than {MAX_STRING} bytes; give large text as a file")]
+    TooLong {
+        /// Where it was given.
+        field: String,
+        /// The variable.
+        name: String,
+    },
+}
+
+/// Whether only the runner may set the variable.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn check(field: &str, name: &str, value: &str) -> Result<(), EnvError> {
+    let (field, name) = (field.to_owned(), name.to_owned());
+    if name.is_empty() || name.contains(|c: char| c == '=' || c.is_control() || c.is_whitespace()) {
+        return Err(EnvError::Name { field, name });
+    }
+    if is_reserved(&name) {
+        return Err(EnvError::Reserved { field, name });
+    }
+    if value.contains('\0') {
+        return Err(EnvError::Nul { field, name });
+    }
+    if name.len() + 1 + value.len() >= MAX_STRING {
+        return Err(EnvError::TooLong { field, name });
+    }
+    Ok(())
+}
+
+/// What the layers are made of.
+#[derive(Debug)]
+pub(super) struct Layers<'a> {
+    /// What the runner inherited.
+    pub inherited: Vec<(OsString, OsString)>,
+    /// The Agent's variables.
+    pub agent: &'a [EnvVar],
+    /// The provider's rendered variables.
+    pub provider: &'a [(String, String)],
+    /// Names of inherited variables that are secrets.
+    pub secrets: &'a [String],
+    /// Ours.
+    pub ours: Vec<(String, String)>,
+}
+
+/// The environment of the provider.
+///
+/// # Errors
+/// The first variable of the Agent or the provider that is not allowed.
+pub(super) fn environment(layers: Layers<'_>, roots: &RootMap) -> Result<BTreeMap<OsString, OsString>, EnvError> {
+    let Layers {
+        inherited,
+        agent,
+        provider,
+        secrets,
+        ours,
+    } = layers;
+    let is_secret = |name: &OsStr| secrets.iter().any(|secret| OsStr::new(secret) == name);
+    let secret_layer: Vec<(OsString, OsString)> =
+        inherited.iter().filter(|(name, _)| is_secret(name)).cloned().collect();
+    let mut environment: BTreeMap<OsString, OsString> = inherited
+        .into_iter()
+        .filter(|(name, _)| !NOT_INHERITED.iter().any(|left_out| OsStr::new(left_out) == name))
+        .collect();
+    for (n, EnvVar { name, value }) in agent.iter().enumerate() {
+        check(&format!("env[{n}]"), name, value)?;
+        environment.insert(name.into(), roots.text(value).into());
+    }
+    for (name, value) in provider {
+        check(&format!("envTemplate.{name}"), name, value)?;
+        environment.insert(name.into(), roots.text(value).into());
+    }
+    for name in secrets {
+        check("secretEnv", name, "")?;
+    }
+    environment.extend(secret_layer);
+    for (name, value) in ours {
+        let kept = name.starts_with("WORKFLOW_")
+            && provider
+                .iter()
+                .any(|(given, value)| *given == name && !value.is_empty());
+        if !kept {
+            environment.insert(name.into(), value.into());
+        }
+    }
+    Ok(environment)
+}
+
+/// Parameters as `AGENT_INPUT_<KEY>`: upper case, everything but ASCII letters and digits as `_`. Of two keys that
+/// become the same name, the first in the order of keys is exported. A value no variable can hold is left out.
+pub(super) fn inputs(inputs: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let mut exported: BTreeMap<String, String> = BTreeMap::new();
+    for (key, value) in inputs {
+        let key: String = key
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        if !value.contains('\0') && key.len() + value.len() + 16 < MAX_STRING {
+            exported
+                .entry(format!("AGENT_INPUT_{key}"))
+                .or_insert_with(|| value.clone());
+        }
+    }
+    exported.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    fn build(
+        inherited: &[(&str, &str)],
+        agent: &[(&str, &str)],
+        provider: &[(&str, &str)],
+        secrets: &[&str],
+        ours: &[(&str, &str)],
+    ) -> Result<BTreeMap<String, String>, EnvError> {
+        let agent: Vec<EnvVar> = pairs(agent)
+            .into_iter()
+            .map(|(name, value)| EnvVar { name, value })
+            .collect();
+        let secrets: Vec<String> = secrets.iter().map(|name| (*name).to_owned()).collect();
+        let layers = Layers {
+            inherited: pairs(inherited)
+                .into_iter()
+                .map(|(a, b)| (a.into(), b.into()))
+                .collect(),
+            agent: &agent,
+            provider: &pairs(provider),
+            secrets: &secrets,
+            ours: pairs(ours),
+        };
+        let built = environment(layers, &RootMap::new(None).unwrap())?;
+        Ok(built
+            .into_iter()
+            .map(|(a, b)| (a.into_string().unwrap(), b.into_string().unwrap()))
+            .collect())
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let built = build(
+            &[
+                ("A", "image"),
+                ("B", "image"),
+                ("C", "image"),
+                ("S", "secret"),
+                ("D", "image"),
+                ("GIT_DIR", "x"),
+            ],
+            &[("B", "agent"), ("C", "agent"), ("S", "agent")],
+            &[
+                ("C", "provider"),
+                ("S", "provider"),
+                ("WORKFLOW_STAGE", "mine"),
+                ("WORKFLOW_STEP", ""),
+            ],
+            &["S", "ABSENT"],
+            &[("D", "ours"), ("WORKFLOW_STAGE", "ours"), ("WORKFLOW_STEP", "ours")],
+        )
+        .unwrap();
+        let expected = [
+            ("A", "image"),
+            ("B", "agent"),
+            ("C", "provider"),
+            ("D", "ours"),
+            ("S", "secret"),
+            ("WORKFLOW_STAGE", "mine"),
+            ("WORKFLOW_STEP", "ours"),
+        ];
+        assert_eq!(built.into_iter().collect::<Vec<_>>(), pairs(&expected));
+    }
+
+    #[test]
+    fn reserved_and_impossible_names_are_refused_wherever_they_are_given() {
+        for name in [
+            "AGENT_RUN_UID",
+            "LD_PRELOAD",
+            "BASH_ENV",
+            "NODE_OPTIONS",
+            "",
+            "A=B",
+            "A\nB",
+            "A\0",
+        ] {
+            assert!(build(&[], &[(name, "x")], &[], &[], &[]).is_err(), "{name:?}");
+            assert!(build(&[], &[], &[(name, "x")], &[], &[]).is_err(), "{name:?}");
+            assert!(build(&[], &[], &[], &[name], &[]).is_err(), "{name:?}");
+        }
+        assert!(build(&[], &[("A", "\0")], &[], &[], &[]).is_err());
+        assert!(build(&[], &[("A", &"x".repeat(MAX_STRING))], &[], &[], &[]).is_err());
+        assert!(build(&[], &[("PATH", "/bin")], &[("HOME", "/root")], &[], &[]).is_ok());
+    }
+
+    #[test]
+    fn parameters_are_exported_and_the_first_of_a_clash_wins() {
+        let given = pairs(&[
+            ("issue-number", "1"),
+            ("issue.number", "2"),
+            ("größe", "3"),
+            ("nul", "a\0b"),
+        ]);
+        assert_eq!(
+            inputs(&given.into_iter().collect()),
+            pairs(&[("AGENT_INPUT_GR__E", "3"), ("AGENT_INPUT_ISSUE_NUMBER", "1")])
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! Finds the declared outputs and computes their checksums.
+//!
+//! Runs when every process of the provider has ended, so nothing changes while it is read. Regular files only, and no
+//! link is followed on the way: an output is what the provider wrote, not what it pointed at.
+
+use std::io::Read;
+
+use agents_core::{
+    api::agent_run::{Output, OutputStatus},
+    plan::runner_spec::OUTPUTS_DIR,
+};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::{
+    folder::{FileError, open_regular},
+    roots::{Beneath, NotAllowed, RootMap, RootName, beneath},
+};
+
+/// Largest output, in bytes.
+pub(super) const MAX_OUTPUT_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// A declared output that is not there or cannot be one.
+#[derive(Debug, Error)]
+pub(super) enum OutputError {
+    /// Nothing is there.
+    #[error("output `{name}`: `{path}` does not exist")]
+    Absent {
+        /// Name of the output.
+        name: String,
+        /// Where it should be.
+        path: String,
+    },
+    /// What is there is no readable regular file.
+    #[error("output `{name}`: {source}")]
+    Unusable {
+        /// Name of the output.
+        name: String,
+        /// Why.
+        #[source]
+        source: FileError,
+    },
+    /// It is larger than [`MAX_OUTPUT_BYTES`].
+    #[error("output `{name}`: `{path}` is larger than {MAX_OUTPUT_BYTES} bytes")]
+    TooLarge {
+        /// Name of the output.
+        name: String,
+        /// Where it is.
+        path: String,
+    },
+}
+
+/// Where a declared output should be.
+///
+/// # Errors
+/// The path lies outside the workspace.
+pub(super) fn place(output: &Output) -> Result<Beneath, NotAllowed> {
+    let path = output.path.as_deref().unwrap_or(&output.name);
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{OUTPUTS_DIR}/{path}")
+    };
+    match beneath(&path)? {
+        place @ Beneath {
+            root: RootName::Workspace,
+            ..
+        } => Ok(place),
+        Beneath { .. } => Err(NotAllowed::Outside(path)),
+    }
+}
+
+/// Reads one output.
+///
+/// # Errors
+/// It is absent, not a regular file, or too large.
+pub(super) fn collect(output: &Output, place: &Beneath, roots: &RootMap) -> Result<OutputStatus, OutputError> {
+    let (name, path) = (output.name.clone(), place.logical());
+    let file = open_regular(roots.place(place.root), &place.components).map_err(|source| {
+        if source.is_absent() {
+            OutputError::Absent {
+                name: name.clone(),
+                path: path.clone(),
+            }
+        } else {
+            OutputError::Unusable {
+                name: name.clone(),
+                source,
+            }
+        }
+    })?;
+    let unreadable = |source| OutputError::Unusable {
+        name: name.clone(),
+        source: FileError::Io {
+            path: path.clone(),
+            source,
+        },
+    };
+    // A sparse file claims a size without having it: refuse before reading.
+    if file.metadata().map_err(unreadable)?.len() > MAX_OUTPUT_BYTES {
+        return Err(OutputError::TooLarge { name, path });
+    }
+    let mut file = file.take(MAX_OUTPUT_BYTES);
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; 64 * 1024];
+    let mut size: i64 = 0;
+    loop {
+        let length = file.read(&mut chunk).map_err(unreadable)?;
+        if length == 0 {
+            break;
+        }
+        hash.update(&chunk[..length]);
+        size += i64::try_from(length).unwrap_or_default();
+    }
+    let mut checksum = String::from("sha256:");
+    for byte in hash.finalize() {
+        checksum.push_str(&format!("{byte:02x}"));
+    }
+    Ok(OutputStatus {
+        name,
+        path,
+        size_bytes: size,
+        checksum,
+    })
+}

@@ -1,0 +1,328 @@
+//! Everything about an attempt that can be decided before anything is touched: texts, variables, files, places. Pure.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use agents_core::{
+    api::{agent_provider::UsageParser, agent_run::Output},
+    plan::{
+        RunnerSpec,
+        runner_spec::{CHECKOUT_DIR, DEFAULT_GRACE_SECONDS, Limits, OUTPUTS_DIR, Observability, ProviderSpec},
+    },
+    status::Reason,
+    template::render_provider,
+};
+use thiserror::Error;
+
+use super::{
+    coordinates::{self, Coordinates, CoordinatesError},
+    deliver::Target,
+    env::{self, ACTIVE_VARIABLE, EnvError, Layers, MAX_STRING},
+    log::DEFAULT_CAP,
+    outputs,
+    redact::Secrets,
+    roots::{Beneath, NotAllowed, RootMap, beneath},
+    spec::Verified,
+};
+
+/// Where the decoded spec lies for the provider.
+const SPEC_COPY: &str = "/workspace/.agent/runner-spec.json";
+/// The only step of a run without steps.
+const ONLY_STEP: &str = "main";
+
+/// A spec that says something that cannot be done.
+#[derive(Debug, Error)]
+pub(super) enum PrepareError {
+    /// Templates that do not render, one per line.
+    #[error("{0}")]
+    Templates(String),
+    /// A variable.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// The repository.
+    #[error(transparent)]
+    Coordinates(#[from] CoordinatesError),
+    /// A field.
+    #[error("`{field}`: {problem}")]
+    Field {
+        /// The field.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A path of an input file or output.
+    #[error("`{field}`: {source}")]
+    Path {
+        /// The field.
+        field: String,
+        /// Why.
+        #[source]
+        source: NotAllowed,
+    },
+    /// Two files of one path, or one where the other needs a folder.
+    #[error("`{field}`: `{path}` collides with {other}")]
+    Collision {
+        /// The field.
+        field: String,
+        /// The path.
+        path: String,
+        /// The other.
+        other: String,
+    },
+}
+
+impl PrepareError {
+    /// The reason of the report.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Templates(_) | Self::Env(_) | Self::Field { .. } => Reason::RunnerSpecInvalid,
+            Self::Coordinates(_) => Reason::CheckoutFailed,
+            Self::Path { .. } | Self::Collision { .. } => Reason::PathDenied,
+        }
+    }
+}
+
+/// An attempt ready to be executed.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Real places of the two folders.
+    pub roots: RootMap,
+    /// Status file.
+    pub status: Target,
+    /// Log.
+    pub log: Target,
+    /// Largest log, in bytes.
+    pub log_cap: u64,
+    /// The spec's copy for the provider.
+    pub spec_copy: Beneath,
+    /// Folder of declared outputs.
+    pub outputs_folder: Beneath,
+    /// Declared outputs and where they should be.
+    pub outputs: Vec<(Output, Beneath)>,
+    /// Program, as it is to be looked up.
+    pub program: String,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Whole environment of the provider.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Files to write, with their field.
+    pub files: Vec<(String, Beneath, String)>,
+    /// Repository to check out, and where.
+    pub checkout: Option<(Coordinates, PathBuf)>,
+    /// Wall time, in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// Between TERM and KILL, in seconds.
+    pub grace_seconds: u64,
+    /// How usage is read.
+    pub usage: Option<UsageParser>,
+}
+
+/// Real places of the two folders.
+///
+/// # Errors
+/// A place is not an absolute path.
+pub(super) fn roots(spec: &RunnerSpec) -> Result<RootMap, PrepareError> {
+    RootMap::new(spec.roots.as_ref()).map_err(|name| field(name, "is not an absolute path"))
+}
+
+fn field(field: impl Into<String>, problem: impl Into<String>) -> PrepareError {
+    PrepareError::Field {
+        field: field.into(),
+        problem: problem.into(),
+    }
+}
+
+/// Values of the secrets that are there.
+pub(super) fn secrets(names: &[String], inherited: &[(OsString, OsString)]) -> Secrets {
+    let is_secret = |name: &OsString| names.iter().any(|secret| secret.as_str() == name);
+    Secrets::new(
+        inherited
+            .iter()
+            .filter(|(name, _)| is_secret(name))
+            .map(|(_, value)| value.as_encoded_bytes()),
+    )
+}
+
+/// Decides everything about an attempt.
+///
+/// # Errors
+/// The first thing that cannot be done.
+pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>) -> Result<Prepared, PrepareError> {
+    let Verified {
+        spec,
+        provider,
+        digest: _,
+    } = verified;
+    let roots = roots(spec)?;
+    let target = |name: &str, path: &str| {
+        Target::new(path, &roots).map_err(|error| field(format!("artifacts.{name}"), error.to_string()))
+    };
+    let status = target("statusPath", &spec.artifacts.status_path)?;
+    let log = target("logPath", &spec.artifacts.log_path)?;
+    if status == log {
+        return Err(field("artifacts.logPath", "is the status file too"));
+    }
+    let rendered = render_provider(provider, spec).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        PrepareError::Templates(lines.join("\n"))
+    })?;
+    let args: Vec<String> = rendered.args.iter().map(|text| roots.text(text)).collect();
+    for (n, text) in args.iter().enumerate() {
+        if text.contains('\0') {
+            return Err(field(format!("argsTemplate[{n}]"), "renders a NUL"));
+        }
+        if text.len() >= MAX_STRING {
+            let problem = format!("renders more than {MAX_STRING} bytes; give large text as a file");
+            return Err(field(format!("argsTemplate[{n}]"), problem));
+        }
+    }
+    let checkout = match &spec.git {
+        Some(git) => Some((coordinates::check(git)?, PathBuf::from(roots.text(CHECKOUT_DIR)))),
+        None => None,
+    };
+    let environment = env::environment(
+        Layers {
+            inherited,
+            agent: &spec.env,
+            provider: &rendered.env,
+            secrets: &spec.secret_env,
+            ours: ours(spec, &roots, &status.path(), &log.path()),
+        },
+        &roots,
+    )?;
+    let place = |path: &str| {
+        beneath(path).map_err(|source| PrepareError::Path {
+            field: path.to_owned(),
+            source,
+        })
+    };
+    let spec_copy = place(SPEC_COPY)?;
+    let outputs_folder = place(OUTPUTS_DIR)?;
+    let files = files(rendered.files, spec, &spec_copy)?;
+    let mut outputs: Vec<(Output, Beneath)> = Vec::new();
+    for (n, output) in spec.outputs.iter().enumerate() {
+        let place = outputs::place(output).map_err(|source| PrepareError::Path {
+            field: format!("outputs[{n}].path"),
+            source,
+        })?;
+        outputs.push((output.clone(), place));
+    }
+    let Limits {
+        timeout_seconds,
+        grace_seconds,
+        log_bytes,
+    } = spec.limits;
+    let ProviderSpec { binary, usage, .. } = provider;
+    Ok(Prepared {
+        status,
+        log,
+        log_cap: log_bytes.unwrap_or(DEFAULT_CAP),
+        spec_copy,
+        outputs_folder,
+        outputs,
+        program: roots.text(binary),
+        args,
+        environment,
+        files,
+        checkout,
+        timeout_seconds,
+        grace_seconds: grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS),
+        usage: usage.as_ref().map(|usage| usage.parser),
+        roots,
+    })
+}
+
+/// Checks the paths of input files against each other and against ours.
+fn files(
+    rendered: Vec<(String, String)>,
+    spec: &RunnerSpec,
+    spec_copy: &Beneath,
+) -> Result<Vec<(String, Beneath, String)>, PrepareError> {
+    let mut taken: Vec<(String, Beneath)> = vec![("the runner's spec".to_owned(), spec_copy.clone())];
+    for (name, path) in [
+        ("status file", &spec.artifacts.status_path),
+        ("log", &spec.artifacts.log_path),
+    ] {
+        // One outside the two folders cannot collide with a file inside.
+        if let Ok(place) = beneath(path) {
+            taken.push((format!("the {name}"), place));
+        }
+        if let Ok(place) = beneath(&format!("{path}.1")) {
+            taken.push((format!("the {name}"), place));
+        }
+    }
+    let mut files = Vec::new();
+    for (n, (path, content)) in rendered.into_iter().enumerate() {
+        let name = format!("inputFiles[{n}].path");
+        let place = beneath(&path).map_err(|source| PrepareError::Path {
+            field: name.clone(),
+            source,
+        })?;
+        if let Some((other, _)) = taken.iter().find(|(_, other)| other.collides(&place)) {
+            return Err(PrepareError::Collision {
+                field: name,
+                path: place.logical(),
+                other: other.clone(),
+            });
+        }
+        taken.push((format!("`{name}`"), place.clone()));
+        files.push((name, place, content));
+    }
+    Ok(files)
+}
+
+/// The variables every provider gets.
+fn ours(spec: &RunnerSpec, roots: &RootMap, status: &Path, log: &Path) -> Vec<(String, String)> {
+    let mut ours = env::inputs(&spec.inputs);
+    for (_, value) in &mut ours {
+        *value = roots.text(value);
+    }
+    let attempt = spec.run.attempt.to_string();
+    let (status, log) = (status.display().to_string(), log.display().to_string());
+    let stage = spec.inputs.get("stage").map(String::as_str).unwrap_or_default();
+    let pairs = [
+        (ACTIVE_VARIABLE, "1"),
+        ("AGENT_RUN_NAME", &spec.run.name),
+        ("AGENT_RUN_UID", &spec.run.uid),
+        ("AGENT_RUN_NAMESPACE", &spec.run.namespace),
+        ("AGENT_NAME", &spec.agent.name),
+        ("AGENT_PROVIDER", &spec.provider),
+        ("AGENT_ATTEMPT", &attempt),
+        (
+            "AGENT_IMPLEMENTATION",
+            spec.implementation_name.as_deref().unwrap_or_default(),
+        ),
+        ("AGENT_RUNNER_SPEC_PATH", &roots.text(SPEC_COPY)),
+        ("AGENT_STATUS_PATH", &status),
+        ("AGENT_LOG_PATH", &log),
+        ("AGENT_OUTPUTS_DIR", &roots.text(OUTPUTS_DIR)),
+        ("WORKFLOW_NAME", &spec.run.name),
+        ("WORKFLOW_UID", &spec.run.uid),
+        ("WORKFLOW_NAMESPACE", &spec.run.namespace),
+        ("WORKFLOW_STEP", ONLY_STEP),
+        ("WORKFLOW_STAGE", stage),
+        ("WORKFLOW_ITERATION", "1"),
+    ];
+    ours.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if let Some(Observability {
+        nats_url,
+        graf_base_url,
+    }) = &spec.observability
+    {
+        for (name, value) in [("NATS_URL", nats_url), ("GRAF_BASE_URL", graf_base_url)] {
+            if let Some(value) = value {
+                ours.push((name.to_owned(), value.clone()));
+            }
+        }
+    }
+    // A value no variable can hold is a value of the spec's author, such as a name with a NUL: an empty one is honest.
+    for (_, value) in &mut ours {
+        if value.contains('\0') || value.len() >= MAX_STRING - 64 {
+            value.clear();
+        }
+    }
+    ours
+}

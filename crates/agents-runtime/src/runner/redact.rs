@@ -1,0 +1,224 @@
+//! Takes known secrets out of a stream of bytes. Pure.
+//!
+//! What comes out does not depend on how the stream was cut into chunks. Every byte that belongs to an occurrence of a
+//! secret is covered, overlapping occurrences included; each covered stretch becomes [`MASK`]. Only bytes that may be
+//! the beginning of a secret are held back.
+
+/// What stands in place of a secret.
+pub(super) const MASK: &[u8] = b"***";
+/// Shorter values are not redacted: they would be found everywhere.
+pub(super) const MIN_SECRET: usize = 6;
+/// Longer values are not redacted: the search would hold back too much.
+const MAX_SECRET: usize = 64 * 1024;
+
+/// The byte strings to take out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Secrets {
+    values: Vec<Vec<u8>>,
+}
+
+impl Secrets {
+    /// The forms in which the values may appear: as they are, without surrounding white space, and inside JSON text.
+    pub(super) fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut forms: Vec<Vec<u8>> = Vec::new();
+        for value in values {
+            let mut candidates = vec![value.to_vec(), value.trim_ascii().to_vec()];
+            if let Ok(text) = std::str::from_utf8(value.trim_ascii()) {
+                let json = serde_json::Value::from(text).to_string();
+                candidates.push(json[1..json.len() - 1].as_bytes().to_vec());
+            }
+            for candidate in candidates {
+                if (MIN_SECRET..=MAX_SECRET).contains(&candidate.len()) && !forms.contains(&candidate) {
+                    forms.push(candidate);
+                }
+            }
+        }
+        Self { values: forms }
+    }
+
+    /// `text` without secrets.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let mut redactor = Redactor::new(self);
+        let mut out = Vec::new();
+        redactor.push(text.as_bytes(), &mut out);
+        redactor.finish(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+/// Redacts one stream.
+#[derive(Debug)]
+pub(super) struct Redactor<'a> {
+    secrets: &'a Secrets,
+    /// Bytes that may be the beginning of a secret.
+    held: Vec<u8>,
+    /// How many of `held` belong to a secret that began before them.
+    covered: usize,
+    /// Whether the last byte that left belonged to a secret, so that its mask is already written.
+    in_mask: bool,
+}
+
+impl<'a> Redactor<'a> {
+    /// A redactor at the beginning of a stream.
+    pub(super) fn new(secrets: &'a Secrets) -> Self {
+        Self {
+            secrets,
+            held: Vec::new(),
+            covered: 0,
+            in_mask: false,
+        }
+    }
+
+    /// Takes a chunk and appends to `out` what is decided.
+    pub(super) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        if self.secrets.values.is_empty() {
+            out.extend_from_slice(chunk);
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.held);
+        buffer.extend_from_slice(chunk);
+        let keep_from = self.undecided(&buffer);
+        self.emit(&buffer, keep_from, out);
+        self.held = buffer.split_off(keep_from);
+    }
+
+    /// Ends the stream: what was held back is no secret.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        let buffer = std::mem::take(&mut self.held);
+        self.emit(&buffer, buffer.len(), out);
+    }
+
+    /// Where the longest ending of `buffer` begins that is a beginning of a secret, but not all of it.
+    fn undecided(&self, buffer: &[u8]) -> usize {
+        let longest = self
+            .secrets
+            .values
+            .iter()
+            .filter_map(|secret| {
+                let most = (secret.len() - 1).min(buffer.len());
+                (1..=most)
+                    .rev()
+                    .find(|&len| secret.starts_with(&buffer[buffer.len() - len..]))
+            })
+            .max()
+            .unwrap_or(0);
+        buffer.len() - longest
+    }
+
+    fn emit(&mut self, buffer: &[u8], upto: usize, out: &mut Vec<u8>) {
+        let mut stretches: Vec<(usize, usize)> = Vec::new();
+        if self.covered > 0 {
+            stretches.push((0, self.covered));
+        }
+        for secret in &self.secrets.values {
+            let mut from = 0;
+            while let Some(at) = find(&buffer[from..], secret) {
+                stretches.push((from + at, from + at + secret.len()));
+                from += at + 1;
+            }
+        }
+        stretches.sort_unstable();
+        let mut at = 0;
+        self.covered = 0;
+        for (start, end) in stretches {
+            let start = start.max(at);
+            let stop = end.min(upto);
+            if start < stop {
+                if start > at {
+                    out.extend_from_slice(&buffer[at..start]);
+                    self.in_mask = false;
+                }
+                if !self.in_mask {
+                    out.extend_from_slice(MASK);
+                    self.in_mask = true;
+                }
+                at = stop;
+            }
+            if end > upto {
+                self.covered = self.covered.max(end - upto);
+            }
+        }
+        if at < upto {
+            out.extend_from_slice(&buffer[at..upto]);
+            self.in_mask = false;
+        }
+    }
+}
+
+/// First place of `needle`, which is not empty.
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    memchr::memmem::find(haystack, needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition: every byte of every occurrence is covered.
+    fn by_definition(secrets: &Secrets, text: &[u8]) -> Vec<u8> {
+        let mut covered = vec![false; text.len()];
+        for secret in &secrets.values {
+            for at in 0..text.len() {
+                if text[at..].starts_with(secret) {
+                    covered[at..at + secret.len()].fill(true);
+                }
+            }
+        }
+        let mut out = Vec::new();
+        for (n, byte) in text.iter().enumerate() {
+            if !covered[n] {
+                out.push(*byte);
+            } else if n == 0 || !covered[n - 1] {
+                out.extend_from_slice(MASK);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn forms_of_a_secret_are_known() {
+        let secrets = Secrets::new([b"line1\nline2\n".as_slice(), b"short"]);
+        assert_eq!(secrets.redact("a line1\nline2 b"), "a *** b");
+        assert_eq!(secrets.redact(r#"{"key":"line1\nline2"}"#), r#"{"key":"***"}"#);
+        assert_eq!(secrets.redact("short"), "short");
+    }
+
+    #[test]
+    fn output_is_not_held_back_without_need() {
+        let secrets = Secrets::new([b"secret".as_slice()]);
+        let mut redactor = Redactor::new(&secrets);
+        let mut out = Vec::new();
+        redactor.push(b"prompt> ", &mut out);
+        assert_eq!(out, b"prompt> ");
+        redactor.push(b"se", &mut out);
+        assert_eq!(out, b"prompt> ");
+        redactor.push(b"e", &mut out);
+        assert_eq!(out, b"prompt> see");
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_do_not_matter_and_nothing_of_a_secret_comes_through(
+            secrets in proptest::collection::vec("[ab]{6,9}", 0..4),
+            text in "[ab]{0,60}",
+            cuts in proptest::collection::vec(0usize..8, 0..60),
+        ) {
+            let secrets = Secrets::new(secrets.iter().map(String::as_bytes));
+            let mut redactor = Redactor::new(&secrets);
+            let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+            for cut in cuts {
+                let (chunk, after) = rest.split_at(cut.min(rest.len()));
+                redactor.push(chunk, &mut out);
+                rest = after;
+            }
+            redactor.push(rest, &mut out);
+            redactor.finish(&mut out);
+            prop_assert_eq!(&out, &by_definition(&secrets, text.as_bytes()));
+            for secret in &secrets.values {
+                prop_assert!(find(&out, secret).is_none());
+            }
+        }
+    }
+}

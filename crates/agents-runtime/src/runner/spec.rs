@@ -1,0 +1,415 @@
+//! Finds, decodes and checks the runner's spec.
+//!
+//! Reads files and the environment, changes nothing. A spec that cannot be used is still searched for what a report
+//! needs, so that a refusal reaches the run's status instead of only a log.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use agents_core::{
+    plan::{
+        RunnerSpec, digest,
+        runner_spec::{ProviderSpec, SCHEMA_VERSION},
+    },
+    status::Reason,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+
+/// Largest spec, in bytes, after decompression.
+pub const MAX_SPEC_BYTES: usize = 16 * 1024 * 1024;
+/// Names the file of the spec.
+pub const SPEC_PATH_VARIABLE: &str = "AGENT_RUNNER_SPEC_PATH";
+/// Holds the spec itself.
+pub const SPEC_VARIABLE: &str = "AGENT_RUNNER_SPEC";
+/// Names the folder of providers that a spec refers to by name.
+pub const PROVIDERS_VARIABLE: &str = "AGENT_PROVIDERS_DIR";
+
+/// A spec that cannot be executed.
+#[derive(Debug, Error)]
+pub enum SpecError {
+    /// Neither the argument nor a variable gives one.
+    #[error("no runner spec: give a path, `{SPEC_PATH_VARIABLE}` or `{SPEC_VARIABLE}`")]
+    Absent,
+    /// The file cannot be read.
+    #[error("runner spec `{}` cannot be read", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is larger than [`MAX_SPEC_BYTES`].
+    #[error("runner spec is larger than {MAX_SPEC_BYTES} bytes")]
+    TooLarge,
+    /// It is neither JSON nor base64 of zstd of JSON.
+    #[error("runner spec is neither JSON nor base64 of zstd: {0}")]
+    Encoding(String),
+    /// It is not JSON.
+    #[error("runner spec is not JSON: {0}")]
+    NotJson(#[source] serde_json::Error),
+    /// A field has the wrong type or a value that is not allowed.
+    #[error("runner spec, field `{path}`: {problem}")]
+    Field {
+        /// Path of the field, such as `inputs.issue`.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The digest differs from the plan's.
+    #[error("runner spec, field `planDigest`: the plan says {planned}, this spec is {actual}")]
+    Digest {
+        /// What the plan says.
+        planned: String,
+        /// What was computed.
+        actual: String,
+    },
+}
+
+impl SpecError {
+    /// The reason of the report.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Digest { .. } => Reason::DigestMismatch,
+            Self::Absent
+            | Self::Unreadable { .. }
+            | Self::TooLarge
+            | Self::Encoding(_)
+            | Self::NotJson(_)
+            | Self::Field { .. } => Reason::RunnerSpecInvalid,
+        }
+    }
+}
+
+fn field(path: impl Into<String>, problem: impl Into<String>) -> SpecError {
+    SpecError::Field {
+        path: path.into(),
+        problem: problem.into(),
+    }
+}
+
+/// `json` as base64 of zstd: what travels in a pod annotation.
+pub fn encode_spec(json: &str) -> String {
+    // Compressing memory into memory fails only when memory runs out.
+    let packed = zstd::bulk::compress(json.as_bytes(), 9).unwrap_or_default();
+    STANDARD.encode(packed)
+}
+
+/// The JSON in `bytes`, which hold JSON or what [`encode_spec`] made of it.
+///
+/// # Errors
+/// Neither of the two, not UTF-8, or larger than [`MAX_SPEC_BYTES`]. Whether it is JSON is not looked at.
+pub fn decode_spec(bytes: &[u8]) -> Result<String, SpecError> {
+    if bytes.len() > MAX_SPEC_BYTES {
+        return Err(SpecError::TooLarge);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| SpecError::Encoding(error.to_string()))?;
+    let text = text.trim();
+    if text.starts_with('{') {
+        return Ok(text.to_owned());
+    }
+    let packed = STANDARD
+        .decode(text)
+        .map_err(|error| SpecError::Encoding(error.to_string()))?;
+    let broken = |error: io::Error| SpecError::Encoding(error.to_string());
+    let mut decoder = zstd::stream::read::Decoder::new(packed.as_slice()).map_err(broken)?;
+    // A frame may announce a window of gigabytes; ours never needs more than the spec's own size.
+    decoder.window_log_max(24).map_err(broken)?;
+    let mut json = Vec::new();
+    decoder
+        .take(MAX_SPEC_BYTES as u64 + 1)
+        .read_to_end(&mut json)
+        .map_err(broken)?;
+    if json.len() > MAX_SPEC_BYTES {
+        return Err(SpecError::TooLarge);
+    }
+    String::from_utf8(json).map_err(|error| SpecError::Encoding(error.to_string()))
+}
+
+/// Where a spec may come from, as the process was started.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The argument.
+    pub argument: Option<PathBuf>,
+    /// Value of [`SPEC_PATH_VARIABLE`].
+    pub path_variable: Option<OsString>,
+    /// Value of [`SPEC_VARIABLE`].
+    pub text_variable: Option<OsString>,
+    /// Value of [`PROVIDERS_VARIABLE`].
+    pub providers: Option<OsString>,
+}
+
+impl Sources {
+    /// The JSON text of the first source that is given.
+    ///
+    /// # Errors
+    /// No source, or the first one cannot be read or decoded.
+    pub fn read(&self) -> Result<String, SpecError> {
+        let given = |value: &Option<OsString>| value.clone().filter(|value| !value.is_empty());
+        if let Some(path) = self
+            .argument
+            .clone()
+            .or_else(|| given(&self.path_variable).map(PathBuf::from))
+        {
+            let bytes = read_bounded(&path)?;
+            return decode_spec(&bytes);
+        }
+        let text = given(&self.text_variable).ok_or(SpecError::Absent)?;
+        decode_spec(text.as_encoded_bytes())
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, SpecError> {
+    let unreadable = |source| SpecError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .map_err(unreadable)?
+        .take(MAX_SPEC_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() > MAX_SPEC_BYTES {
+        return Err(SpecError::TooLarge);
+    }
+    Ok(bytes)
+}
+
+/// A spec whose digest was verified.
+#[derive(Debug)]
+pub struct Verified {
+    /// The spec.
+    pub spec: RunnerSpec,
+    /// How to invoke the provider, wherever it was found.
+    pub provider: ProviderSpec,
+    /// The digest that was computed.
+    pub digest: String,
+}
+
+/// Checks the JSON text of a spec: types, version, digest, provider.
+///
+/// # Errors
+/// The first fault, with the path of its field.
+pub fn verify(json: &str, providers: Option<&Path>) -> Result<Verified, SpecError> {
+    let value: Value = serde_json::from_str(json).map_err(SpecError::NotJson)?;
+    let actual = digest::of_runner_spec(&value);
+    let spec: RunnerSpec = typed(json, "")?;
+    if let Some(version) = spec.schema_version.as_deref()
+        && version != SCHEMA_VERSION
+    {
+        return Err(field(
+            "schemaVersion",
+            format!("`{version}` is not known here, expected `{SCHEMA_VERSION}`"),
+        ));
+    }
+    if let Some(planned) = spec.plan_digest.as_deref()
+        && planned != actual
+    {
+        return Err(SpecError::Digest {
+            planned: planned.to_owned(),
+            actual,
+        });
+    }
+    if spec.provider.is_empty() {
+        return Err(field("provider", "is empty"));
+    }
+    let provider = match &spec.provider_spec {
+        Some(provider) => provider.clone(),
+        None => load_provider(&spec.provider, providers)?,
+    };
+    if provider.binary.is_empty() {
+        return Err(field("providerSpec.binary", "is empty"));
+    }
+    Ok(Verified {
+        spec,
+        provider,
+        digest: actual,
+    })
+}
+
+fn typed<T: DeserializeOwned>(json: &str, prefix: &str) -> Result<T, SpecError> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." {
+            prefix.to_owned()
+        } else {
+            format!("{prefix}{path}")
+        };
+        let problem = error.into_inner().to_string();
+        // A missing member is reported at its parent: its own name is in the text.
+        let missing = problem
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
+        match missing {
+            Some(name) if path.is_empty() || path.ends_with('.') => field(format!("{path}{name}"), "is missing"),
+            Some(name) => field(format!("{path}.{name}"), "is missing"),
+            None => field(path, problem),
+        }
+    })
+}
+
+/// Loads a provider by name: its bare spec or its whole manifest, as JSON or YAML.
+fn load_provider(name: &str, folder: Option<&Path>) -> Result<ProviderSpec, SpecError> {
+    let Some(folder) = folder else {
+        return Err(field(
+            "providerSpec",
+            format!("is missing, and `{PROVIDERS_VARIABLE}` does not name a folder that holds `{name}`"),
+        ));
+    };
+    if name.starts_with('.') || name.contains(['/', '\0']) {
+        return Err(field("provider", "is not a plain name, so no file is looked up by it"));
+    }
+    for extension in ["json", "yaml", "yml"] {
+        let path = folder.join(format!("{name}.{extension}"));
+        if !path.is_file() {
+            continue;
+        }
+        let bytes = read_bounded(&path)?;
+        let wrong = |problem: String| field("provider", format!("`{}`: {problem}", path.display()));
+        let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let value: Value = if extension == "json" {
+            serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?
+        } else {
+            serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?
+        };
+        let is_manifest = value.get("kind").is_some();
+        let inner = if is_manifest {
+            value.get("spec").cloned().unwrap_or_default()
+        } else {
+            value
+        };
+        return typed(&inner.to_string(), "").map_err(|error| wrong(error.to_string()));
+    }
+    Err(field(
+        "providerSpec",
+        format!(
+            "is missing, and `{}` holds no `{name}.json` or `{name}.yaml`",
+            folder.display()
+        ),
+    ))
+}
+
+/// What a report needs of a spec that may be wrong anywhere: each member is taken when it has the right type.
+pub fn salvage(json: &str) -> RunnerSpec {
+    fn member<T: DeserializeOwned>(value: &Value, name: &str) -> Option<T> {
+        serde_json::from_value(value.get(name)?.clone()).ok()
+    }
+    let value: Value = serde_json::from_str(json).unwrap_or_default();
+    let empty = serde_json::json!({ "provider": "" });
+    // The empty spec is well formed, so the fallback of a fallback is never taken.
+    let mut spec: RunnerSpec = match serde_json::from_value(empty) {
+        Ok(spec) => spec,
+        Err(_) => unreachable!("a spec needs nothing but a provider"),
+    };
+    spec.provider = member(&value, "provider").unwrap_or_default();
+    spec.run = member(&value, "run").unwrap_or_default();
+    spec.artifacts = member(&value, "artifacts").unwrap_or_default();
+    spec.roots = member(&value, "roots");
+    spec.secret_env = member(&value, "secretEnv").unwrap_or_default();
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn error(value: &Value) -> String {
+        verify(&value.to_string(), None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_fault_names_its_field() {
+        let provider = json!({"binary": "/bin/sh"});
+        for (spec, path) in [
+            (
+                json!({"provider": "p", "providerSpec": provider, "inputs": {"issue": 1}}),
+                "inputs.issue",
+            ),
+            (
+                json!({"provider": "p", "providerSpec": {"binary": 5}}),
+                "providerSpec.binary",
+            ),
+            (json!({"provider": "p", "providerSpec": {}}), "providerSpec.binary"),
+            (json!({"provider": "p"}), "providerSpec"),
+            (json!({"providerSpec": provider}), "provider"),
+            (
+                json!({"provider": "p", "providerSpec": provider, "schemaVersion": "x/v9"}),
+                "schemaVersion",
+            ),
+            (
+                json!({"provider": "p", "providerSpec": provider, "planDigest": "sha256:0"}),
+                "planDigest",
+            ),
+            (
+                json!({"provider": "p", "providerSpec": provider, "outputs": [{}]}),
+                "outputs[0].name",
+            ),
+        ] {
+            let error = error(&spec);
+            assert!(error.contains(&format!("field `{path}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_provider_comes_from_a_folder_as_a_bare_spec_or_a_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("bare.json"), r#"{"binary":"/bin/a"}"#).unwrap();
+        std::fs::write(
+            folder.path().join("whole.yaml"),
+            "apiVersion: v\nkind: AgentProvider\nspec:\n  binary: /bin/b\n",
+        )
+        .unwrap();
+        let binary = |name: &str| {
+            verify(&json!({ "provider": name }).to_string(), Some(folder.path())).map(|found| found.provider.binary)
+        };
+        assert_eq!(binary("bare").unwrap(), "/bin/a");
+        assert_eq!(binary("whole").unwrap(), "/bin/b");
+        assert!(binary("other").unwrap_err().to_string().contains("providerSpec"));
+        assert!(binary("../bare").unwrap_err().to_string().contains("plain name"));
+    }
+
+    #[test]
+    fn a_small_text_that_unpacks_to_much_is_refused() {
+        let bomb = encode_spec(&" ".repeat(MAX_SPEC_BYTES + 1));
+        assert!(bomb.len() < 100_000);
+        assert!(matches!(decode_spec(bomb.as_bytes()), Err(SpecError::TooLarge)));
+    }
+
+    #[test]
+    fn a_broken_spec_still_says_whose_it_is() {
+        let spec = salvage(r#"{"provider": "p", "run": {"uid": "u", "attempt": 3}, "inputs": 5, "artifacts": 7}"#);
+        assert_eq!(
+            (spec.provider.as_str(), spec.run.uid.as_str(), spec.run.attempt),
+            ("p", "u", 3)
+        );
+        assert_eq!(salvage("not json").provider, "");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(text in "\\{\\PC{0,300}\\}") {
+            prop_assert_eq!(decode_spec(encode_spec(&text).as_bytes()).unwrap(), text.clone());
+            prop_assert_eq!(decode_spec(text.as_bytes()).unwrap(), text);
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(json) = decode_spec(&bytes) {
+                let _ = verify(&json, None);
+                let _ = salvage(&json);
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Waits for a child while listening to signals, the deadline and orphans.
+//!
+//! No async runtime: its reaper would compete with ours for the orphans a first process inherits, and one thread that
+//! polls three descriptors is all that is needed. Signals are caught by handlers that write into a socket; a blocked
+//! mask would be inherited by the provider, handlers are not.
+
+use std::{
+    io::{self, Read},
+    os::{
+        fd::AsFd,
+        unix::{net::UnixStream, process::ExitStatusExt},
+    },
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use signal_hook::{
+    consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    low_level::pipe,
+};
+
+use super::processes::{Stragglers, reap_orphans};
+
+/// How long processes that outlive the provider may take after TERM.
+const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
+/// How long a killed process may take to vanish before it is given up.
+const VANISH: Duration = Duration::from_secs(10);
+/// Between two looks at processes that are not our children and so send us no signal.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Why a child was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interrupt {
+    /// The runner got a signal.
+    Asked,
+    /// Time ran out.
+    Deadline,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With an exit code.
+    Exited(i32),
+    /// By a signal.
+    Signaled(i32),
+    /// It was killed and is still there, or the system does not tell.
+    Unknown,
+}
+
+/// Listens for one attempt.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    /// TERM and INT: the second one ends the grace.
+    stop: UnixStream,
+    /// HUP and QUIT.
+    hangup: UnixStream,
+    children: UnixStream,
+    deadline: Option<Instant>,
+    grace: Duration,
+    interrupt: Option<Interrupt>,
+    stops: usize,
+}
+
+impl Supervisor {
+    /// Starts to listen; from here on the runner is not ended by a signal it can catch.
+    ///
+    /// # Errors
+    /// A handler cannot be installed.
+    pub(super) fn install() -> io::Result<Self> {
+        Ok(Self {
+            stop: listen(&[SIGTERM, SIGINT])?,
+            hangup: listen(&[SIGHUP, SIGQUIT])?,
+            children: listen(&[SIGCHLD])?,
+            deadline: None,
+            grace: Duration::ZERO,
+            interrupt: None,
+            stops: 0,
+        })
+    }
+
+    /// Sets the bounds, counted from now on the clock that never jumps. A time nobody lives to see is none.
+    pub(super) fn limit(&mut self, timeout: Option<Duration>, grace: Duration) {
+        self.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.grace = grace;
+    }
+
+    /// Why the attempt is to end, if it is.
+    pub(super) fn interrupt(&self) -> Option<Interrupt> {
+        self.interrupt
+    }
+
+    /// Looks for signals and the deadline without waiting.
+    pub(super) fn look(&mut self) -> Option<Interrupt> {
+        self.wait_for(Duration::ZERO);
+        self.interrupt
+    }
+
+    /// Waits for the end of a child that leads its own process group. When the attempt is to end, the group gets TERM,
+    /// then after the grace KILL; a second TERM or INT ends the grace.
+    pub(super) fn wait(&mut self, child: &mut Child) -> Ending {
+        self.wait_until(child, None)
+    }
+
+    /// Waits for the end of a child of ours that works for the report, at most for `patience`; then it is killed. That
+    /// the attempt is to end is no reason to end it.
+    pub(super) fn wait_at_most(&mut self, child: &mut Child, patience: Duration) -> Ending {
+        self.wait_until(child, Some(patience))
+    }
+
+    fn wait_until(&mut self, child: &mut Child, patience: Option<Duration>) -> Ending {
+        let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
+        let group = Pid::from_raw(pid);
+        let patience_ends = patience.and_then(|patience| Instant::now().checked_add(patience));
+        let mut asked_at: Option<Instant> = None;
+        let mut killed_at: Option<Instant> = None;
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => {
+                    return match (status.code(), status.signal()) {
+                        (Some(code), _) => Ending::Exited(code),
+                        (None, Some(signal)) => Ending::Signaled(signal),
+                        (None, None) => Ending::Unknown,
+                    };
+                }
+                Ok(None) => {}
+                Err(_) => return Ending::Unknown,
+            }
+            let now = Instant::now();
+            let is_over = match patience_ends {
+                Some(end) => now >= end,
+                None => self.interrupt.is_some(),
+            };
+            if asked_at.is_none() && is_over {
+                // The group exists as long as its leader is not reaped, which only we do.
+                let _ = killpg(group, Signal::SIGTERM);
+                let _ = killpg(group, Signal::SIGCONT);
+                asked_at = Some(now);
+            }
+            let grace = if patience.is_some() { Duration::ZERO } else { self.grace };
+            let grace_ends = asked_at.and_then(|at| at.checked_add(grace));
+            if killed_at.is_none() && (self.stops > 1 || grace_ends.is_some_and(|end| now >= end)) {
+                let _ = killpg(group, Signal::SIGKILL);
+                killed_at = Some(now);
+            }
+            let vanish_ends = killed_at.map(|at| at + VANISH);
+            if vanish_ends.is_some_and(|end| now >= end) {
+                return Ending::Unknown;
+            }
+            let next = match (asked_at, killed_at) {
+                (_, Some(_)) => vanish_ends,
+                (Some(_), None) => grace_ends,
+                (None, None) => patience_ends,
+            };
+            let longest = Duration::from_secs(3600);
+            self.wait_for(next.map_or(longest, |next| next.saturating_duration_since(now)));
+            reap_orphans(pid);
+        }
+    }
+
+    /// Ends everything the attempt left behind: TERM, a short grace, KILL. Returns how many processes remain.
+    pub(super) fn end_stragglers(&mut self) -> usize {
+        let mut stragglers = Stragglers::default();
+        let begin = Instant::now();
+        let grace = self.grace.min(STRAGGLER_GRACE);
+        loop {
+            let by_force = self.stops > 1 || begin.elapsed() >= grace;
+            let left = stragglers.end(by_force);
+            if left == 0 || begin.elapsed() >= grace + VANISH {
+                return left;
+            }
+            self.wait_for(LOOK_AGAIN);
+        }
+    }
+
+    /// Waits for a signal, the deadline, or `longest`.
+    fn wait_for(&mut self, longest: Duration) {
+        let until_deadline = match (self.deadline, self.interrupt) {
+            (Some(deadline), None) => deadline.saturating_duration_since(Instant::now()),
+            _ => longest,
+        };
+        // Rounded up, else the last millisecond would be spent spinning.
+        let wait = longest.min(until_deadline);
+        let millis = i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+        let mut fds = [&self.stop, &self.hangup, &self.children].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        // Interrupted or refused: the loops around look again.
+        let _ = poll(&mut fds, PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
+        let stops = drain(&self.stop);
+        let hangups = drain(&self.hangup);
+        drain(&self.children);
+        self.stops += stops;
+        if stops + hangups > 0 {
+            // What comes first names the reason.
+            self.interrupt.get_or_insert(Interrupt::Asked);
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.interrupt.get_or_insert(Interrupt::Deadline);
+        }
+    }
+}
+
+fn listen(signals: &[i32]) -> io::Result<UnixStream> {
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    write.set_nonblocking(true)?;
+    for signal in signals {
+        pipe::register(*signal, write.try_clone()?)?;
+    }
+    Ok(read)
+}
+
+fn drain(mut stream: &UnixStream) -> usize {
+    let mut total = 0;
+    let mut bytes = [0; 64];
+    while let Ok(length @ 1..) = stream.read(&mut bytes) {
+        total += length;
+    }
+    total
+}

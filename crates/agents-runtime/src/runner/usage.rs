@@ -1,0 +1,185 @@
+//! Reads tokens and the conversation's id out of a provider's standard output. Pure.
+//!
+//! The output is whatever the provider prints: a line that is not what the parser expects is skipped, never an error.
+
+use agents_core::api::{agent_provider::UsageParser, common::Usage};
+use serde::Deserialize;
+
+/// Longest line that is looked at, in bytes.
+const MAX_LINE: usize = 1024 * 1024;
+/// Longest conversation id.
+const MAX_CONVERSATION: usize = 256;
+
+/// What was read so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Found {
+    /// Sum over all turns.
+    pub usage: Option<Usage>,
+    /// Id of the conversation.
+    pub conversation: Option<String>,
+}
+
+/// Reads one stream.
+#[derive(Debug)]
+pub(super) struct UsageReader {
+    parser: UsageParser,
+    line: Vec<u8>,
+    /// The current line is too long and is skipped up to its end.
+    skipping: bool,
+    found: Found,
+}
+
+impl UsageReader {
+    /// A reader at the beginning of a stream.
+    pub(super) fn new(parser: UsageParser) -> Self {
+        Self {
+            parser,
+            line: Vec::new(),
+            skipping: false,
+            found: Found::default(),
+        }
+    }
+
+    /// Takes a chunk.
+    pub(super) fn push(&mut self, mut chunk: &[u8]) {
+        while let Some(end) = memchr::memchr(b'\n', chunk) {
+            self.append(&chunk[..end]);
+            self.end_of_line();
+            chunk = &chunk[end + 1..];
+        }
+        self.append(chunk);
+    }
+
+    /// Ends the stream.
+    pub(super) fn finish(mut self) -> Found {
+        self.end_of_line();
+        self.found
+    }
+
+    fn append(&mut self, part: &[u8]) {
+        if self.skipping {
+            return;
+        }
+        if self.line.len() + part.len() > MAX_LINE {
+            self.skipping = true;
+            self.line = Vec::new();
+        } else {
+            self.line.extend_from_slice(part);
+        }
+    }
+
+    fn end_of_line(&mut self) {
+        if !std::mem::take(&mut self.skipping) && self.line.starts_with(b"{") {
+            match self.parser {
+                UsageParser::CodexJson => self.codex(),
+            }
+        }
+        self.line.clear();
+    }
+
+    fn codex(&mut self) {
+        match serde_json::from_slice(&self.line) {
+            Ok(CodexLine::ThreadStarted { thread_id }) => {
+                if !thread_id.is_empty()
+                    && thread_id.len() <= MAX_CONVERSATION
+                    && !thread_id.chars().any(char::is_control)
+                {
+                    self.found.conversation = Some(thread_id);
+                }
+            }
+            Ok(CodexLine::TurnCompleted { usage }) => {
+                let count = |tokens: Option<i64>| tokens.filter(|tokens| *tokens >= 0);
+                let turn = Usage {
+                    input_tokens: count(usage.input_tokens),
+                    output_tokens: count(usage.output_tokens),
+                    cached_tokens: count(usage.cached_input_tokens),
+                };
+                self.found.usage = Some(self.found.usage.unwrap_or_default().plus(turn));
+            }
+            Ok(CodexLine::Other) | Err(_) => {}
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+enum CodexLine {
+    #[serde(rename = "thread.started")]
+    ThreadStarted { thread_id: String },
+    #[serde(rename = "turn.completed")]
+    TurnCompleted { usage: CodexUsage },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct CodexUsage {
+    input_tokens: Option<i64>,
+    cached_input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TRANSCRIPT: &str = concat!(
+        "starting\n",
+        r#"{"type":"thread.started","thread_id":"0199-a"}"#,
+        "\n",
+        r#"{"type":"turn.started"}"#,
+        "\n",
+        r#"{"type":"item.completed","item":{"id":"i","type":"agent_message","text":"turn.completed"}}"#,
+        "\n",
+        r#"{"type":"turn.completed","usage":{"input_tokens":100,"cached_input_tokens":40,"output_tokens":7,"new":1}}"#,
+        "\n",
+        "{\"type\":\"turn.completed\",\"usage\":\"wrong\"}\n{broken\n",
+        r#"{"type":"turn.completed","usage":{"input_tokens":11,"cached_input_tokens":0,"output_tokens":3}}"#,
+    );
+
+    fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Found {
+        let mut reader = UsageReader::new(UsageParser::CodexJson);
+        for chunk in chunks {
+            reader.push(chunk);
+        }
+        reader.finish()
+    }
+
+    #[test]
+    fn turns_are_summed_and_other_lines_skipped() {
+        let found = read([TRANSCRIPT.as_bytes()]);
+        let usage = found.usage.unwrap();
+        assert_eq!(
+            (usage.input_tokens, usage.cached_tokens, usage.output_tokens),
+            (Some(111), Some(40), Some(10))
+        );
+        assert_eq!(found.conversation.as_deref(), Some("0199-a"));
+        assert_eq!(read([b"no json at all\n".as_slice()]), Found::default());
+    }
+
+    #[test]
+    fn a_line_without_end_is_skipped_and_the_next_is_read() {
+        let long = vec![b'{'; 3 * MAX_LINE];
+        let found = read([long.as_slice(), b"\n", TRANSCRIPT.as_bytes()]);
+        assert!(found.usage.is_some());
+    }
+
+    #[test]
+    fn absurd_figures_neither_overflow_nor_subtract() {
+        let line = format!(
+            "{{\"type\":\"turn.completed\",\"usage\":{{\"input_tokens\":{},\"output_tokens\":-5}}}}\n",
+            i64::MAX
+        );
+        let usage = read([line.as_bytes(), line.as_bytes()]).usage.unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens), (Some(i64::MAX), None));
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_do_not_matter(size in 1usize..50) {
+            prop_assert_eq!(read(TRANSCRIPT.as_bytes().chunks(size)), read([TRANSCRIPT.as_bytes()]));
+        }
+    }
+}
