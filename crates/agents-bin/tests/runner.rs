@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Read,
     os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -42,6 +42,7 @@ impl Run {
         Self::new(json!({"binary": "/bin/sh", "argsTemplate": ["-c", script]}))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "reads well with `json!` in place")]
     fn new(provider: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = |name: &str| folder.path().join(name).display().to_string();
@@ -438,4 +439,448 @@ fn a_missing_output_fails_a_provider_that_exited_0() {
     }
     let absolute = declare(Run::shell(&format!("{there} echo x > here")), "/workspace/here").run();
     assert_eq!(absolute.succeeded().outputs.len(), 2);
+}
+
+#[test]
+fn a_provider_that_ignores_the_deadline_is_killed() {
+    let run = Run::shell("trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done")
+        .with(|s| s["limits"] = json!({"timeoutSeconds": 1, "graceSeconds": 1}));
+    let ran = run.run();
+    let report = ran.failed(124, "DeadlineExceeded");
+    assert_eq!(report.signal, Some(9));
+    assert!(!is_alive(&run.read("pid")));
+}
+
+#[test]
+fn a_deadline_leaves_time_to_end_in_peace() {
+    let run = Run::shell("trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done")
+        .with(|s| s["limits"] = json!({"timeoutSeconds": 1, "graceSeconds": 30}));
+    let ran = run.run();
+    assert_eq!(ran.failed(124, "DeadlineExceeded").exit_code, Some(0));
+    assert_eq!(ran.out, "bye\n");
+}
+
+#[test]
+fn every_stop_signal_cancels() {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    for stop in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+        let run = Run::shell("trap 'exit 5' TERM; touch ready; while :; do sleep 0.05; done");
+        let child = run.start();
+        until("the provider's start", || run.workspace("ready").exists());
+        signal(&child, stop);
+        let ran = run.finish(child);
+        let report = ran.failed(143, "Cancelled");
+        assert_eq!((report.status, report.exit_code), (Ended::Cancelled, Some(5)));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_grace() {
+    let run = Run::shell("trap 'touch termed' TERM; touch ready; while :; do sleep 0.05; done")
+        .with(|s| s["limits"] = json!({"graceSeconds": 3600}));
+    let child = run.start();
+    until("the provider's start", || run.workspace("ready").exists());
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    until("the first signal", || run.workspace("termed").exists());
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    let ran = run.finish(child);
+    let report = ran.failed(143, "Cancelled");
+    assert_eq!((report.status, report.signal), (Ended::Cancelled, Some(9)));
+}
+
+#[test]
+fn nothing_the_provider_started_outlives_the_report() {
+    // A child in the group, a daemon in a session of its own that ignores TERM, and one that holds the streams open.
+    let run = Run::shell(
+        "sleep 1000 & echo $! >> pids
+         setsid sh -c 'trap \"\" TERM; echo $$ >> pids; touch deaf; while :; do sleep 0.05; done' >/dev/null 2>&1 &
+         setsid sh -c 'echo $$ >> pids; (sleep 1000 & echo $! >> pids); exec sleep 1000' &
+         while [ ! -e deaf ] || [ $(wc -l < pids) -lt 4 ]; do sleep 0.01; done",
+    );
+    let ran = run.run();
+    ran.succeeded();
+    let pids = run.read("pids");
+    assert_eq!(pids.lines().count(), 4);
+    for pid in pids.lines() {
+        assert!(!is_alive(pid), "{pid} of {pids}");
+    }
+}
+
+#[test]
+fn as_the_first_process_it_reaps_orphans_and_ends_everything() {
+    let run = Run::shell(
+        "for n in 1 2 3; do (setsid sh -c 'echo x >> born; sleep 0.05; echo x >> gone' &) ; done
+         while [ ! -e gone ] || [ $(wc -l < gone) -lt 3 ]; do sleep 0.01; done
+         while grep -q '^State:.Z' /proc/[0-9]*/status; do sleep 0.01; done; touch reaped
+         echo $PPID > parent; (setsid sh -c 'trap \"\" TERM; touch deaf; while :; do sleep 0.05; done' &)
+         while [ ! -e deaf ]; do sleep 0.01; done; exit 3",
+    )
+    .with(|s| s["limits"] = json!({"timeoutSeconds": 30, "graceSeconds": 1}));
+    let path = run.folder.path().join("spec.json");
+    fs::write(&path, run.spec.to_string()).unwrap();
+    let try_out = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "true"])
+        .output();
+    if !try_out.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no process namespace of our own can be made here");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command
+        .args(["--pid", "--fork", "--mount-proc", RUNNER])
+        .arg(&path)
+        .env_remove("AGENT_RUNNER_ACTIVE")
+        .env("AGENT_TERMINATION_PATH", run.folder.path().join("message"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let ran = run.finish(command.spawn().unwrap());
+    ran.failed(3, "ProviderExited");
+    assert_eq!(run.read("parent"), "1\n");
+    assert!(run.workspace("reaped").exists());
+}
+
+#[test]
+fn memory_stays_flat_whatever_is_printed() {
+    const MIB: u64 = 1024 * 1024;
+    for (mib, script) in [
+        (1024, "head -c $BYTES /dev/zero | tr '\\0' 'x'"),
+        (64, "yes 'a line of some length, as agents print them' | head -c $BYTES"),
+        (64, "head -c $BYTES /dev/zero >&2"),
+    ] {
+        let run = Run::shell(&format!(
+            "BYTES={}; {script}; grep VmHWM /proc/$PPID/status > peak; exit 0",
+            mib * MIB
+        ))
+        .with(|s| s["limits"] = json!({"logBytes": MIB}))
+        .with(|s| s["secretEnv"] = json!(["TOKEN"]))
+        .env("TOKEN", "s3cret-token");
+        let path = run.folder.path().join("spec.json");
+        fs::write(&path, run.spec.to_string()).unwrap();
+        let sink = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/null").unwrap());
+        let begin = Instant::now();
+        let ran = run.finish(run.command().arg(&path).stdout(sink()).stderr(sink()).spawn().unwrap());
+        let peak = run.read("peak");
+        println!("{mib} MiB in {:?}: {}", begin.elapsed(), peak.trim());
+        ran.succeeded();
+        let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kib < 32 * 1024, "{peak}");
+        let log = fs::metadata(run.workspace(".agent/log.txt")).unwrap().len();
+        assert!((MIB / 4..=MIB).contains(&log), "{log}");
+        assert!(!run.workspace(".agent/log.txt.1").exists());
+    }
+}
+
+#[test]
+fn a_listener_that_goes_away_does_not_end_the_provider() {
+    let run = Run::shell("yes | head -c 1000000; echo end; touch done");
+    let mut child = run.start();
+    drop(child.stdout.take());
+    let ran = run.finish(child);
+    ran.succeeded();
+    assert!(run.workspace("done").exists());
+    assert!(run.log().ends_with("end\n"));
+}
+
+#[test]
+fn secrets_are_in_no_output() {
+    let secret = "s3cret-token-value";
+    let run = Run::shell(
+        "printf 's3cret-'; sleep 0.6; printf 'token-value tail\\n'; echo \"err $TOKEN\" >&2
+         head -c 65530 /dev/zero | tr '\\0' x; echo \"$TOKEN\"; echo \"$OTHER\"; exit 4",
+    )
+    .with(|s| s["secretEnv"] = json!(["TOKEN", "ABSENT"]))
+    .env("TOKEN", secret)
+    .env("OTHER", "no secret");
+    let ran = run.run();
+    ran.failed(4, "ProviderExited");
+    for text in [&ran.out, &ran.err, &run.log(), &run.read(".agent/status.json")] {
+        assert!(!text.contains(secret) && !text.contains("token-value"), "{text}");
+    }
+    assert!(ran.out.starts_with("*** tail\n") && ran.out.ends_with("x***\nno secret\n"));
+    let refused = Run::new(json!({"binary": format!("/bin/{secret}")}))
+        .with(|s| s["secretEnv"] = json!(["TOKEN"]))
+        .env("TOKEN", secret)
+        .run();
+    assert!(
+        !refused
+            .failed(69, "ProviderMissing")
+            .error
+            .as_deref()
+            .unwrap()
+            .contains(secret)
+    );
+    assert!(!refused.err.contains(secret));
+}
+
+#[test]
+fn the_environment_has_its_layers_and_our_variables() {
+    let run = Run::new(json!({
+        "binary": "env",
+        "envTemplate": {
+            "LAYER": "provider", "TOKEN": "provider", "WORKFLOW_STAGE": "mine-{{ inputs.stage }}", "WORKFLOW_STEP": "",
+            "WHERE": "/workspace/x", "TEXT": "{{ implementation.text }}",
+        },
+    }))
+    .with(|s| {
+        s["env"] = json!([{"name": "LAYER", "value": "agent"}, {"name": "AGENTS", "value": "agent"}]);
+        s["secretEnv"] = json!(["TOKEN"]);
+        s["inputs"] = json!({"stage": "plan", "issue-number": "7", "path": "/workspace/in"});
+        s["implementation"] = json!({"text": "do {{ secrets }} $HOME"});
+        s["implementationName"] = json!("impl-1");
+        s["observability"] = json!({"natsUrl": "nats://ours"});
+    });
+    let run = run
+        .env("TOKEN", "tok")
+        .env("LAYER", "image")
+        .env("IMAGE", "image")
+        .env("NATS_URL", "nats://image")
+        .env("NATS_USER", "image")
+        .env("AGENT_RUN_UID", "forged");
+    let ran = run.run();
+    ran.succeeded();
+    let seen: BTreeMap<&str, &str> = ran.out.lines().filter_map(|line| line.split_once('=')).collect();
+    let workspace = run.workspace("");
+    let below = |path: &str| workspace.join(path).display().to_string();
+    for (name, value) in [
+        ("IMAGE", "image"),
+        ("LAYER", "provider"),
+        ("AGENTS", "agent"),
+        // Its value is a secret of the runner, so it is not shown.
+        ("TOKEN", "tok"),
+        ("TEXT", "do {{ secrets }} $HOME"),
+        ("WHERE", &below("x")),
+        ("NATS_URL", "nats://ours"),
+        ("NATS_USER", "image"),
+        ("AGENT_RUN_NAME", "run-1"),
+        ("AGENT_RUN_UID", "uid-1"),
+        ("AGENT_RUN_NAMESPACE", "ns"),
+        ("AGENT_NAME", "agent-1"),
+        ("AGENT_PROVIDER", "test"),
+        ("AGENT_ATTEMPT", "2"),
+        ("AGENT_IMPLEMENTATION", "impl-1"),
+        ("AGENT_INPUT_ISSUE_NUMBER", "7"),
+        ("AGENT_INPUT_PATH", &below("in")),
+        ("AGENT_RUNNER_SPEC_PATH", &below(".agent/runner-spec.json")),
+        ("AGENT_STATUS_PATH", &below(".agent/status.json")),
+        ("AGENT_LOG_PATH", &below(".agent/log.txt")),
+        ("AGENT_OUTPUTS_DIR", &below(".agent/outputs")),
+        ("WORKFLOW_NAME", "run-1"),
+        ("WORKFLOW_UID", "uid-1"),
+        ("WORKFLOW_NAMESPACE", "ns"),
+        ("WORKFLOW_STEP", "main"),
+        ("WORKFLOW_STAGE", "mine-plan"),
+        ("WORKFLOW_ITERATION", "1"),
+    ] {
+        assert_eq!(seen.get(name), Some(&value), "{name}");
+    }
+    let copy: Value = serde_json::from_str(&run.read(".agent/runner-spec.json")).unwrap();
+    assert_eq!(copy, run.spec);
+}
+
+#[test]
+fn input_files_and_arguments_are_mapped_and_written() {
+    let run = Run::new(json!({
+        "binary": "/bin/sh",
+        "argsTemplate": ["-c", "cat \"$1\" \"$2\"", "sh", "/workspace/a/b/prompt.md", "/root/.agent.toml"],
+        "inputFiles": [
+            {"path": "/workspace/a/b/prompt.md", "content": "{{ inputs.text }}\n"},
+            {"path": "/root/.agent.toml", "content": "x = 1\n"},
+        ],
+    }))
+    .with(|s| s["inputs"] = json!({"text": "{{ '; rm -rf / #"}));
+    let ran = run.run();
+    ran.succeeded();
+    assert_eq!(ran.out, "{{ '; rm -rf / #\nx = 1\n");
+}
+
+#[test]
+fn input_files_stay_below_their_folders_and_collide_with_nothing() {
+    let provider = |paths: &[&str]| {
+        let files: Vec<Value> = paths
+            .iter()
+            .map(|path| json!({"path": path, "content": "bad"}))
+            .collect();
+        Run::new(json!({"binary": "/bin/true", "inputFiles": files}))
+    };
+    for paths in [
+        vec!["/etc/passwd"],
+        vec!["../../etc/passwd"],
+        vec!["/workspace/../x"],
+        vec!["/proc/self/environ"],
+        vec!["/workspace/a", "/workspace//a"],
+        vec!["/workspace/a", "/workspace/a/b"],
+        vec!["/workspace/.agent/status.json"],
+        vec!["/workspace/.agent/log.txt"],
+        vec!["/workspace/.agent/log.txt.1"],
+        vec!["/workspace/.agent/runner-spec.json/x"],
+        vec!["/workspace/.agent"],
+    ] {
+        let error = provider(&paths).run().failed(69, "PathDenied").error.clone().unwrap();
+        assert!(
+            error.contains(&format!("inputFiles[{}].path", paths.len() - 1)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn links_in_the_workspace_are_not_followed() {
+    let run = |path: &str| Run::new(json!({"binary": "/bin/true", "inputFiles": [{"path": path, "content": "bad"}]}));
+    let victim = tempfile::tempdir().unwrap();
+    let file = victim.path().join("file");
+    fs::write(&file, "untouched").unwrap();
+    let parent = run("/workspace/link/file");
+    symlink(victim.path(), parent.workspace("link")).unwrap();
+    let last = run("/workspace/file");
+    symlink(&file, last.workspace("file")).unwrap();
+    let folder = run("/workspace/file");
+    fs::create_dir(folder.workspace("file")).unwrap();
+    for run in [parent, last, folder] {
+        let error = run.run().failed(69, "PathDenied").error.clone().unwrap();
+        assert!(error.contains("inputFiles[0].path"), "{error}");
+    }
+    // A hard link is replaced, not written through.
+    let hard = run("/workspace/file");
+    if fs::hard_link(&file, hard.workspace("file")).is_ok() {
+        hard.run().succeeded();
+        assert_eq!(hard.read("file"), "bad");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "untouched");
+    // Our own folder as a link to somewhere else is not ours.
+    let own = Run::shell("exit 0");
+    symlink(victim.path(), own.workspace(".agent")).unwrap();
+    own.run();
+    assert_eq!(fs::read_dir(victim.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_report_of_the_provider_is_never_taken_for_ours() {
+    let victim = tempfile::tempdir().unwrap();
+    let forged = r#"{"status":"succeeded","provider":"forged"}"#;
+    let target = victim.path().join("target");
+    for forge in [
+        format!("echo '{forged}' > $AGENT_STATUS_PATH"),
+        format!("ln -s {} $AGENT_STATUS_PATH", target.display()),
+        "mkdir -p $AGENT_STATUS_PATH/x".to_owned(),
+        "mkfifo $AGENT_STATUS_PATH".to_owned(),
+        format!(
+            "rm -rf $(dirname $AGENT_STATUS_PATH); ln -s {} $(dirname $AGENT_STATUS_PATH)",
+            victim.path().display()
+        ),
+        format!(
+            "(setsid sh -c 'while :; do echo \"$1\" > $AGENT_STATUS_PATH; done' sh '{forged}' 2>/dev/null &) ; sleep 0.1"
+        ),
+    ] {
+        let ran = Run::shell(&format!("{forge}; exit 3")).run();
+        let report = ran.failed(3, "ProviderExited");
+        assert_eq!(report.provider, "test", "{forge}");
+    }
+    assert_eq!(fs::read_dir(victim.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_termination_message_left_by_the_provider_is_replaced() {
+    let run = Run::shell("exit 3");
+    let (message, victim) = (run.folder.path().join("message"), run.folder.path().join("victim"));
+    fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, &message).unwrap();
+    run.run().failed(3, "ProviderExited");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+}
+
+#[test]
+fn a_workspace_that_cannot_be_written_is_said() {
+    let run = Run::shell("exit 0").with(|s| s["roots"]["workspace"] = json!("/proc/nowhere"));
+    let ran = run.finish(run.start());
+    assert_eq!(ran.code, 69);
+    let message = ran.message.unwrap();
+    assert_eq!(message.reason.as_deref(), Some("PreflightFailed"));
+}
+
+#[test]
+fn usage_and_conversation_are_read_from_the_output() {
+    let lines = concat!(
+        r#"{"type":"thread.started","thread_id":"t-1"}"#,
+        "\n",
+        r#"{"type":"turn.completed","usage":{"input_tokens":10,"cached_input_tokens":4,"output_tokens":2}}"#,
+        "\n",
+        r#"{"type":"turn.completed","usage":{"input_tokens":5,"cached_input_tokens":0,"output_tokens":1}}"#
+    );
+    let run = Run::new(json!({
+        "binary": "/bin/sh", "argsTemplate": ["-c", "printf '%s' \"$1\"", "sh", "{{ inputs.lines }}"],
+        "usage": {"parser": "codex-json"},
+    }))
+    .with(|s| s["inputs"] = json!({"lines": lines}));
+    let ran = run.run();
+    let report = ran.succeeded();
+    let usage = report.usage.unwrap();
+    assert_eq!(
+        (usage.input_tokens, usage.cached_tokens, usage.output_tokens),
+        (Some(15), Some(4), Some(3))
+    );
+    assert_eq!(report.conversation.as_deref(), Some("t-1"));
+}
+
+#[test]
+fn it_installs_a_copy_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("bin/agent-runner");
+    for _ in 0..2 {
+        let (code, _, err) = wait(Command::new(RUNNER).arg("install").arg(&target).spawn().unwrap());
+        assert_eq!(code, 0, "{err}");
+    }
+    assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o755);
+    let version = Command::new(&target).arg("--version").output().unwrap();
+    assert!(String::from_utf8(version.stdout).unwrap().starts_with("agent-runner "));
+    assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+    let (code, _, _) = wait(
+        Command::new(RUNNER)
+            .args(["install", "/proc/nowhere/x"])
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(code, 70);
+    let (code, _, _) = wait(
+        Command::new(RUNNER)
+            .args(["--nonsense"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(code, 64);
+}
+
+#[test]
+fn a_full_disk_costs_output_and_never_the_report() {
+    let try_out = Command::new("unshare").args(["--mount", "true"]).output();
+    if !try_out.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no mount namespace of our own can be made here");
+        return;
+    }
+    let run = Run::shell(
+        "yes 'to fill the disk' | head -c 8000000; echo end
+         head -c 8000000 /dev/zero > filler; ls -l filler > /dev/null; exit 3",
+    );
+    let path = run.folder.path().join("spec.json");
+    fs::write(&path, run.spec.to_string()).unwrap();
+    let kept = run.folder.path().join("kept");
+    // The mount ends with the namespace; what it held is copied before.
+    let script = format!(
+        "mount -t tmpfs -o size=2m none {workspace} && {RUNNER} {spec}; code=$?; cp -r {workspace}/.agent {kept}; exit $code",
+        workspace = run.workspace("").display(),
+        spec = path.display(),
+        kept = kept.display(),
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", &script])
+        .env_remove("AGENT_RUNNER_ACTIVE")
+        .stdin(Stdio::null());
+    let (code, _, err) = wait(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    assert_eq!(code, 3, "{err}");
+    let report: Report = serde_json::from_slice(&fs::read(kept.join("status.json")).unwrap()).unwrap();
+    assert_eq!(report.reason.as_deref(), Some("ProviderExited"));
+    let log = fs::read_to_string(kept.join("log.txt")).unwrap();
+    assert!(log.len() <= 2 * 1024 * 1024 && log.contains("end\n"), "{}", log.len());
 }

@@ -42,6 +42,10 @@ use super::{
 
 /// How long the streams may take to end after every process has ended.
 const DRAIN: Duration = Duration::from_secs(5);
+/// A file beside the spec's copy that keeps room for the report on a disk that the provider fills.
+const RESERVE: &str = ".reserve";
+/// Its size: some times the largest report.
+const RESERVE_BYTES: usize = 64 * 1024;
 /// Longest error in a report, in bytes.
 const MAX_ERROR: usize = 2048;
 
@@ -215,7 +219,6 @@ fn execute(
         return Err(Refusal::Interrupted(interrupt));
     }
     let result = run_provider(&prepared, &start_in, log, secrets, supervisor, outcome);
-    outcome.interrupt = supervisor.interrupt();
     if let Some(checkout) = &checkout {
         let own = own_folder(&prepared);
         let mut git = Git {
@@ -231,6 +234,7 @@ fn execute(
             Err(error) => outcome.missing.push(describe(&error)),
         }
     }
+    let _ = fs::remove_file(own_folder(&prepared).join(RESERVE));
     result
 }
 
@@ -256,6 +260,7 @@ fn open_workspace(prepared: &Prepared, spec_text: &str) -> Result<Log, Refusal> 
     if let Some((name, parents)) = spec_copy.components.split_last() {
         let folder = open_below(workspace, parents, Missing::Create, Obstacle::Refuse).map_err(refused)?;
         write_whole(&folder, name, spec_text.as_bytes(), 0o644, Obstacle::Replace).map_err(refused)?;
+        write_whole(&folder, RESERVE, &vec![0; RESERVE_BYTES], 0o600, Obstacle::Replace).map_err(refused)?;
     }
     // A report of an earlier attempt in the same folder must not be taken for this one's.
     remove_old(&prepared.status);
@@ -338,6 +343,8 @@ fn run_provider(
     };
     let streams = streams?;
     outcome.ending = Some(supervisor.wait(&mut child));
+    // Asked to stop later than this, the provider had already ended by itself.
+    outcome.interrupt = supervisor.interrupt();
     let left = supervisor.end_stragglers();
     if left > 0 {
         outcome

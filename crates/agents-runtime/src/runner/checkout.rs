@@ -36,12 +36,12 @@ pub(super) enum CheckoutError {
     /// git cannot be started.
     #[error("git cannot be started: {0}")]
     NoGit(#[source] io::Error),
-    /// git failed; with the last line it wrote.
+    /// git failed; with what it wrote last.
     #[error("git {command}: {problem}")]
     Git {
         /// Its command.
         command: String,
-        /// Its last line.
+        /// What it wrote last.
         problem: String,
     },
     /// The ref is nowhere to be found.
@@ -112,16 +112,16 @@ impl Git<'_> {
             "--origin=origin",
         ]);
         self.run("clone", clone.arg("--").arg(url).arg(place), None)?;
-        let mut in_place = Place {
+        let mut cloned = Cloned {
             git: self,
             config: &config,
             place,
         };
         match reference {
-            None => in_place.check_out_default()?,
-            Some(reference) => in_place.check_out(reference)?,
+            None => cloned.check_out_default()?,
+            Some(reference) => cloned.check_out(reference)?,
         }
-        let base = in_place.commit("HEAD");
+        let base = cloned.commit("HEAD");
         // Its content is the environment's; the provider has no use for it.
         let _ = std::fs::remove_file(&config);
         open_below(place, folder, Missing::Fail, Obstacle::Refuse).map_err(CheckoutError::Folder)?;
@@ -207,7 +207,9 @@ impl Git<'_> {
         let mut text = String::from("[core]\n\tsshCommand = ssh -oBatchMode=yes\n");
         for path in included {
             let quoted = path.replace('\\', "\\\\").replace('"', "\\\"");
-            text.push_str(&format!("[include]\n\tpath = \"{quoted}\"\n"));
+            text.push_str("[include]\n\tpath = \"");
+            text.push_str(&quoted);
+            text.push_str("\"\n");
         }
         text.push_str("[safe]\n\tdirectory = *\n[protocol \"ext\"]\n\tallow = never\n");
         write_whole(
@@ -269,22 +271,30 @@ impl Git<'_> {
         if ending == Ending::Exited(0) {
             return Ok(out);
         }
-        let last = err.lines().map(str::trim).rfind(|line| !line.is_empty());
         Err(CheckoutError::Git {
             command: name.to_owned(),
-            problem: last.map_or_else(|| format!("{ending:?}"), |line| cut(line, 512)),
+            problem: verdict(&err).unwrap_or_else(|| format!("{ending:?}")),
         })
     }
 }
 
+/// The last lines up to git's verdict: what a helper said comes before it, advice after it.
+fn verdict(err: &str) -> Option<String> {
+    let lines: Vec<&str> = err.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let is_verdict = |line: &&str| line.starts_with("fatal:") || line.starts_with("error:");
+    let end = lines.iter().rposition(is_verdict).map_or(lines.len(), |at| at + 1);
+    let said = lines[end.saturating_sub(3)..end].join("; ");
+    (!said.is_empty()).then(|| cut(&said, 512))
+}
+
 /// A clone in which things are checked out.
-struct Place<'a, 'b> {
+struct Cloned<'a, 'b> {
     git: &'a mut Git<'b>,
     config: &'a Path,
     place: &'a Path,
 }
 
-impl Place<'_, '_> {
+impl Cloned<'_, '_> {
     fn call(&mut self, args: &[&str]) -> Result<String, CheckoutError> {
         let mut command = self.git.command(self.config);
         command.arg("-C").arg(self.place).args(args);

@@ -53,37 +53,22 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The file of a path. Below `/workspace` and `/root` no link is followed; another absolute path is the choice of
-    /// whoever wrote the spec, and its folder must exist.
+    /// The file of a path.
     ///
     /// # Errors
-    /// The path is not absolute, ends in no name, or says `..`.
+    /// The path is not below `/workspace` or `/root`: what stands at a path of ours is replaced, which must never hit
+    /// a device or a file of the system.
     pub(super) fn new(path: &str, roots: &RootMap) -> Result<Self, NotAllowed> {
-        match beneath(path) {
-            Ok(mut place) => {
-                let name = place
-                    .components
-                    .pop()
-                    .ok_or_else(|| NotAllowed::Outside(path.to_owned()))?;
-                Ok(Self {
-                    root: roots.place(place.root).clone(),
-                    parents: place.components,
-                    name,
-                })
-            }
-            Err(NotAllowed::Outside(_)) if path.starts_with('/') && !path.split('/').any(|part| part == "..") => {
-                let whole = Path::new(path);
-                match (whole.parent(), whole.file_name().and_then(|name| name.to_str())) {
-                    (Some(parent), Some(name)) => Ok(Self {
-                        root: parent.to_owned(),
-                        parents: Vec::new(),
-                        name: name.to_owned(),
-                    }),
-                    _ => Err(NotAllowed::Outside(path.to_owned())),
-                }
-            }
-            Err(error) => Err(error),
-        }
+        let mut place = beneath(path)?;
+        let name = place
+            .components
+            .pop()
+            .ok_or_else(|| NotAllowed::Outside(path.to_owned()))?;
+        Ok(Self {
+            root: roots.place(place.root).clone(),
+            parents: place.components,
+            name,
+        })
     }
 
     /// Its folder, created and cleared of links.
@@ -91,6 +76,8 @@ impl Target {
     /// # Errors
     /// The folder cannot be opened or created.
     pub(super) fn folder(&self) -> Result<std::os::fd::OwnedFd, FileError> {
+        // When that fails, opening it says why.
+        let _ = std::fs::create_dir_all(&self.root);
         open_below(&self.root, &self.parents, Missing::Create, Obstacle::Replace)
     }
 

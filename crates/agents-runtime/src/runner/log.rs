@@ -7,7 +7,7 @@
 
 use std::{
     fs::File,
-    io::{self, Seek, Write},
+    io::{self, Seek, SeekFrom, Write},
     os::fd::OwnedFd,
 };
 
@@ -81,12 +81,47 @@ impl Log {
         if self.current.size + size > self.half {
             self.rotate();
         }
-        match self.current.file.write_all(part) {
+        let mut written = self.current.file.write_all(part);
+        if written
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
+        {
+            self.take_back();
+            self.make_room();
+            written = self.current.file.write_all(part);
+        }
+        match written {
             Ok(()) => self.current.size += size,
             Err(error) => {
+                self.take_back();
                 self.lost += size;
                 self.problem.get_or_insert(error);
             }
+        }
+    }
+
+    /// Takes back what a failed write left of a part.
+    fn take_back(&mut self) {
+        let Segment { file, size } = &mut self.current;
+        let _ = file.set_len(*size).and_then(|()| file.seek(SeekFrom::Start(*size)));
+    }
+
+    /// Gives the older output up, so that the tail finds a place on a full disk.
+    fn make_room(&mut self) {
+        if let Some(Segment { file, size }) = self.previous.take() {
+            // It may be open under another name; its space is what we want back.
+            let _ = file.set_len(0);
+            let _ = unlinkat(&self.folder, self.previous_name().as_str(), UnlinkatFlags::NoRemoveDir);
+            self.left_out += size;
+        } else {
+            self.start_over();
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.left_out += std::mem::take(&mut self.current.size);
+        if let Err(error) = self.current.file.set_len(0).and_then(|()| self.current.file.rewind()) {
+            self.problem.get_or_insert(error);
         }
     }
 
@@ -94,20 +129,12 @@ impl Log {
         let older = self.previous_name();
         // A provider that removed the file has nothing to be renamed; our descriptor still holds the content.
         let _ = renameat(&self.folder, self.name.as_str(), &self.folder, older.as_str());
-        match create_new(&self.folder, &self.name, 0o644) {
-            Ok(file) => {
-                let full = std::mem::replace(&mut self.current, Segment { file, size: 0 });
-                let oldest = self.previous.replace(full);
-                self.left_out += oldest.map_or(0, |segment| segment.size);
-            }
-            Err(_) => {
-                // Nothing new can be created: start over in the file we have.
-                self.left_out += self.current.size;
-                self.current.size = 0;
-                if let Err(error) = self.current.file.set_len(0).and_then(|()| self.current.file.rewind()) {
-                    self.problem.get_or_insert(error);
-                }
-            }
+        if let Ok(file) = create_new(&self.folder, &self.name, 0o644) {
+            let full = std::mem::replace(&mut self.current, Segment { file, size: 0 });
+            let oldest = self.previous.replace(full);
+            self.left_out += oldest.map_or(0, |segment| segment.size);
+        } else {
+            self.start_over();
         }
     }
 

@@ -125,5 +125,8 @@ fn execute(argument: Option<PathBuf>) -> i32 {
         termination: deliver::termination_path(variable(deliver::TERMINATION_VARIABLE).map(PathBuf::from)),
         inherited: std::env::vars_os().collect(),
     };
-    std::panic::catch_unwind(|| attempt::run(start)).unwrap_or(exit::INTERNAL)
+    std::panic::catch_unwind(|| attempt::run(start)).unwrap_or_else(|_| {
+        processes::end_by_force();
+        exit::INTERNAL
+    })
 }

@@ -3,7 +3,7 @@
 //! Runs when every process of the provider has ended, so nothing changes while it is read. Regular files only, and no
 //! link is followed on the way: an output is what the provider wrote, not what it pointed at.
 
-use std::io::Read;
+use std::{fmt::Write, io::Read};
 
 use agents_core::{
     api::agent_run::{Output, OutputStatus},
@@ -112,14 +112,15 @@ pub(super) fn collect(output: &Output, place: &Beneath, roots: &RootMap) -> Resu
         hash.update(&chunk[..length]);
         size += i64::try_from(length).unwrap_or_default();
     }
-    let mut checksum = String::from("sha256:");
-    for byte in hash.finalize() {
-        checksum.push_str(&format!("{byte:02x}"));
-    }
+    let digits = hash.finalize().iter().fold(String::new(), |mut digits, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    });
     Ok(OutputStatus {
         name,
         path,
         size_bytes: size,
-        checksum,
+        checksum: format!("sha256:{digits}"),
     })
 }

@@ -25,7 +25,7 @@ impl Secrets {
             let mut candidates = vec![value.to_vec(), value.trim_ascii().to_vec()];
             if let Ok(text) = std::str::from_utf8(value.trim_ascii()) {
                 let json = serde_json::Value::from(text).to_string();
-                candidates.push(json[1..json.len() - 1].as_bytes().to_vec());
+                candidates.push(json.as_bytes()[1..json.len() - 1].to_vec());
             }
             for candidate in candidates {
                 if (MIN_SECRET..=MAX_SECRET).contains(&candidate.len()) && !forms.contains(&candidate) {

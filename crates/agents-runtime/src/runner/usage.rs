@@ -90,9 +90,9 @@ impl UsageReader {
             Ok(CodexLine::TurnCompleted { usage }) => {
                 let count = |tokens: Option<i64>| tokens.filter(|tokens| *tokens >= 0);
                 let turn = Usage {
-                    input_tokens: count(usage.input_tokens),
-                    output_tokens: count(usage.output_tokens),
-                    cached_tokens: count(usage.cached_input_tokens),
+                    input_tokens: count(usage.input),
+                    output_tokens: count(usage.output),
+                    cached_tokens: count(usage.cached),
                 };
                 self.found.usage = Some(self.found.usage.unwrap_or_default().plus(turn));
             }
@@ -114,9 +114,12 @@ enum CodexLine {
 
 #[derive(Deserialize)]
 struct CodexUsage {
-    input_tokens: Option<i64>,
-    cached_input_tokens: Option<i64>,
-    output_tokens: Option<i64>,
+    #[serde(rename = "input_tokens")]
+    input: Option<i64>,
+    #[serde(rename = "cached_input_tokens")]
+    cached: Option<i64>,
+    #[serde(rename = "output_tokens")]
+    output: Option<i64>,
 }
 
 #[cfg(test)]
