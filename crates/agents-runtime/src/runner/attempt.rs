@@ -259,7 +259,7 @@ fn open_workspace(prepared: &Prepared, spec_text: &str) -> Result<Log, Refusal> 
     open_below(workspace, &outputs_folder.components, Missing::Create, Obstacle::Refuse).map_err(refused)?;
     if let Some((name, parents)) = spec_copy.components.split_last() {
         let folder = open_below(workspace, parents, Missing::Create, Obstacle::Refuse).map_err(refused)?;
-        write_whole(&folder, name, spec_text.as_bytes(), 0o644, Obstacle::Replace).map_err(refused)?;
+        write_whole(&folder, name, spec_text.as_bytes(), 0o600, Obstacle::Replace).map_err(refused)?;
         write_whole(&folder, RESERVE, &vec![0; RESERVE_BYTES], 0o600, Obstacle::Replace).map_err(refused)?;
     }
     // A report of an earlier attempt in the same folder must not be taken for this one's.
