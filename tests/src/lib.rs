@@ -1,4 +1,5 @@
 //! What the rings above unit tests share.
 
 pub mod agents;
+pub mod apimodel;
 pub mod model;
