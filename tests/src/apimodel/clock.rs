@@ -61,3 +61,13 @@ impl Clock {
         self.origin + boot
     }
 }
+
+impl agents_kube::Clock for Clock {
+    fn now(&self) -> Timestamp {
+        self.wall()
+    }
+
+    fn boot(&self) -> Duration {
+        Self::boot(self)
+    }
+}

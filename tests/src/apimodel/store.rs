@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::{answer::Refusal, builtin, metadata, resource::Resource};
 
+/// The version of the empty world: a real cluster has a history before the first object of ours.
+const FIRST_VERSION: u64 = 1000;
+
 /// Identity of an object in the store. Ordered as lists are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
@@ -104,8 +107,7 @@ impl Store {
         Self {
             objects: BTreeMap::new(),
             history: Vec::new(),
-            // A real cluster has a history before the first object of ours.
-            version: 1000,
+            version: FIRST_VERSION,
             compacted: 0,
             random: seed ^ 0x9e37_79b9_7f4a_7c15,
         }
@@ -161,13 +163,18 @@ impl Store {
         objects
     }
 
+    /// The version of a cache that is `lag` behind `now`.
+    pub fn version_behind(&self, now: Moment, lag: Duration) -> u64 {
+        now.boot.checked_sub(lag).map_or(FIRST_VERSION, |at| self.version_at(at, None))
+    }
+
     /// The newest version of what was committed until `at`, of one resource or of all.
     pub fn version_at(&self, at: Duration, resource: Option<&'static Resource>) -> u64 {
         self.history
             .iter()
             .rev()
             .find(|commit| commit.at <= at && resource.is_none_or(|r| commit.key.resource == r))
-            .map_or(1000, |commit| commit.version)
+            .map_or(FIRST_VERSION, |commit| commit.version)
     }
 
     pub(super) fn create(

@@ -90,7 +90,7 @@ fn past(
         (None, "0") if !lag.is_zero() => lag,
         (None, _) => return Ok(None),
     };
-    Ok(Some(store.version_at(now.boot.saturating_sub(behind), None)))
+    Ok(Some(store.version_behind(now, behind)))
 }
 
 fn get(

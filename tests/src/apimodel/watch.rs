@@ -95,7 +95,7 @@ impl Watcher {
             watcher.version = if lag.is_zero() {
                 state.store.version()
             } else {
-                state.store.version_at(now.boot.saturating_sub(lag), None)
+                state.store.version_behind(now, lag)
             };
             for (key, object) in state.store.at_version(watcher.version) {
                 if key.resource == watcher.resource && watcher.covers(&key.namespace) && watcher.selector.matches(&object) {
@@ -210,7 +210,9 @@ impl Watcher {
 
     /// What the watch cache can vouch for: the last event of this resource, or the last progress etcd reported.
     fn bookmark_version(&self, state: &State, now: Moment, lag: Duration) -> u64 {
-        let seen = now.boot.saturating_sub(lag);
+        let Some(seen) = now.boot.checked_sub(lag) else {
+            return self.version;
+        };
         let every = state.settings.progress.as_millis().max(1);
         let tick = seen.as_millis() / every * every;
         let tick = Duration::from_millis(u64::try_from(tick).unwrap_or(u64::MAX));
