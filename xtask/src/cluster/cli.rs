@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets};
 
+use super::processes::Identity;
 use super::{Cluster, Lifetime, NODE_NAME, Options, Progress, default_dir, probe};
 
 /// Starts, stops and shows the test cluster.
@@ -83,35 +84,35 @@ fn shell_word(text: &str) -> String {
 fn status(cluster: &Cluster) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["COMPONENT", "PID", "PORT", "READY"]);
-    let mut reasons = String::new();
+    let mut lines = Vec::new();
     for component in cluster.layout.components() {
-        let identity = cluster.layout.identity(component).filter(super::Identity::is_alive);
+        let identity = cluster.layout.identity(component).filter(Identity::is_alive);
         let pid = identity.as_ref().map_or_else(|| "-".to_owned(), |identity| identity.pid.to_string());
         let ready = match identity.map(|_| probe::ready(cluster, component)) {
             None => "ended",
             Some(Ok(())) => "yes",
             Some(Err(error)) => {
-                reasons += &format!("{}: {}\n", component.name(), short(&format!("{error:#}")));
+                lines.push(format!("{}: {}", component.name(), short(&format!("{error:#}"))));
                 "no"
             }
         };
-        table.add_row([component.name(), &pid, &cluster.port(component), ready]);
+        table.add_row([component.name(), &pid, &cluster.layout.port(component), ready]);
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let mut text = format!("{}\n\n{reasons}", table.trim_fmt());
     if cluster.layout.network.is_some() {
         let path = r#"--output=jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} ({.reason}){end}"#;
         let ready = cluster
             .kubectl(&["get", "node", NODE_NAME, path])
             .unwrap_or_else(|error| format!("unknown: {}", short(&format!("{error:#}"))));
-        text += &format!("node {NODE_NAME} ready: {ready}\n");
+        lines.push(format!("node {NODE_NAME} ready: {ready}"));
     }
     if !cluster.has_controllers() {
-        text += "no controller manager and no scheduler: KUBEBUILDER_ASSETS has none\n";
+        lines.push("no controller manager and no scheduler: KUBEBUILDER_ASSETS has none".to_owned());
     }
-    text + &export(cluster)
+    lines.push(export(cluster));
+    format!("{}\n\n{}", table.trim_fmt(), lines.join("\n"))
 }
 
 /// The first line of an error, no longer than a terminal is wide or two.

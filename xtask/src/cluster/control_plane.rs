@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Layout;
 use super::certificates::{Authority, Signed, token_keys};
 use super::folder::Folder;
+use super::layout::Layout;
 use super::network::{Network, SERVICES};
 use super::processes::Launch;
 

@@ -137,24 +137,6 @@ impl Folder {
         }
     }
 
-    /// Makes folders of the machine that a node hides under mounts of its own, where they are missing.
-    ///
-    /// Several nodes mount on the same ones, and removing a folder tears it from the namespaces of all; so the last
-    /// cluster of the machine removes them, and there is one list of what was not there before.
-    pub(super) fn make_mount_points(&self, wanted: &[&str], progress: &Progress) -> Result<()> {
-        let root = run_root();
-        let _lock = take_turn(&root, progress)?;
-        let list = root.join(MOUNT_POINTS);
-        let mut made = listed(&list);
-        made.extend(wanted.iter().map(PathBuf::from).filter(|dir| !dir.exists()));
-        let text: String = made.iter().map(|dir| format!("{}\n", dir.display())).collect();
-        fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
-        for dir in &made {
-            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        }
-        Ok(())
-    }
-
     /// Ends every process of the cluster and takes away all that it made. Safe to repeat, and after any crash.
     pub(super) fn remove(&self, progress: &Progress) -> Result<()> {
         let root = run_root();
@@ -233,6 +215,11 @@ fn run_root() -> PathBuf {
 /// Waits until no other cluster of this person is being made or taken away.
 fn take_turn(root: &Path, progress: &Progress) -> Result<File> {
     create_private(root)?;
+    // In a temporary folder that all share, somebody else could have made it first and would rule over its links.
+    let owner = fs::symlink_metadata(root).with_context(|| format!("cannot look at {}", root.display()))?.uid();
+    if owner != rustix::process::getuid().as_raw() {
+        bail!("{} belongs to another user (id {owner}); set XDG_RUNTIME_DIR to a folder of your own", root.display());
+    }
     lock(&root.join("lock"), "or ends a test cluster", progress)
 }
 
@@ -241,6 +228,24 @@ const MOUNT_POINTS: &str = "mount-points";
 
 fn listed(list: &Path) -> BTreeSet<PathBuf> {
     fs::read_to_string(list).unwrap_or_default().lines().map(PathBuf::from).collect()
+}
+
+/// Makes folders of the machine that a node hides under mounts of its own, where they are missing.
+///
+/// Several nodes mount on the same ones, and removing a folder tears it from the namespaces of all; so the last
+/// cluster of the machine removes them, and there is one list of what was not there before.
+pub(super) fn make_mount_points(wanted: &[&str], progress: &Progress) -> Result<()> {
+    let root = run_root();
+    let _lock = take_turn(&root, progress)?;
+    let list = root.join(MOUNT_POINTS);
+    let mut made = listed(&list);
+    made.extend(wanted.iter().map(PathBuf::from).filter(|dir| !dir.exists()));
+    let lines: Vec<String> = made.iter().map(|dir| dir.display().to_string()).collect();
+    fs::write(&list, lines.join("\n")).with_context(|| format!("cannot write {}", list.display()))?;
+    for dir in &made {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    Ok(())
 }
 
 /// Removes what was made for nodes once no cluster is registered any more.

@@ -11,6 +11,7 @@ mod control_plane;
 mod folder;
 pub mod image;
 pub mod images;
+mod layout;
 mod network;
 mod node;
 mod packages;
@@ -27,14 +28,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
 
 use control_plane::Ports;
 use folder::{Folder, last_lines};
+pub use layout::Component;
+use layout::Layout;
 use network::Network;
 pub use node::NAME as NODE_NAME;
 pub use processes::Lifetime;
-use processes::{Identity, Launch, Spawner, child_of, run, run_with_input};
+use processes::{Identity, Spawner, child_of, run, run_with_input};
 use programs::Programs;
 pub use programs::{Unavailable, Way};
 
@@ -83,115 +85,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { node: false, dir: None, lifetime: Lifetime::Harness, progress: Progress::silent() }
-    }
-}
-
-/// A program of the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Component {
-    /// The database.
-    Etcd,
-    /// The API server.
-    ApiServer,
-    /// The controllers of Kubernetes itself.
-    ControllerManager,
-    /// The scheduler.
-    Scheduler,
-    /// The first process of the node's namespaces; the node dies with it and is not restarted.
-    Namespaces,
-    /// The container runtime.
-    Containerd,
-    /// The kubelet.
-    Kubelet,
-    /// The Service rules.
-    Proxy,
-}
-
-impl Component {
-    /// Every component, in the order of starting.
-    pub const ALL: [Self; 8] = [
-        Self::Namespaces,
-        Self::Etcd,
-        Self::ApiServer,
-        Self::Containerd,
-        Self::ControllerManager,
-        Self::Scheduler,
-        Self::Kubelet,
-        Self::Proxy,
-    ];
-
-    /// Its name, as in the pid files, logs and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Etcd => "etcd",
-            Self::ApiServer => "kube-apiserver",
-            Self::ControllerManager => "kube-controller-manager",
-            Self::Scheduler => "kube-scheduler",
-            Self::Namespaces => "namespaces",
-            Self::Containerd => "containerd",
-            Self::Kubelet => "kubelet",
-            Self::Proxy => "kube-proxy",
-        }
-    }
-
-    /// Whether it runs as the child of a program that brings it into its namespaces.
-    fn is_wrapped(self) -> bool {
-        match self {
-            Self::Etcd | Self::ApiServer | Self::ControllerManager | Self::Scheduler => false,
-            Self::Namespaces | Self::Containerd | Self::Kubelet | Self::Proxy => true,
-        }
-    }
-}
-
-/// All that is decided before the first program starts; kept beside the cluster for later commands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Layout {
-    folder: Folder,
-    lifetime: Lifetime,
-    programs: Programs,
-    ports: Ports,
-    /// There if the cluster has a node.
-    network: Option<Network>,
-}
-
-impl Layout {
-    fn has_controllers(&self) -> bool {
-        self.programs.has("kube-controller-manager")
-    }
-
-    fn components(&self) -> impl Iterator<Item = Component> {
-        Component::ALL.into_iter().filter(|component| match component {
-            Component::Etcd | Component::ApiServer => true,
-            Component::ControllerManager | Component::Scheduler => self.has_controllers(),
-            Component::Namespaces | Component::Containerd | Component::Kubelet | Component::Proxy => {
-                self.network.is_some()
-            }
-        })
-    }
-
-    fn network(&self) -> Result<&Network> {
-        self.network.as_ref().context("this cluster has no node")
-    }
-
-    fn identity(&self, component: Component) -> Option<Identity> {
-        self.folder.read_json(&format!("pids/{}", component.name()))
-    }
-
-    fn launch(&self, component: Component) -> Result<Launch> {
-        let first = || {
-            let identity = self.identity(Component::Namespaces).filter(Identity::is_alive);
-            identity.map(|identity| identity.pid).context("the node's namespaces are gone")
-        };
-        match component {
-            Component::Etcd => control_plane::etcd(self),
-            Component::ApiServer => control_plane::api_server(self),
-            Component::ControllerManager => control_plane::controller_manager(self),
-            Component::Scheduler => control_plane::scheduler(self),
-            Component::Namespaces => Ok(node::namespaces(self)),
-            Component::Containerd => node::containerd(self, first()?),
-            Component::Kubelet => node::kubelet(self, self.network()?, first()?),
-            Component::Proxy => node::proxy(self, first()?),
-        }
     }
 }
 
@@ -324,7 +217,7 @@ impl Cluster {
 
     fn start_namespaces(&mut self) -> Result<()> {
         let folder = self.layout.folder.clone();
-        folder.make_mount_points(node::HIDDEN, &self.progress)?;
+        folder::make_mount_points(node::HIDDEN, &self.progress)?;
         self.launch(Component::Namespaces)?;
         let ready = folder.file("namespaces-ready");
         self.until("the node's namespaces", Some(Component::Namespaces), || {
@@ -370,20 +263,6 @@ impl Cluster {
     fn is_whole(&self) -> bool {
         let mut components = self.layout.components();
         components.all(|component| self.layout.identity(component).is_some_and(|identity| identity.is_alive()))
-    }
-
-    /// The port a component serves on, for people.
-    fn port(&self, component: Component) -> String {
-        let ports = &self.layout.ports;
-        match component {
-            Component::Etcd => ports.etcd.to_string(),
-            Component::ApiServer => ports.api_server.to_string(),
-            Component::ControllerManager => ports.controller_manager.to_string(),
-            Component::Scheduler => ports.scheduler.to_string(),
-            Component::Kubelet => "10250".to_owned(),
-            Component::Proxy => "10256".to_owned(),
-            Component::Namespaces | Component::Containerd => "-".to_owned(),
-        }
     }
 
     /// The kubeconfig of an administrator; self-contained, it may be copied.

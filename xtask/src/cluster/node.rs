@@ -11,10 +11,11 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::folder::Folder;
+use super::layout::Layout;
 use super::network::{BRIDGE, Network};
 use super::packages::{locate, plugin_folder};
 use super::processes::Launch;
-use super::{Layout, cgroups, image};
+use super::{cgroups, image};
 
 /// The node's name.
 pub const NAME: &str = "node1";
