@@ -166,6 +166,11 @@ impl Folder {
         for identity in &recorded {
             identity.kill()?;
         }
+        // The wrappers outside a namespace reap what ended inside. Killed too early they would leave that to the
+        // machine's first process, which takes its time, and the namespace stays until then.
+        for identity in &recorded {
+            identity.wait_gone(Duration::from_secs(5)).ok();
+        }
         loop {
             // A process may start another one between the look and the kill.
             let found = marked(&self.data);
