@@ -23,6 +23,10 @@ use super::{Progress, cgroups};
 /// How long killed processes and removed control groups may take to vanish.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Says in a data folder that it is one, and whose.
+const OWNER: &str = "owner.json";
+const OWNER_PARTIAL: &str = "owner.partial";
+
 /// The places of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Folder {
@@ -60,18 +64,36 @@ impl Folder {
             stale.remove_in_turn(&root)?;
         }
         self.remove_in_turn(&root)?;
-        for dir in [&self.data, &self.run] {
-            create_private(dir)?;
-        }
-        for name in ["pids", "log", "pki"] {
-            create_private(&self.data.join(name))?;
-        }
+        // Registered first: whatever a crash leaves from here on is found by the next start.
+        create_private(&self.run)?;
         std::os::unix::fs::symlink(&self.data, self.run.join("data")).context("cannot register the cluster")?;
+        create_private(&self.data)?;
         let owner = match lifetime {
             Lifetime::Harness => Owner::Harness(Identity::own()?),
             Lifetime::Person => Owner::Person,
         };
-        self.write_json("owner.json", &owner)
+        self.write_json(OWNER, &owner)?;
+        for name in ["pids", "log", "pki"] {
+            create_private(&self.data.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a data folder with anything in it that no cluster was made in: it is somebody's own.
+    fn check_ours(&self) -> Result<()> {
+        let entries = match fs::read_dir(&self.data) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("cannot list {}", self.data.display())),
+        };
+        // A crash can leave the owner half written, and then nothing else is there. Of a folder deleted by hand, living
+        // programs make parts again; the registration tells whose they are.
+        let registered = fs::read_link(self.run.join("data")).is_ok_and(|data| data == self.data);
+        let foreign = entries.flatten().any(|entry| entry.file_name() != OWNER_PARTIAL);
+        if foreign && !registered && !self.file(OWNER).exists() {
+            bail!("{} is not empty and not the folder of a test cluster; name another one", self.data.display());
+        }
+        Ok(())
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {
@@ -125,11 +147,11 @@ impl Folder {
 
     /// Whether anything of a cluster is here: its folders or its processes.
     pub(super) fn is_used(&self) -> bool {
-        self.data.join("owner.json").exists() || self.run.exists() || !marked(&self.data).is_empty()
+        self.data.join(OWNER).exists() || self.run.exists() || !marked(&self.data).is_empty()
     }
 
     fn owner_is_gone(&self) -> bool {
-        match self.read_json("owner.json") {
+        match self.read_json(OWNER) {
             Some(Owner::Harness(identity)) => !identity.is_alive(),
             Some(Owner::Person) => false,
             // A crash between making the folder and registering it, or a folder that somebody deleted by hand.
@@ -145,6 +167,7 @@ impl Folder {
     }
 
     fn remove_in_turn(&self, root: &Path) -> Result<()> {
+        self.check_ours()?;
         self.kill_all()?;
         if let Some(network) = self.read_json::<Network>("network.json") {
             network.remove(LIMIT)?;
@@ -153,7 +176,12 @@ impl Folder {
             unmount_below(dir)?;
         }
         cgroups::remove(&self.key, LIMIT)?;
-        // The registration goes last, so that a crash in here is found again.
+        // The owner and the registration go last, so that a crash in here is found again.
+        for entry in fs::read_dir(&self.data).into_iter().flatten().flatten() {
+            if entry.file_name() != OWNER && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_tree(&entry.path())?;
+            }
+        }
         for dir in [&self.data, &self.run] {
             remove_tree(dir)?;
         }
@@ -384,7 +412,7 @@ mod tests {
         // The owner's pid now belongs to a later process.
         let own = Identity::own().unwrap();
         let dead = Identity { started: own.started - 1, ..own };
-        folder.write_json("owner.json", &Owner::Harness(dead)).unwrap();
+        folder.write_json(OWNER, &Owner::Harness(dead)).unwrap();
 
         let next = Folder::at(&parent.path().join("second")).unwrap();
         next.create(Lifetime::Harness, &Progress::silent()).unwrap();
@@ -400,6 +428,26 @@ mod tests {
         third.remove(&Progress::silent()).unwrap();
         assert!(!next.is_used() && !third.is_used());
         third.remove(&Progress::silent()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_somebody_elses_is_refused_whole() {
+        let parent = tempfile::tempdir().unwrap();
+        let precious = parent.path().join("precious");
+        fs::write(&precious, "years of work").unwrap();
+        let folder = Folder::at(parent.path()).unwrap();
+        for result in [folder.remove(&Progress::silent()), folder.create(Lifetime::Person, &Progress::silent())] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("not the folder of a test cluster"), "{error}");
+        }
+        assert!(precious.exists() && !folder.run.exists());
+
+        // A start that was killed before it had written its owner is no reason to refuse.
+        let torn = Folder::at(&parent.path().join("torn")).unwrap();
+        fs::create_dir(&torn.data).unwrap();
+        fs::write(torn.file(OWNER_PARTIAL), "{").unwrap();
+        torn.remove(&Progress::silent()).unwrap();
+        assert!(!torn.data.exists());
     }
 
     #[test]
