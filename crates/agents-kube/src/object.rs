@@ -4,7 +4,6 @@
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use agents_core::api::{self, Kind, Meta, Resource, VERSION};
-use jiff::Timestamp;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
 use kube::core::ObjectMeta;
 use serde::{
@@ -194,15 +193,11 @@ pub fn meta(metadata: ObjectMeta) -> Meta {
         uid: metadata.uid.unwrap_or_default(),
         resource_version: metadata.resource_version,
         generation: metadata.generation,
-        creation_timestamp: metadata.creation_timestamp.map(instant),
-        deletion_timestamp: metadata.deletion_timestamp.map(instant),
+        creation_timestamp: metadata.creation_timestamp.map(|time| time.0),
+        deletion_timestamp: metadata.deletion_timestamp.map(|time| time.0),
         labels: metadata.labels.unwrap_or_default(),
         annotations: metadata.annotations.unwrap_or_default(),
     }
-}
-
-fn instant(time: Time) -> Timestamp {
-    time.0
 }
 
 #[cfg(test)]

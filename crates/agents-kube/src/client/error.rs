@@ -222,7 +222,9 @@ fn without_value(message: &str) -> &str {
         match character {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
-            '"' => return quoted.get(at + 1..).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(""),
+            '"' => {
+                return quoted.get(at + 1..).and_then(|rest| rest.strip_prefix(": ")).unwrap_or("");
+            }
             _ => (),
         }
     }

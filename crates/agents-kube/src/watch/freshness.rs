@@ -217,7 +217,8 @@ mod tests {
                 if let Some(age) = freshness.age(now) {
                     let missed = written.get(delivered + 1).copied();
                     if let Some(missed) = missed {
-                        prop_assert!(now - age <= missed, "missed a write of {missed:?}, claims {:?}", now - age);
+                        let claimed = now.saturating_sub(age);
+                        prop_assert!(claimed <= missed, "missed a write of {missed:?}, claims {claimed:?}");
                     }
                     if missed.is_none() && let Some(mark) = last_mark {
                         freshness.reach(&Version::Number(delivered as u64));

@@ -261,13 +261,11 @@ impl<K: Target, P: Projection> Watch<K, P> {
     pub fn read_back(&self, key: &Key, object: Option<P>, began: Duration) -> Option<Arc<P>> {
         let now = self.boot();
         let mut store = self.store();
-        match object {
-            Some(object) => Some(store.overlay(object, began, now)),
-            None => {
-                store.gone(key, now);
-                None
-            }
-        }
+        let Some(object) = object else {
+            store.gone(key, now);
+            return None;
+        };
+        Some(store.overlay(object, began, now))
     }
 
     /// A write to this object may or may not have happened: until it is read back, what the cache says is in doubt.
