@@ -215,7 +215,13 @@ fn without_value(message: &str) -> &str {
         return if message.contains('"') { "" } else { message };
     }
     let Some(quoted) = rest.strip_prefix('"') else {
-        return "";
+        return match rest.split_once(": ") {
+            // A structure: where it ends cannot be told.
+            _ if rest.contains(['"', '{', '[']) => "",
+            // A number, or no value at all.
+            Some((_, explanation)) => explanation,
+            None => rest,
+        };
     };
     let mut escaped = false;
     for (at, character) in quoted.char_indices() {
@@ -333,6 +339,10 @@ mod tests {
                       "message": "Unsupported value: \"canary\": supported values: \"a\"" },
                     { "field": "spec.list", "reason": "FieldValueInvalid",
                       "message": "Invalid value: [canary]: must be empty" },
+                    { "field": "spec.seconds", "reason": "FieldValueInvalid",
+                      "message": "Invalid value: 31: should be less" },
+                    { "field": "<nil>", "reason": "FieldValueInvalid",
+                      "message": "Invalid value: spec is immutable" },
                     { "field": "spec.image", "reason": "FieldValueRequired", "message": "Required value" },
                 ] },
             }),
@@ -341,7 +351,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "failed to try: spec.env[0].value: must be short; spec.kind: supported values: \"a\"; \
-             spec.list: FieldValueInvalid; spec.image: Required value"
+             spec.list: FieldValueInvalid; spec.seconds: should be less; spec is immutable; spec.image: Required value"
         );
         let bad = answer(400, &json!({ "message": "parsing time \"canary\" as \"2006\": cannot parse" }), true);
         assert_eq!(bad.message, "parsing time \"…\" as \"…\": cannot parse");
