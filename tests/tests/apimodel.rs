@@ -8,7 +8,10 @@ use agents_tests::apimodel::{
     WatchFault, WatchRule, When, World, conformance,
 };
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::{batch::v1::Job, core::v1::{ConfigMap, Pod}};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ConfigMap, Pod},
+};
 use kube::{
     Api, Client, Error,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
@@ -439,10 +442,7 @@ async fn the_judge_sees_each_kind_of_broken_promise() {
     set_phase(&client, "r", "Failed").await;
     apply_run(&world, "s");
     let waiting = json!({"status": {"phase": "Pending"}});
-    runs(client.clone())
-        .patch_status("s", &PatchParams::default(), &Patch::Merge(&waiting))
-        .await
-        .expect("stored");
+    runs(client.clone()).patch_status("s", &PatchParams::default(), &Patch::Merge(&waiting)).await.expect("stored");
     world.canary("hunter2");
     let mut leak = config_map("leak");
     leak.data.get_or_insert_default().insert("k".into(), "x hunter2 y".into());

@@ -56,11 +56,7 @@ impl Run {
             "roots": {"workspace": place("workspace"), "home": place("home")},
         });
         fs::create_dir(folder.path().join("workspace")).unwrap();
-        Self {
-            folder,
-            spec,
-            env: Vec::new(),
-        }
+        Self { folder, spec, env: Vec::new() }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
@@ -126,37 +122,23 @@ impl Run {
 impl Ran {
     #[track_caller]
     fn report(&self) -> &Report {
-        self.report
-            .as_ref()
-            .unwrap_or_else(|| panic!("no report; the runner said: {}", self.err))
+        self.report.as_ref().unwrap_or_else(|| panic!("no report; the runner said: {}", self.err))
     }
 
     #[track_caller]
     fn failed(&self, code: i32, reason: &str) -> &Report {
         let report = self.report();
-        assert_eq!(
-            (self.code, report.reason.as_deref()),
-            (code, Some(reason)),
-            "{report:?}"
-        );
+        assert_eq!((self.code, report.reason.as_deref()), (code, Some(reason)), "{report:?}");
         assert_ne!(report.status, Ended::Succeeded);
         let message = self.message.as_ref().expect("a termination message");
-        assert_eq!(
-            (message.reason.as_deref(), message.run_uid.as_str()),
-            (Some(reason), report.run_uid.as_str())
-        );
+        assert_eq!((message.reason.as_deref(), message.run_uid.as_str()), (Some(reason), report.run_uid.as_str()));
         report
     }
 
     #[track_caller]
     fn succeeded(&self) -> &Report {
         let report = self.report();
-        assert_eq!(
-            (self.code, report.status),
-            (0, Ended::Succeeded),
-            "{report:?} {}",
-            self.err
-        );
+        assert_eq!((self.code, report.status), (0, Ended::Succeeded), "{report:?} {}", self.err);
         report
     }
 }
@@ -204,11 +186,8 @@ fn signal(child: &Child, signal: nix::sys::signal::Signal) {
 
 /// Whether a process of that id exists and has not ended.
 fn is_alive(pid: &str) -> bool {
-    fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| {
-        !stat
-            .rsplit_once(')')
-            .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
-    })
+    fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
 }
 
 #[test]
@@ -221,10 +200,7 @@ fn a_provider_that_succeeds_is_reported() {
     assert_eq!((report.provider.as_str(), report.run_uid.as_str()), ("test", "uid-1"));
     assert!(report.started_at.unwrap() <= report.finished_at);
     let output = &report.outputs[0];
-    assert_eq!(
-        (output.path.as_str(), output.size_bytes),
-        ("/workspace/.agent/outputs/report.md", 7)
-    );
+    assert_eq!((output.path.as_str(), output.size_bytes), ("/workspace/.agent/outputs/report.md", 7));
     assert_eq!(output.checksum, digest::sha256(b"result\n"));
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("out\n", "err\n"));
     let mut log: Vec<String> = run.log().lines().map(str::to_owned).collect();
@@ -271,31 +247,11 @@ fn the_spec_comes_from_the_argument_a_file_or_the_environment_in_that_order() {
 fn a_spec_that_cannot_be_used_exits_64_with_the_field() {
     let started = "touch started";
     let cases: Vec<(Run, &str, &str)> = vec![
-        (
-            Run::shell(started).with(|s| s["inputs"] = json!({"issue": 5})),
-            "RunnerSpecInvalid",
-            "`inputs.issue`",
-        ),
-        (
-            Run::shell(started).with(|s| s["limits"] = json!("x")),
-            "RunnerSpecInvalid",
-            "`limits`",
-        ),
-        (
-            Run::shell(started).with(|s| s["providerSpec"] = Value::Null),
-            "RunnerSpecInvalid",
-            "`providerSpec`",
-        ),
-        (
-            Run::shell(started).with(|s| s["planDigest"] = json!("sha256:0")),
-            "DigestMismatch",
-            "`planDigest`",
-        ),
-        (
-            Run::shell(started).with(|s| s["schemaVersion"] = json!("v9")),
-            "RunnerSpecInvalid",
-            "`schemaVersion`",
-        ),
+        (Run::shell(started).with(|s| s["inputs"] = json!({"issue": 5})), "RunnerSpecInvalid", "`inputs.issue`"),
+        (Run::shell(started).with(|s| s["limits"] = json!("x")), "RunnerSpecInvalid", "`limits`"),
+        (Run::shell(started).with(|s| s["providerSpec"] = Value::Null), "RunnerSpecInvalid", "`providerSpec`"),
+        (Run::shell(started).with(|s| s["planDigest"] = json!("sha256:0")), "DigestMismatch", "`planDigest`"),
+        (Run::shell(started).with(|s| s["schemaVersion"] = json!("v9")), "RunnerSpecInvalid", "`schemaVersion`"),
         (
             Run::shell(started).with(|s| s["providerSpec"]["argsTemplate"] = json!(["-c", "{{ inputs.nope }}"])),
             "RunnerSpecInvalid",
@@ -322,10 +278,7 @@ fn a_spec_that_cannot_be_used_exits_64_with_the_field() {
         let report = ran.failed(64, reason);
         let error = report.error.as_deref().unwrap();
         assert!(error.contains(text), "{error}");
-        assert_eq!(
-            (report.run_uid.as_str(), report.attempt, report.started_at),
-            ("uid-1", 2, None)
-        );
+        assert_eq!((report.run_uid.as_str(), report.attempt, report.started_at), ("uid-1", 2, None));
         assert!(!run.workspace("started").exists());
     }
 }
@@ -398,13 +351,8 @@ fn each_way_a_provider_ends_has_its_own_reason() {
     }
     let missing = Run::new(json!({"binary": "/nonexistent/agent"})).run();
     let error = missing.failed(69, "ProviderMissing").error.clone().unwrap();
-    assert!(
-        error.contains("/nonexistent/agent") && error.contains("does not exist"),
-        "{error}"
-    );
-    Run::new(json!({"binary": "no-such-agent"}))
-        .run()
-        .failed(69, "ProviderMissing");
+    assert!(error.contains("/nonexistent/agent") && error.contains("does not exist"), "{error}");
+    Run::new(json!({"binary": "no-such-agent"})).run().failed(69, "ProviderMissing");
     Run::new(json!({"binary": "/etc"})).run().failed(69, "ProviderMissing");
     let run = Run::new(json!({"binary": "/workspace/agent"}));
     fs::write(run.workspace("agent"), "neither script nor program").unwrap();
@@ -518,9 +466,7 @@ fn as_the_first_process_it_reaps_orphans_and_ends_everything() {
     .with(|s| s["limits"] = json!({"timeoutSeconds": 30, "graceSeconds": 1}));
     let path = run.folder.path().join("spec.json");
     fs::write(&path, run.spec.to_string()).unwrap();
-    let try_out = Command::new("unshare")
-        .args(["--pid", "--fork", "--mount-proc", "true"])
-        .output();
+    let try_out = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
     if !try_out.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: no process namespace of our own can be made here");
         return;
@@ -548,13 +494,10 @@ fn memory_stays_flat_whatever_is_printed() {
         (64, "yes 'a line of some length, as agents print them' | head -c $BYTES"),
         (64, "head -c $BYTES /dev/zero >&2"),
     ] {
-        let run = Run::shell(&format!(
-            "BYTES={}; {script}; grep VmHWM /proc/$PPID/status > peak; exit 0",
-            mib * MIB
-        ))
-        .with(|s| s["limits"] = json!({"logBytes": MIB}))
-        .with(|s| s["secretEnv"] = json!(["TOKEN"]))
-        .env("TOKEN", "s3cret-token");
+        let run = Run::shell(&format!("BYTES={}; {script}; grep VmHWM /proc/$PPID/status > peak; exit 0", mib * MIB))
+            .with(|s| s["limits"] = json!({"logBytes": MIB}))
+            .with(|s| s["secretEnv"] = json!(["TOKEN"]))
+            .env("TOKEN", "s3cret-token");
         let path = run.folder.path().join("spec.json");
         fs::write(&path, run.spec.to_string()).unwrap();
         let sink = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/null").unwrap());
@@ -602,14 +545,7 @@ fn secrets_are_in_no_output() {
         .with(|s| s["secretEnv"] = json!(["TOKEN"]))
         .env("TOKEN", secret)
         .run();
-    assert!(
-        !refused
-            .failed(69, "ProviderMissing")
-            .error
-            .as_deref()
-            .unwrap()
-            .contains(secret)
-    );
+    assert!(!refused.failed(69, "ProviderMissing").error.as_deref().unwrap().contains(secret));
     assert!(!refused.err.contains(secret));
 }
 
@@ -697,10 +633,7 @@ fn input_files_and_arguments_are_mapped_and_written() {
 #[test]
 fn input_files_stay_below_their_folders_and_collide_with_nothing() {
     let provider = |paths: &[&str]| {
-        let files: Vec<Value> = paths
-            .iter()
-            .map(|path| json!({"path": path, "content": "bad"}))
-            .collect();
+        let files: Vec<Value> = paths.iter().map(|path| json!({"path": path, "content": "bad"})).collect();
         Run::new(json!({"binary": "/bin/true", "inputFiles": files}))
     };
     for paths in [
@@ -717,10 +650,7 @@ fn input_files_stay_below_their_folders_and_collide_with_nothing() {
         vec!["/workspace/.agent"],
     ] {
         let error = provider(&paths).run().failed(69, "PathDenied").error.clone().unwrap();
-        assert!(
-            error.contains(&format!("inputFiles[{}].path", paths.len() - 1)),
-            "{error}"
-        );
+        assert!(error.contains(&format!("inputFiles[{}].path", paths.len() - 1)), "{error}");
     }
 }
 
@@ -815,10 +745,7 @@ fn usage_and_conversation_are_read_from_the_output() {
     let ran = run.run();
     let report = ran.succeeded();
     let usage = report.usage.unwrap();
-    assert_eq!(
-        (usage.input_tokens, usage.cached_tokens, usage.output_tokens),
-        (Some(15), Some(4), Some(3))
-    );
+    assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens), (Some(15), Some(4), Some(3)));
     assert_eq!(report.conversation.as_deref(), Some("t-1"));
 }
 
@@ -834,20 +761,9 @@ fn it_installs_a_copy_that_runs() {
     let version = Command::new(&target).arg("--version").output().unwrap();
     assert!(String::from_utf8(version.stdout).unwrap().starts_with("agent-runner "));
     assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
-    let (code, _, _) = wait(
-        Command::new(RUNNER)
-            .args(["install", "/proc/nowhere/x"])
-            .spawn()
-            .unwrap(),
-    );
+    let (code, _, _) = wait(Command::new(RUNNER).args(["install", "/proc/nowhere/x"]).spawn().unwrap());
     assert_eq!(code, 70);
-    let (code, _, _) = wait(
-        Command::new(RUNNER)
-            .args(["--nonsense"])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let (code, _, _) = wait(Command::new(RUNNER).args(["--nonsense"]).stderr(Stdio::null()).spawn().unwrap());
     assert_eq!(code, 64);
 }
 
@@ -873,10 +789,7 @@ fn a_full_disk_costs_output_and_never_the_report() {
         kept = kept.display(),
     );
     let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-c", &script])
-        .env_remove("AGENT_RUNNER_ACTIVE")
-        .stdin(Stdio::null());
+    command.args(["--mount", "sh", "-c", &script]).env_remove("AGENT_RUNNER_ACTIVE").stdin(Stdio::null());
     let (code, _, err) = wait(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     assert_eq!(code, 3, "{err}");
     let report: Report = serde_json::from_slice(&fs::read(kept.join("status.json")).unwrap()).unwrap();

@@ -15,24 +15,11 @@ fn git(place: &Path, args: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(place)
         .envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
-        .args([
-            "-c",
-            "user.name=t",
-            "-c",
-            "user.email=t@t",
-            "-c",
-            "safe.directory=*",
-            "-c",
-            "init.defaultBranch=trunk",
-        ])
+        .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "safe.directory=*", "-c", "init.defaultBranch=trunk"])
         .args(args)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "git {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -43,9 +30,7 @@ struct World {
 impl World {
     /// A repository with a commit on `trunk`, a tag `v1` on it, a branch `feature/x` and a commit no branch reaches.
     fn new() -> Self {
-        let world = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let world = Self { folder: tempfile::tempdir().unwrap() };
         let origin = world.origin();
         fs::create_dir_all(origin.join("sub")).unwrap();
         git(&origin, &["init", "--quiet"]);
@@ -102,22 +87,14 @@ impl World {
             .status()
             .unwrap();
         let report = fs::read(workspace.join(".agent/status.json")).unwrap();
-        (
-            status.code().unwrap(),
-            serde_json::from_slice(&report).unwrap(),
-            workspace,
-        )
+        (status.code().unwrap(), serde_json::from_slice(&report).unwrap(), workspace)
     }
 
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "reads well with `json!` in place")]
     fn refused(&self, coordinates: Value) -> String {
         let (code, report, _) = self.run(coordinates.clone(), "exit 0");
-        assert_eq!(
-            (code, report.reason.as_deref()),
-            (69, Some("CheckoutFailed")),
-            "{coordinates} {report:?}"
-        );
+        assert_eq!((code, report.reason.as_deref()), (69, Some("CheckoutFailed")), "{coordinates} {report:?}");
         assert_eq!(report.started_at, None);
         report.error.unwrap()
     }
@@ -158,10 +135,8 @@ fn branch_tag_commit_and_ref_are_found() {
         (hidden.as_str(), "refs/pull/1/head", None),
         ("refs/pull/1/head", "refs/pull/1/head", None),
     ] {
-        let (code, report, _) = world.run(
-            json!({"url": world.url(), "ref": reference}),
-            "git status --porcelain | grep . && exit 9; exit 0",
-        );
+        let (code, report, _) = world
+            .run(json!({"url": world.url(), "ref": reference}), "git status --porcelain | grep . && exit 9; exit 0");
         let vcs = report.vcs.clone().unwrap_or_else(|| panic!("{reference}: {report:?}"));
         assert_eq!(code, 0, "{reference}: {report:?}");
         assert_eq!(vcs.base_commit, Some(world.commit(commit)), "{reference}");
@@ -186,10 +161,7 @@ fn what_cannot_be_checked_out_is_said() {
     let error = world.refused(json!({"url": world.url(), "ref": "nowhere"}));
     assert!(error.contains("no branch, tag or commit `nowhere`"), "{error}");
     let error = world.refused(json!({"url": format!("file://{}/absent", world.folder.path().display())}));
-    assert!(
-        error.contains("git clone: fatal:") && error.contains("absent"),
-        "{error}"
-    );
+    assert!(error.contains("git clone: fatal:") && error.contains("absent"), "{error}");
     for (coordinates, field) in [
         (json!({"url": "ext::sh -c id"}), "git.url"),
         (json!({"url": "https://user:hunter2@localhost/x"}), "git.url"),

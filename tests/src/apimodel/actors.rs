@@ -34,7 +34,11 @@ pub(super) struct Actors {
 
 impl Actors {
     pub(super) fn step(
-        &mut self, store: &mut Store, judge: &mut Judge, outcomes: &BTreeMap<String, Vec<Outcome>>, garbage: bool,
+        &mut self,
+        store: &mut Store,
+        judge: &mut Judge,
+        outcomes: &BTreeMap<String, Vec<Outcome>>,
+        garbage: bool,
         now: Moment,
     ) -> Option<Duration> {
         let mut due = Due::default();

@@ -18,13 +18,7 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            retry_after: None,
-            reason,
-            message: message.into(),
-            details: json!({}),
-        }
+        Self { code, retry_after: None, reason, message: message.into(), details: json!({}) }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -114,11 +108,7 @@ impl Refusal {
 
     /// The answer to a version the server has not reached yet.
     pub(super) fn too_large_version(asked: u64, current: u64) -> Self {
-        let mut refusal = Self::new(
-            504,
-            "Timeout",
-            format!("Too large resource version: {asked}, current: {current}"),
-        );
+        let mut refusal = Self::new(504, "Timeout", format!("Too large resource version: {asked}, current: {current}"));
         refusal.details = json!({
             "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             "retryAfterSeconds": 1,

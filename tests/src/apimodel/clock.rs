@@ -20,19 +20,13 @@ pub struct Clock {
 
 impl Clock {
     pub(super) fn starting_now() -> Self {
-        Self {
-            origin: Instant::now(),
-            offset: Arc::default(),
-        }
+        Self { origin: Instant::now(), offset: Arc::default() }
     }
 
     /// A clock with the same origin and an offset of its own: another machine.
     #[must_use]
     pub fn skewed(&self, offset: SignedDuration) -> Self {
-        Self {
-            origin: self.origin,
-            offset: Arc::new(Mutex::new(offset)),
-        }
+        Self { origin: self.origin, offset: Arc::new(Mutex::new(offset)) }
     }
 
     /// The wall clock.

@@ -25,11 +25,7 @@ pub struct Case {
 impl Case {
     /// Runs it in `namespace`, which must exist and hold nothing of its kinds.
     pub async fn check(&self, client: Client, namespace: &str) -> Vec<Observation> {
-        let session = Session {
-            client,
-            namespace: namespace.to_owned(),
-            seen: Vec::new(),
-        };
+        let session = Session { client, namespace: namespace.to_owned(), seen: Vec::new() };
         (self.run)(session).await
     }
 }
@@ -128,17 +124,11 @@ impl Session {
         let response = self.client.send(request).await.expect("the server answers");
         let code = response.status().as_u16();
         let bytes = response.into_body().collect_bytes().await.expect("the answer arrives");
-        Reply {
-            code,
-            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        }
+        Reply { code, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
     }
 
     fn note(&mut self, step: &str, answer: impl Into<String>) {
-        self.seen.push(Observation {
-            step: step.to_owned(),
-            answer: answer.into(),
-        });
+        self.seen.push(Observation { step: step.to_owned(), answer: answer.into() });
     }
 
     async fn post(&self, plural: &str, object: &Value) -> Reply {
@@ -204,9 +194,18 @@ async fn create_needs_type_and_name(mut s: Session) -> Vec<Observation> {
         ("no name", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}})),
         ("bad name", config_map("A_b")),
         ("long name", config_map(&"a".repeat(254))),
-        ("bad label", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"l": "-x"}}})),
-        ("other namespace", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "other"}})),
-        ("with version", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "resourceVersion": "7"}})),
+        (
+            "bad label",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"l": "-x"}}}),
+        ),
+        (
+            "other namespace",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "other"}}),
+        ),
+        (
+            "with version",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "resourceVersion": "7"}}),
+        ),
         ("longest name", config_map(&"a".repeat(253))),
     ] {
         let reply = s.post("configmaps", &object).await;
@@ -246,7 +245,9 @@ async fn versions_conflict(mut s: Session) -> Vec<Observation> {
     next["metadata"] = json!({"name": "w"});
     let other = s.put("configmaps", "v", &next).await;
     s.note("update of another name", other.facts(&[]));
-    let patched = s.patch("configmaps", "v", &json!({"metadata": {"resourceVersion": created.version()}, "data": {"b": "1"}})).await;
+    let patched = s
+        .patch("configmaps", "v", &json!({"metadata": {"resourceVersion": created.version()}, "data": {"b": "1"}}))
+        .await;
     s.note("patch with the old version", patched.facts(&[]));
     s.post("agentruns", &run("v")).await;
     let unversioned = s.put("agentruns", "v", &run("v")).await;
@@ -294,11 +295,14 @@ async fn status_is_a_part_of_its_own(mut s: Session) -> Vec<Observation> {
 async fn minimal_status_replaces_the_whole(mut s: Session) -> Vec<Observation> {
     let facts = ["/metadata/generation", "/spec/implementation/text", "/status"];
     s.post("agentruns", &run("m")).await;
-    let first = s.patch("agentruns", "m/status", &json!({"status": {"phase": "Pending", "reason": "A", "message": "b"}})).await;
-    let minimal = |version: &str| json!({
-        "apiVersion": "agents.proompteng.ai/v1alpha1", "kind": "AgentRun",
-        "metadata": {"name": "m", "resourceVersion": version}, "status": {"phase": "Running"},
-    });
+    let first =
+        s.patch("agentruns", "m/status", &json!({"status": {"phase": "Pending", "reason": "A", "message": "b"}})).await;
+    let minimal = |version: &str| {
+        json!({
+            "apiVersion": "agents.proompteng.ai/v1alpha1", "kind": "AgentRun",
+            "metadata": {"name": "m", "resourceVersion": version}, "status": {"phase": "Running"},
+        })
+    };
     let reply = s.put("agentruns", "m/status", &minimal(&first.version())).await;
     s.note("minimal put", reply.facts(&facts));
     let stale = s.put("agentruns", "m/status", &minimal(&first.version())).await;
@@ -385,10 +389,12 @@ async fn patches_of_each_type(mut s: Session) -> Vec<Observation> {
 }
 
 async fn leases_need_a_version(mut s: Session) -> Vec<Observation> {
-    let lease = |holder: &str| json!({
-        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
-        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": 0},
-    });
+    let lease = |holder: &str| {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": 0},
+        })
+    };
     let created = s.post("leases", &lease("a")).await;
     s.note("created", created.facts(&["/spec/holderIdentity", "/metadata/generation"]));
     let second = s.post("leases", &lease("b")).await;
@@ -414,10 +420,19 @@ async fn jobs_are_defaulted_and_immutable(mut s: Session) -> Vec<Observation> {
         labels["job-name"] == "j",
         created.body["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"] == uid,
     ];
-    s.note("created", created.facts(&[
-        "/metadata/generation", "/spec/backoffLimit", "/spec/completions", "/spec/parallelism", "/spec/completionMode",
-        "/spec/podReplacementPolicy", "/spec/template/spec/terminationGracePeriodSeconds", "/status",
-    ]));
+    s.note(
+        "created",
+        created.facts(&[
+            "/metadata/generation",
+            "/spec/backoffLimit",
+            "/spec/completions",
+            "/spec/parallelism",
+            "/spec/completionMode",
+            "/spec/podReplacementPolicy",
+            "/spec/template/spec/terminationGracePeriodSeconds",
+            "/status",
+        ]),
+    );
     s.note("labels", format!("{ties:?}"));
     for (step, change) in [
         ("template", json!({"spec": {"template": {"metadata": {"labels": {"x": "y"}}}}})),
@@ -575,7 +590,8 @@ async fn old_versions_are_refused(mut s: Session) -> Vec<Observation> {
     s.note("list from the future", reply.facts(&[]));
     let seen = s.watch("configmaps", "resourceVersion=abc").await;
     s.note("watch from nonsense", seen[0]["object"]["code"].to_string());
-    let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&labelSelector=absent";
+    let query =
+        "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&labelSelector=absent";
     let seen = s.watch("configmaps", query).await;
     let end = &seen[0]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"];
     s.note("streaming list", format!("{} {end}", seen[0]["type"]));

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{answer::Refusal, request::{Request, Verb}};
+use super::{
+    answer::Refusal,
+    request::{Request, Verb},
+};
 
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,9 +62,7 @@ pub struct CrashPoint {
 impl CrashPoint {
     /// Every point of a workload that made `writes` writes in its clean run.
     pub fn all(writes: usize) -> impl Iterator<Item = Self> {
-        (1..=writes).flat_map(|write| {
-            [CrashAt::Before, CrashAt::Inside, CrashAt::After].map(|at| Self { write, at })
-        })
+        (1..=writes).flat_map(|write| [CrashAt::Before, CrashAt::Inside, CrashAt::After].map(|at| Self { write, at }))
     }
 
     /// The rule that crashes here.
@@ -89,66 +90,41 @@ impl When {
 
     /// Every write, leases and events excepted.
     pub fn effects() -> Self {
-        Self {
-            effects: true,
-            ..Self::default()
-        }
+        Self { effects: true, ..Self::default() }
     }
 
     /// Only this verb.
     #[must_use]
     pub fn verb(self, verb: Verb) -> Self {
-        Self {
-            verb: Some(verb),
-            ..self
-        }
+        Self { verb: Some(verb), ..self }
     }
 
     /// Only this resource, by plural.
     #[must_use]
     pub fn on(self, resource: &'static str) -> Self {
-        Self {
-            resource: Some(resource),
-            ..self
-        }
+        Self { resource: Some(resource), ..self }
     }
 
     /// Only (or never) `/status`.
     #[must_use]
     pub fn status(self, status: bool) -> Self {
-        Self {
-            subresource: Some(status),
-            ..self
-        }
+        Self { subresource: Some(status), ..self }
     }
 
     /// Only objects of this name.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
-        Self {
-            name: Some(name.to_owned()),
-            ..self
-        }
+        Self { name: Some(name.to_owned()), ..self }
     }
 
     /// Only the client of this name.
     #[must_use]
     pub fn from(self, client: &str) -> Self {
-        Self {
-            client: Some(client.to_owned()),
-            ..self
-        }
+        Self { client: Some(client.to_owned()), ..self }
     }
 
     fn matches(&self, request: &Request, client: &str) -> bool {
-        let Self {
-            verb,
-            resource,
-            subresource,
-            name,
-            client: wanted,
-            effects,
-        } = self;
+        let Self { verb, resource, subresource, name, client: wanted, effects } = self;
         verb.is_none_or(|verb| verb == request.verb)
             && resource.is_none_or(|plural| request.plural() == plural)
             && subresource.is_none_or(|status| request.is_status() == status)
@@ -171,31 +147,19 @@ pub struct Rule {
 impl Rule {
     /// Strikes the first matching request, once.
     pub fn new(when: When, fault: Fault) -> Self {
-        Self {
-            when,
-            fault,
-            skip: 0,
-            times: Some(1),
-            permille: None,
-        }
+        Self { when, fault, skip: 0, times: Some(1), permille: None }
     }
 
     /// Strikes from the `n`-th matching request on, counted from 1.
     #[must_use]
     pub fn nth(self, n: usize) -> Self {
-        Self {
-            skip: n.saturating_sub(1),
-            ..self
-        }
+        Self { skip: n.saturating_sub(1), ..self }
     }
 
     /// Strikes this many times in a row.
     #[must_use]
     pub fn times(self, times: usize) -> Self {
-        Self {
-            times: Some(times),
-            ..self
-        }
+        Self { times: Some(times), ..self }
     }
 
     /// Strikes until the rules are cleared.
@@ -207,10 +171,7 @@ impl Rule {
     /// Strikes each matching request with this chance in a thousand, drawn from the seed.
     #[must_use]
     pub fn chance(self, permille: u16) -> Self {
-        Self {
-            permille: Some(permille),
-            ..self
-        }
+        Self { permille: Some(permille), ..self }
     }
 }
 
@@ -260,10 +221,7 @@ pub struct Faults {
 
 impl Faults {
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            random: seed | 1,
-            ..Self::default()
-        }
+        Self { random: seed | 1, ..Self::default() }
     }
 
     /// Adds a rule. Of the rules that match a request the first that strikes counts.

@@ -11,10 +11,8 @@ use super::store::{DeleteOptions, Key, Moment, Part, Store, strings};
 pub(super) fn collect(store: &mut Store, now: Moment) -> bool {
     let before = store.version();
     let objects: BTreeMap<Key, Value> = store.all().map(|(key, object)| (key.clone(), object.clone())).collect();
-    let by_uid: BTreeMap<&str, (&Key, &Value)> = objects
-        .iter()
-        .filter_map(|(key, object)| Some((object["metadata"]["uid"].as_str()?, (key, object))))
-        .collect();
+    let by_uid: BTreeMap<&str, (&Key, &Value)> =
+        objects.iter().filter_map(|(key, object)| Some((object["metadata"]["uid"].as_str()?, (key, object)))).collect();
     for (key, object) in &objects {
         let owners = object["metadata"]["ownerReferences"].as_array();
         let Some(owners) = owners.filter(|owners| !owners.is_empty()) else {

@@ -135,7 +135,13 @@ fn step_job(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now: M
         None
     };
     if counted(&status, "succeeded") > 0 {
-        condition(&mut status, "SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods", now);
+        condition(
+            &mut status,
+            "SuccessCriteriaMet",
+            "CompletionsReached",
+            "Reached expected number of succeeded pods",
+            now,
+        );
         condition(&mut status, "Complete", "CompletionsReached", "Reached expected number of succeeded pods", now);
         status["completionTime"] = json!(seconds(now.wall));
     } else if let Some((reason, message)) = failure {

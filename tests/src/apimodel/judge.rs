@@ -1,6 +1,10 @@
 //! The invariants, checked on every committed write.
 
-use std::{collections::{BTreeMap, BTreeSet}, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -91,11 +95,7 @@ impl Judge {
         let count = self.executions.entry(submission.clone()).or_default();
         *count += 1;
         if *count > 1 {
-            self.violations.push(Violation {
-                at,
-                version,
-                broken: Broken::ExecutedAgain(submission),
-            });
+            self.violations.push(Violation { at, version, broken: Broken::ExecutedAgain(submission) });
         }
     }
 

@@ -57,7 +57,11 @@ struct End {
 
 impl Kubelet {
     pub(super) fn step(
-        &mut self, store: &mut Store, judge: &mut Judge, outcomes: &BTreeMap<String, Vec<Outcome>>, now: Moment,
+        &mut self,
+        store: &mut Store,
+        judge: &mut Judge,
+        outcomes: &BTreeMap<String, Vec<Outcome>>,
+        now: Moment,
         due: &mut Due,
     ) {
         for (key, run) in store.list(of_plural("agentruns"), None) {
@@ -94,7 +98,15 @@ fn outcome_of(pod: &Value, runs: &BTreeMap<String, String>, outcomes: &BTreeMap<
     script.get(nth).or(script.last()).cloned().unwrap_or_default()
 }
 
-fn step_pod(known: &mut Known, store: &mut Store, judge: &mut Judge, key: &Key, mut pod: Value, now: Moment, due: &mut Due) {
+fn step_pod(
+    known: &mut Known,
+    store: &mut Store,
+    judge: &mut Judge,
+    key: &Key,
+    mut pod: Value,
+    now: Moment,
+    due: &mut Due,
+) {
     let deleting = pod["metadata"]["deletionTimestamp"].is_string();
     match known.stage {
         Stage::New if deleting => {
@@ -121,11 +133,7 @@ fn step_pod(known: &mut Known, store: &mut Store, judge: &mut Judge, key: &Key, 
             known.stage = Stage::Over;
             pod["status"]["phase"] = json!("Failed");
             set_containers(&mut pod, false, |_| {
-                let end = End {
-                    code: 137,
-                    reason: "ContainerStatusUnknown",
-                    message: None,
-                };
+                let end = End { code: 137, reason: "ContainerStatusUnknown", message: None };
                 terminated(&end, None, now)
             });
         }
@@ -143,10 +151,7 @@ fn step_pod(known: &mut Known, store: &mut Store, judge: &mut Judge, key: &Key, 
                 finish(known, &mut pod, &end, at, now);
                 if matches!(known.outcome, Outcome::NodeLost { .. }) {
                     let _stored = store.update(key, pod, Part::Whole, now);
-                    let now_gone = DeleteOptions {
-                        grace: Some(0),
-                        ..DeleteOptions::default()
-                    };
+                    let now_gone = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
                     let _deleted = store.delete(key, &now_gone, now);
                     return;
                 }
@@ -156,10 +161,7 @@ fn step_pod(known: &mut Known, store: &mut Store, judge: &mut Judge, key: &Key, 
     }
     let _stored = store.update(key, pod, Part::Whole, now);
     if deleting && known.stage == Stage::Over {
-        let grace_over = DeleteOptions {
-            grace: Some(0),
-            ..DeleteOptions::default()
-        };
+        let grace_over = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
         let _deleted = store.delete(key, &grace_over, now);
     }
 }
@@ -222,11 +224,7 @@ fn end(known: &Known, pod: &Value, started: Duration, now: Moment, due: &mut Due
                         message: Some(report(pod, Ended::Cancelled, None, Some(15), now).termination_message()),
                     }
                 } else {
-                    End {
-                        code: 137,
-                        reason: "Error",
-                        message: None,
-                    }
+                    End { code: 137, reason: "Error", message: None }
                 }
             });
         }
@@ -237,56 +235,34 @@ fn end(known: &Known, pod: &Value, started: Duration, now: Moment, due: &mut Due
     }
     let reported = |report: Report| Some(report.termination_message());
     Some(match &known.outcome {
-        Outcome::Succeed { .. } => End {
-            code: 0,
-            reason: "Completed",
-            message: reported(report(pod, Ended::Succeeded, Some(0), None, now)),
-        },
-        Outcome::Exit { code, .. } => End {
-            code: *code,
-            reason: "Error",
-            message: reported(report(pod, Ended::Failed, Some(*code), None, now)),
-        },
+        Outcome::Succeed { .. } => {
+            End { code: 0, reason: "Completed", message: reported(report(pod, Ended::Succeeded, Some(0), None, now)) }
+        }
+        Outcome::Exit { code, .. } => {
+            End { code: *code, reason: "Error", message: reported(report(pod, Ended::Failed, Some(*code), None, now)) }
+        }
         Outcome::Signal { signal, .. } => End {
             code: 128 + signal,
             reason: "Error",
             message: reported(report(pod, Ended::Failed, None, Some(*signal), now)),
         },
-        Outcome::NoReport { code, .. } => End {
-            code: *code,
-            reason: if *code == 0 { "Completed" } else { "Error" },
-            message: None,
-        },
-        Outcome::Message { text, .. } => End {
-            code: 0,
-            reason: "Completed",
-            message: Some(text.clone()),
-        },
+        Outcome::NoReport { code, .. } => {
+            End { code: *code, reason: if *code == 0 { "Completed" } else { "Error" }, message: None }
+        }
+        Outcome::Message { text, .. } => End { code: 0, reason: "Completed", message: Some(text.clone()) },
         Outcome::ForeignReport { .. } => {
             let mut foreign = report(pod, Ended::Succeeded, Some(0), None, now);
             foreign.run_uid = "00000000-0000-4000-a000-000000000000".into();
-            End {
-                code: 0,
-                reason: "Completed",
-                message: reported(foreign),
-            }
+            End { code: 0, reason: "Completed", message: reported(foreign) }
         }
-        Outcome::OutOfMemory { .. } => End {
-            code: 137,
-            reason: "OOMKilled",
-            message: None,
-        },
+        Outcome::OutOfMemory { .. } => End { code: 137, reason: "OOMKilled", message: None },
         Outcome::Evicted { .. }
         | Outcome::NodeLost { .. }
         | Outcome::Hang
         | Outcome::IgnoreTerm
         | Outcome::ImagePullFailure
         | Outcome::MissingSecret
-        | Outcome::Unschedulable => End {
-            code: 137,
-            reason: "Error",
-            message: None,
-        },
+        | Outcome::Unschedulable => End { code: 137, reason: "Error", message: None },
     })
 }
 
@@ -308,11 +284,7 @@ fn finish(known: &Known, pod: &mut Value, end: &End, started: Duration, now: Mom
         _ => {
             let ran = jiff::SignedDuration::try_from(now.boot.saturating_sub(started)).unwrap_or_default();
             let started_at = seconds(now.wall - ran);
-            let others = End {
-                code: 0,
-                reason: "Completed",
-                message: None,
-            };
+            let others = End { code: 0, reason: "Completed", message: None };
             set_containers(pod, true, |agent| {
                 terminated(if agent { end } else { &others }, Some(started_at.clone()), now)
             });

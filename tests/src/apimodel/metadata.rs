@@ -52,7 +52,9 @@ pub(super) fn check(resource: &Resource, name: &str, meta: &Map<String, Value>) 
         return Err(Refusal::invalid(
             resource,
             name,
-            &format!("metadata.name: Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'"),
+            &format!(
+                "metadata.name: Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'"
+            ),
         ));
     }
     if let Some(labels) = meta.get("labels").and_then(Value::as_object) {
@@ -64,7 +66,9 @@ pub(super) fn check(resource: &Resource, name: &str, meta: &Map<String, Value>) 
                 return Err(Refusal::invalid(
                     resource,
                     name,
-                    &format!("metadata.labels: Invalid value: {text:?}: a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.'"),
+                    &format!(
+                        "metadata.labels: Invalid value: {text:?}: a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.'"
+                    ),
                 ));
             }
         }
@@ -72,7 +76,8 @@ pub(super) fn check(resource: &Resource, name: &str, meta: &Map<String, Value>) 
     if let Some(annotations) = meta.get("annotations").and_then(Value::as_object) {
         let mut size = 0;
         for (key, value) in annotations {
-            let text = value.as_str().ok_or_else(|| Refusal::bad_request("metadata.annotations: values are strings"))?;
+            let text =
+                value.as_str().ok_or_else(|| Refusal::bad_request("metadata.annotations: values are strings"))?;
             size += key.len() + text.len();
         }
         if size > MAX_ANNOTATIONS {

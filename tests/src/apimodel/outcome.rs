@@ -72,9 +72,7 @@ pub enum Outcome {
 
 impl Default for Outcome {
     fn default() -> Self {
-        Self::Succeed {
-            after: Duration::from_secs(5),
-        }
+        Self::Succeed { after: Duration::from_secs(5) }
     }
 }
 

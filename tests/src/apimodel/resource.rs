@@ -28,20 +28,12 @@ pub struct Resource {
 impl Resource {
     /// `apiVersion` of its objects.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// `plural.group`, as messages name it.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.to_owned()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// Whether a settled world may still write it.
@@ -80,31 +72,13 @@ const fn custom(plural: &'static str, kind: &'static str) -> Resource {
 
 /// Everything served.
 pub static RESOURCES: &[Resource] = &[
-    Resource {
-        status: true,
-        generation: true,
-        ..builtin("", "pods", "Pod")
-    },
+    Resource { status: true, generation: true, ..builtin("", "pods", "Pod") },
     builtin("", "configmaps", "ConfigMap"),
     builtin("", "secrets", "Secret"),
-    Resource {
-        create_on_update: true,
-        ..builtin("", "events", "Event")
-    },
-    Resource {
-        create_on_update: true,
-        ..builtin("events.k8s.io", "events", "Event")
-    },
-    Resource {
-        status: true,
-        generation: true,
-        ..builtin("batch", "jobs", "Job")
-    },
-    Resource {
-        unconditional: false,
-        create_on_update: true,
-        ..builtin("coordination.k8s.io", "leases", "Lease")
-    },
+    Resource { create_on_update: true, ..builtin("", "events", "Event") },
+    Resource { create_on_update: true, ..builtin("events.k8s.io", "events", "Event") },
+    Resource { status: true, generation: true, ..builtin("batch", "jobs", "Job") },
+    Resource { unconditional: false, create_on_update: true, ..builtin("coordination.k8s.io", "leases", "Lease") },
     custom("agents", "Agent"),
     custom("agentruns", "AgentRun"),
     custom("agentproviders", "AgentProvider"),
@@ -113,9 +87,7 @@ pub static RESOURCES: &[Resource] = &[
 
 /// The resource of a kind, whatever its group.
 pub fn of_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
-    RESOURCES
-        .iter()
-        .find(|resource| resource.kind == kind && resource.api_version() == api_version)
+    RESOURCES.iter().find(|resource| resource.kind == kind && resource.api_version() == api_version)
 }
 
 /// The resource with this plural; of the two kinds of events the core one.
@@ -153,9 +125,7 @@ pub fn parse_path(path: &str) -> Option<Target> {
         namespace = Some(parts.next()?);
         first = parts.next()?;
     }
-    let resource = RESOURCES
-        .iter()
-        .find(|r| r.group == group && r.version == version && r.plural == first)?;
+    let resource = RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == first)?;
     let name = parts.next();
     let subresource = parts.next();
     match &subresource {
@@ -165,12 +135,7 @@ pub fn parse_path(path: &str) -> Option<Target> {
     if parts.next().is_some() || (name.is_some() && namespace.is_none()) {
         return None;
     }
-    Some(Target {
-        resource,
-        namespace,
-        name,
-        subresource,
-    })
+    Some(Target { resource, namespace, name, subresource })
 }
 
 /// Reads a query string; of a repeated key the last value counts.

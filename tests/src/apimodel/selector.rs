@@ -65,7 +65,9 @@ fn parse_field_term(resource: &Resource, term: &str) -> Result<(String, String, 
     };
     let selectable = match (resource.plural, path) {
         (_, "metadata.name" | "metadata.namespace") | ("agentruns" | "pods", "status.phase") => true,
-        ("pods", "spec.nodeName" | "spec.restartPolicy") | ("events", "involvedObject.name" | "involvedObject.uid") => true,
+        ("pods", "spec.nodeName" | "spec.restartPolicy") | ("events", "involvedObject.name" | "involvedObject.uid") => {
+            true
+        }
         _ => false,
     };
     if selectable {

@@ -64,12 +64,7 @@ async fn serve(shared: Arc<Shared>, client: ClientId, request: Request) -> Resul
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    let run = Run {
-        shared,
-        client,
-        request,
-        record,
-    };
+    let run = Run { shared, client, request, record };
     let Some(fault) = fault else {
         return run.respond(None).await;
     };

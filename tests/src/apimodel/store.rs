@@ -178,7 +178,11 @@ impl Store {
     }
 
     pub(super) fn create(
-        &mut self, resource: &'static Resource, namespace: &str, mut object: Value, now: Moment,
+        &mut self,
+        resource: &'static Resource,
+        namespace: &str,
+        mut object: Value,
+        now: Moment,
     ) -> Result<Value, Refusal> {
         metadata::check_type(resource, &object)?;
         strip_nulls(&mut object);
@@ -223,11 +227,7 @@ impl Store {
             metadata::root_mut(&mut object)?.remove("status");
         }
         builtin::prepare_create(resource, &name, &uid, &mut object)?;
-        let key = Key {
-            resource,
-            namespace: namespace.to_owned(),
-            name,
-        };
+        let key = Key { resource, namespace: namespace.to_owned(), name };
         if self.objects.contains_key(&key) {
             return Err(Refusal::already_exists(resource, &key.name));
         }
@@ -235,9 +235,7 @@ impl Store {
     }
 
     /// Stores `wanted` in place of the object. An absent version means "whatever is there", where the resource allows.
-    pub(super) fn update(
-        &mut self, key: &Key, mut wanted: Value, part: Part, now: Moment,
-    ) -> Result<Value, Refusal> {
+    pub(super) fn update(&mut self, key: &Key, mut wanted: Value, part: Part, now: Moment) -> Result<Value, Refusal> {
         let Key { resource, name, .. } = key;
         metadata::check_type(resource, &wanted)?;
         let Some(old) = self.objects.get(key).cloned() else {
@@ -291,12 +289,7 @@ impl Store {
         let Some(old) = self.objects.get(key).cloned() else {
             return Err(Refusal::not_found(resource, name));
         };
-        let DeleteOptions {
-            uid,
-            resource_version,
-            propagation,
-            grace,
-        } = options;
+        let DeleteOptions { uid, resource_version, propagation, grace } = options;
         if let Some(uid) = uid.as_deref().filter(|uid| old["metadata"]["uid"] != **uid) {
             return Err(uid_conflict(resource, name, uid, &old));
         }
@@ -321,7 +314,11 @@ impl Store {
             "Orphan" => Some("orphan"),
             "Background" | "" => None,
             other => {
-                return Err(Refusal::invalid(resource, name, &format!("propagationPolicy: Unsupported value: {other:?}")));
+                return Err(Refusal::invalid(
+                    resource,
+                    name,
+                    &format!("propagationPolicy: Unsupported value: {other:?}"),
+                ));
             }
         };
         if !policy.is_empty() {
@@ -410,8 +407,14 @@ fn merge_parts(key: &Key, old: &Value, mut wanted: Value, part: Part) -> Result<
     let Key { resource, name, .. } = key;
     let old_meta = &old["metadata"];
     let kept = [
-        "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation",
-        "resourceVersion", "generateName",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "generateName",
     ];
     let meta = metadata::of_mut(&mut wanted)?;
     meta.remove("managedFields");
@@ -422,9 +425,8 @@ fn merge_parts(key: &Key, old: &Value, mut wanted: Value, part: Part) -> Result<
         };
     }
     for list in ["labels", "annotations", "finalizers", "ownerReferences"] {
-        let empty = |value: &Value| {
-            value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
-        };
+        let empty =
+            |value: &Value| value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
         if meta.get(list).is_some_and(empty) {
             meta.remove(list);
         }
@@ -488,9 +490,7 @@ fn uid_conflict(resource: &Resource, name: &str, given: &str, old: &Value) -> Re
 }
 
 pub(super) fn strings(list: &Value) -> Vec<String> {
-    list.as_array()
-        .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-        .unwrap_or_default()
+    list.as_array().map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default()
 }
 
 /// A time as the API server stores it: whole seconds.

@@ -9,14 +9,20 @@ use super::{
     request::{Request, Verb},
     resource::{Resource, Target},
     selector::Selector,
-    store::{Deleted, DeleteOptions, Key, Moment, Part, Store},
+    store::{DeleteOptions, Deleted, Key, Moment, Part, Store},
 };
 
 /// An answer: HTTP status and body.
 pub(super) type Answer = Result<(u16, Value), Refusal>;
 
 /// Carries out `request`. `lag` is how far behind cached reads are, `stale` how far behind every read is.
-pub(super) fn handle(store: &mut Store, request: &Request, now: Moment, lag: Duration, stale: Option<Duration>) -> Answer {
+pub(super) fn handle(
+    store: &mut Store,
+    request: &Request,
+    now: Moment,
+    lag: Duration,
+    stale: Option<Duration>,
+) -> Answer {
     let Some(target) = &request.target else {
         return other(request);
     };
@@ -46,11 +52,7 @@ fn other(request: &Request) -> Answer {
 }
 
 fn key(target: &Target, name: &str) -> Key {
-    Key {
-        resource: target.resource,
-        namespace: target.namespace.clone().unwrap_or_default(),
-        name: name.to_owned(),
-    }
+    Key { resource: target.resource, namespace: target.namespace.clone().unwrap_or_default(), name: name.to_owned() }
 }
 
 fn named(target: &Target) -> Key {
@@ -67,7 +69,11 @@ fn shown(request: &Request, object: Value) -> Value {
 
 /// The state a read sees: `None` for the current one.
 fn past(
-    store: &Store, request: &Request, now: Moment, lag: Duration, stale: Option<Duration>,
+    store: &Store,
+    request: &Request,
+    now: Moment,
+    lag: Duration,
+    stale: Option<Duration>,
 ) -> Result<Option<u64>, Refusal> {
     let asked = request.param("resourceVersion");
     let version: u64 = match asked {
@@ -94,7 +100,12 @@ fn past(
 }
 
 fn get(
-    store: &Store, request: &Request, target: &Target, now: Moment, lag: Duration, stale: Option<Duration>,
+    store: &Store,
+    request: &Request,
+    target: &Target,
+    now: Moment,
+    lag: Duration,
+    stale: Option<Duration>,
 ) -> Answer {
     let key = named(target);
     let found = match past(store, request, now, lag, stale)? {
@@ -108,7 +119,12 @@ fn get(
 }
 
 fn list(
-    store: &Store, request: &Request, target: &Target, now: Moment, lag: Duration, stale: Option<Duration>,
+    store: &Store,
+    request: &Request,
+    target: &Target,
+    now: Moment,
+    lag: Duration,
+    stale: Option<Duration>,
 ) -> Answer {
     let selector = Selector::parse(target.resource, request.param("labelSelector"), request.param("fieldSelector"))?;
     let token = request.param("continue");
@@ -167,10 +183,7 @@ fn list(
             }
         }
     }
-    Ok((
-        200,
-        json!({"apiVersion": api_version, "kind": format!("{kind}List"), "metadata": meta, "items": items}),
-    ))
+    Ok((200, json!({"apiVersion": api_version, "kind": format!("{kind}List"), "metadata": meta, "items": items})))
 }
 
 fn body(request: &Request) -> Result<Value, Refusal> {
@@ -236,15 +249,13 @@ fn patch(store: &mut Store, request: &Request, target: &Target, now: Moment) -> 
 }
 
 /// Server-side apply without field ownership: what is given is set, nothing is removed, nobody conflicts.
-fn apply(
-    store: &mut Store, request: &Request, target: &Target, key: &Key, old: Option<Value>, now: Moment,
-) -> Answer {
+fn apply(store: &mut Store, request: &Request, target: &Target, key: &Key, old: Option<Value>, now: Moment) -> Answer {
     if request.param("fieldManager").is_empty() {
         return Err(Refusal::bad_request("fieldManager is required for apply patch"));
     }
     let text = String::from_utf8_lossy(&request.body).into_owned();
-    let change: Value = serde_saphyr::from_str(&text)
-        .map_err(|error| Refusal::bad_request(format!("error decoding YAML: {error}")))?;
+    let change: Value =
+        serde_saphyr::from_str(&text).map_err(|error| Refusal::bad_request(format!("error decoding YAML: {error}")))?;
     let Some(old) = old else {
         if target.subresource.is_some() {
             return Err(Refusal::not_found(target.resource, &key.name));
@@ -260,11 +271,7 @@ fn apply(
 
 /// The options of a delete, of its body or of its query.
 fn options(request: &Request) -> Result<DeleteOptions, Refusal> {
-    let given = if request.body.iter().all(u8::is_ascii_whitespace) {
-        Value::Null
-    } else {
-        body(request)?
-    };
+    let given = if request.body.iter().all(u8::is_ascii_whitespace) { Value::Null } else { body(request)? };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let from_query = |name: &str| Some(request.param(name).to_owned()).filter(|text| !text.is_empty());
     Ok(DeleteOptions {
@@ -322,11 +329,9 @@ fn delete_collection(store: &mut Store, request: &Request, target: &Target, now:
 
 /// Runs `write` on the store, or on a copy of it for a dry run.
 fn dry<R>(
-    store: &mut Store, request: &Request, write: impl FnOnce(&mut Store) -> Result<R, Refusal>,
+    store: &mut Store,
+    request: &Request,
+    write: impl FnOnce(&mut Store) -> Result<R, Refusal>,
 ) -> Result<R, Refusal> {
-    if request.is_dry_run() {
-        write(&mut store.clone())
-    } else {
-        write(store)
-    }
+    if request.is_dry_run() { write(&mut store.clone()) } else { write(store) }
 }

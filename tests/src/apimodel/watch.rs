@@ -52,9 +52,15 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Opens the watch, with what must be sent at once already queued.
     pub(super) fn open(
-        shared: &Arc<Shared>, client: ClientId, request: &Request, target: &Target, state: &State, now: Moment,
+        shared: &Arc<Shared>,
+        client: ClientId,
+        request: &Request,
+        target: &Target,
+        state: &State,
+        now: Moment,
     ) -> Result<Self, Refusal> {
-        let selector = Selector::parse(target.resource, request.param("labelSelector"), request.param("fieldSelector"))?;
+        let selector =
+            Selector::parse(target.resource, request.param("labelSelector"), request.param("fieldSelector"))?;
         let asked = request.param("resourceVersion");
         let from: u64 = if asked.is_empty() {
             0
@@ -92,13 +98,12 @@ impl Watcher {
         };
         if from == 0 || initial {
             let lag = if asked == "0" { state.faults.lag_of(target.resource.plural) } else { Duration::ZERO };
-            watcher.version = if lag.is_zero() {
-                state.store.version()
-            } else {
-                state.store.version_behind(now, lag)
-            };
+            watcher.version = if lag.is_zero() { state.store.version() } else { state.store.version_behind(now, lag) };
             for (key, object) in state.store.at_version(watcher.version) {
-                if key.resource == watcher.resource && watcher.covers(&key.namespace) && watcher.selector.matches(&object) {
+                if key.resource == watcher.resource
+                    && watcher.covers(&key.namespace)
+                    && watcher.selector.matches(&object)
+                {
                     watcher.queue.push_back(Item::Line(json!({"type": "ADDED", "object": watcher.shown(&object)})));
                 }
             }
@@ -181,11 +186,8 @@ impl Watcher {
             self.version = commit.version;
             let event = if mine { self.event(commit) } else { None };
             let Some(event) = event else { continue };
-            let fault = if state.is_faultable(self.client) {
-                state.faults.decide_event(self.resource.plural)
-            } else {
-                None
-            };
+            let fault =
+                if state.is_faultable(self.client) { state.faults.decide_event(self.resource.plural) } else { None };
             self.deliver(event, fault, now);
             return Step::Ready;
         }
@@ -272,14 +274,7 @@ impl Watcher {
     /// The event a commit is to this watch. An object that leaves the selection is DELETED in its previous state
     /// under the new version, and one that was outside before is nobody's event.
     fn event(&self, commit: &Commit) -> Option<Value> {
-        let Commit {
-            version,
-            at: _,
-            key: _,
-            change,
-            object,
-            previous,
-        } = commit;
+        let Commit { version, at: _, key: _, change, object, previous } = commit;
         let before = previous.as_ref().is_some_and(|previous| self.selector.matches(previous));
         let after = *change != Change::Deleted && self.selector.matches(object);
         let (kind, object) = match (before, after) {
@@ -316,7 +311,8 @@ impl Watcher {
             object["metadata"]["creationTimestamp"] = Value::Null;
             match self.resource.plural {
                 "jobs" => {
-                    object["spec"] = json!({"template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}}});
+                    object["spec"] =
+                        json!({"template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}}});
                     object["status"] = json!({});
                 }
                 "pods" => {

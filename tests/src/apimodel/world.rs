@@ -113,14 +113,7 @@ impl State {
     }
 
     fn act(&mut self, now: Moment) -> Option<Duration> {
-        let Self {
-            store,
-            settings,
-            judge,
-            outcomes,
-            actors,
-            ..
-        } = self;
+        let Self { store, settings, judge, outcomes, actors, .. } = self;
         actors.step(store, judge, outcomes, settings.garbage, now)
     }
 }
@@ -136,10 +129,7 @@ impl Shared {
     /// The only way to the state: every write made inside is judged and announced.
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut State, Moment) -> R) -> R {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Moment {
-            boot: self.clock.boot(),
-            wall: self.clock.wall(),
-        };
+        let now = Moment { boot: self.clock.boot(), wall: self.clock.wall() };
         let result = f(&mut state, now);
         let State { store, judge, .. } = &mut *state;
         judge.observe(store);
@@ -239,11 +229,7 @@ impl World {
 
     fn connect(&self, name: &str, faultable: bool) -> kube::Client {
         let client = self.shared.with(|state, _| {
-            state.clients.push(ClientState {
-                name: name.to_owned(),
-                alive: true,
-                faultable,
-            });
+            state.clients.push(ClientState { name: name.to_owned(), alive: true, faultable });
             ClientId(state.clients.len() - 1)
         });
         let shared = Arc::clone(&self.shared);
@@ -276,12 +262,7 @@ impl World {
         let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
         let (seed, clock) = (self.seed, self.clock.clone());
         Supervised(tokio::spawn(async move {
-            let world = Self {
-                seed,
-                shared,
-                clock,
-                actors: Mutex::new(None),
-            };
+            let world = Self { seed, shared, clock, actors: Mutex::new(None) };
             loop {
                 let life = start(world.client(&name));
                 tokio::select! {
@@ -325,11 +306,7 @@ impl World {
 
     /// The object, if it is there. In the default namespace.
     pub fn object(&self, plural: &str, name: &str) -> Option<Value> {
-        let key = Key {
-            resource: resource::of_plural(plural),
-            namespace: NAMESPACE.to_owned(),
-            name: name.to_owned(),
-        };
+        let key = Key { resource: resource::of_plural(plural), namespace: NAMESPACE.to_owned(), name: name.to_owned() };
         self.shared.with(|state, _| state.store.get(&key).cloned())
     }
 
@@ -466,10 +443,7 @@ impl World {
     pub async fn until_terminal(&self, deadline: Duration) -> bool {
         self.until(deadline, |world| {
             world.objects("agentruns").iter().all(|run| {
-                matches!(
-                    run["status"]["phase"].as_str(),
-                    Some("Succeeded" | "Failed" | "Cancelled" | "Template")
-                )
+                matches!(run["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Cancelled" | "Template"))
             })
         })
         .await

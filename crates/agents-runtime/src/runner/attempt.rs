@@ -126,11 +126,7 @@ struct Outcome {
 
 /// Executes one attempt and writes its report. Returns the exit code.
 pub(super) fn run(start: Start) -> i32 {
-    let Start {
-        sources,
-        termination,
-        inherited,
-    } = start;
+    let Start { sources, termination, inherited } = start;
     let mut supervisor = match Supervisor::install() {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -203,17 +199,11 @@ fn execute(
     outcome: &mut Outcome,
 ) -> Result<(), Refusal> {
     let prepared = prepare(verified, inherited)?;
-    supervisor.limit(
-        prepared.timeout_seconds.map(Duration::from_secs),
-        Duration::from_secs(prepared.grace_seconds),
-    );
+    supervisor.limit(prepared.timeout_seconds.map(Duration::from_secs), Duration::from_secs(prepared.grace_seconds));
     let log = open_workspace(&prepared, spec_text)?;
     let (checkout, start_in) = check_out(&prepared, supervisor)?;
     for (field, place, content) in &prepared.files {
-        write_input(&prepared, place, content).map_err(|source| Refusal::InputFile {
-            field: field.clone(),
-            source,
-        })?;
+        write_input(&prepared, place, content).map_err(|source| Refusal::InputFile { field: field.clone(), source })?;
     }
     if let Some(interrupt) = supervisor.look() {
         return Err(Refusal::Interrupted(interrupt));
@@ -221,11 +211,7 @@ fn execute(
     let result = run_provider(&prepared, &start_in, log, secrets, supervisor, outcome);
     if let Some(checkout) = &checkout {
         let own = own_folder(&prepared);
-        let mut git = Git {
-            supervisor,
-            environment: &prepared.environment,
-            own_folder: &own,
-        };
+        let mut git = Git { supervisor, environment: &prepared.environment, own_folder: &own };
         outcome.vcs = Some(git.inspect(checkout));
     }
     for (output, place) in &prepared.outputs {
@@ -248,12 +234,7 @@ fn own_folder(prepared: &Prepared) -> PathBuf {
 /// Creates our own folder and files; that this works is the proof that the workspace is writable.
 fn open_workspace(prepared: &Prepared, spec_text: &str) -> Result<Log, Refusal> {
     let refused = |error: FileError| Refusal::Workspace(describe(&error));
-    let Prepared {
-        roots,
-        spec_copy,
-        outputs_folder,
-        ..
-    } = prepared;
+    let Prepared { roots, spec_copy, outputs_folder, .. } = prepared;
     let workspace = roots.place(spec_copy.root);
     fs::create_dir_all(workspace).map_err(|error| Refusal::Workspace(format!("`{}`: {error}", workspace.display())))?;
     open_below(workspace, &outputs_folder.components, Missing::Create, Obstacle::Refuse).map_err(refused)?;
@@ -277,11 +258,7 @@ fn check_out(prepared: &Prepared, supervisor: &mut Supervisor) -> Result<(Option
         return Ok((None, prepared.roots.place(prepared.spec_copy.root).clone()));
     };
     let own = own_folder(prepared);
-    let mut git = Git {
-        supervisor,
-        environment: &prepared.environment,
-        own_folder: &own,
-    };
+    let mut git = Git { supervisor, environment: &prepared.environment, own_folder: &own };
     match git.checkout(coordinates, place) {
         Ok((checkout, start)) => Ok((Some(checkout), start)),
         Err(error) => Err(match (error, supervisor.interrupt()) {
@@ -293,10 +270,7 @@ fn check_out(prepared: &Prepared, supervisor: &mut Supervisor) -> Result<(Option
 
 fn write_input(prepared: &Prepared, place: &super::roots::Beneath, content: &str) -> Result<(), FileError> {
     let root = prepared.roots.place(place.root);
-    fs::create_dir_all(root).map_err(|source| FileError::Io {
-        path: root.display().to_string(),
-        source,
-    })?;
+    fs::create_dir_all(root).map_err(|source| FileError::Io { path: root.display().to_string(), source })?;
     let Some((name, parents)) = place.components.split_last() else {
         return Ok(());
     };
@@ -312,11 +286,7 @@ fn run_provider(
     supervisor: &mut Supervisor,
     outcome: &mut Outcome,
 ) -> Result<(), Refusal> {
-    let search = prepared
-        .environment
-        .get(OsStr::new("PATH"))
-        .cloned()
-        .unwrap_or_default();
+    let search = prepared.environment.get(OsStr::new("PATH")).cloned().unwrap_or_default();
     let program = find_program(&prepared.program, start_in, &search)?;
     let mut child = Command::new(&program)
         .args(&prepared.args)
@@ -331,14 +301,10 @@ fn run_provider(
         .map_err(|error| refused_start(&program, error))?;
     outcome.started_at = Some(Timestamp::now());
     let streams = match (child.stdout.take(), child.stderr.take()) {
-        (Some(out), Some(err)) => Streams::start(
-            OwnedFd::from(out),
-            OwnedFd::from(err),
-            log,
-            secrets,
-            prepared.usage.map(UsageReader::new),
-        )
-        .map_err(|error| Refusal::Own(format!("a thread cannot be started: {error}"))),
+        (Some(out), Some(err)) => {
+            Streams::start(OwnedFd::from(out), OwnedFd::from(err), log, secrets, prepared.usage.map(UsageReader::new))
+                .map_err(|error| Refusal::Own(format!("a thread cannot be started: {error}")))
+        }
         _ => Err(Refusal::Own("the provider has no streams".to_owned())),
     };
     let streams = streams?;
@@ -347,9 +313,7 @@ fn run_provider(
     outcome.interrupt = supervisor.interrupt();
     let left = supervisor.end_stragglers();
     if left > 0 {
-        outcome
-            .remarks
-            .push(format!("{left} processes of the provider could not be ended"));
+        outcome.remarks.push(format!("{left} processes of the provider could not be ended"));
     }
     let (found, problem) = streams.finish(DRAIN);
     outcome.found = found;
@@ -375,23 +339,15 @@ fn refused_start(program: &Path, error: io::Error) -> Refusal {
 
 /// Looks a program up as a shell would, but in the provider's own search path and from its own folder.
 fn find_program(program: &str, start_in: &Path, search: &OsStr) -> Result<PathBuf, Refusal> {
-    let refused = |problem: &str| Refusal::Provider {
-        program: program.to_owned(),
-        problem: problem.to_owned(),
-    };
+    let refused = |problem: &str| Refusal::Provider { program: program.to_owned(), problem: problem.to_owned() };
     if program.contains('\0') {
         return Err(refused("its name contains a NUL"));
     }
     let candidates: Vec<PathBuf> = if program.contains('/') {
         vec![start_in.join(program)]
     } else {
-        let folders = search
-            .as_bytes()
-            .split(|byte| *byte == b':')
-            .filter(|folder| !folder.is_empty());
-        folders
-            .map(|folder| start_in.join(OsStr::from_bytes(folder)).join(program))
-            .collect()
+        let folders = search.as_bytes().split(|byte| *byte == b':').filter(|folder| !folder.is_empty());
+        folders.map(|folder| start_in.join(OsStr::from_bytes(folder)).join(program)).collect()
     };
     let mut problem = "does not exist";
     for candidate in candidates {
@@ -399,11 +355,7 @@ fn find_program(program: &str, start_in: &Path, search: &OsStr) -> Result<PathBu
         if found.is_file() && access(&candidate, AccessFlags::X_OK).is_ok() {
             return Ok(candidate);
         }
-        problem = if found.is_file() {
-            "is not executable"
-        } else {
-            "is not a file"
-        };
+        problem = if found.is_file() { "is not executable" } else { "is not a file" };
     }
     Err(refused(problem))
 }
@@ -415,39 +367,24 @@ fn report(
     outcome: Outcome,
     secrets: &Secrets,
 ) -> Report {
-    let Outcome {
-        started_at,
-        ending,
-        interrupt,
-        found,
-        vcs,
-        outputs,
-        missing,
-        remarks,
-    } = outcome;
+    let Outcome { started_at, ending, interrupt, found, vcs, outputs, missing, remarks } = outcome;
     let (mut reason, mut problem) = match (result, interrupt, ending) {
         (Err((reason, problem)), _, _) => (Some(reason), Some(problem)),
         (Ok(()), Some(Interrupt::Asked), _) => (Some(Reason::Cancelled), Some("asked to stop".to_owned())),
         (Ok(()), Some(Interrupt::Deadline), _) => {
             let seconds = identity.limits.timeout_seconds.unwrap_or_default();
-            (
-                Some(Reason::DeadlineExceeded),
-                Some(format!("not done after {seconds} s")),
-            )
+            (Some(Reason::DeadlineExceeded), Some(format!("not done after {seconds} s")))
         }
         (Ok(()), None, Some(Ending::Exited(0))) => (None, None),
-        (Ok(()), None, Some(Ending::Exited(code))) => (
-            Some(Reason::ProviderExited),
-            Some(format!("the provider exited with code {code}")),
-        ),
-        (Ok(()), None, Some(Ending::Signaled(signal))) => (
-            Some(Reason::ProviderSignaled),
-            Some(format!("the provider was ended by signal {signal}")),
-        ),
-        (Ok(()), None, Some(Ending::Unknown) | None) => (
-            Some(Reason::RunnerFailed),
-            Some("how the provider ended is not known".to_owned()),
-        ),
+        (Ok(()), None, Some(Ending::Exited(code))) => {
+            (Some(Reason::ProviderExited), Some(format!("the provider exited with code {code}")))
+        }
+        (Ok(()), None, Some(Ending::Signaled(signal))) => {
+            (Some(Reason::ProviderSignaled), Some(format!("the provider was ended by signal {signal}")))
+        }
+        (Ok(()), None, Some(Ending::Unknown) | None) => {
+            (Some(Reason::RunnerFailed), Some("how the provider ended is not known".to_owned()))
+        }
     };
     if reason.is_none() && !missing.is_empty() {
         reason = Some(Reason::OutputMissing);

@@ -90,12 +90,7 @@ impl Git<'_> {
         coordinates: &Coordinates,
         place: &Path,
     ) -> Result<(Checkout, PathBuf), CheckoutError> {
-        let Coordinates {
-            url,
-            public_url,
-            reference,
-            folder,
-        } = coordinates;
+        let Coordinates { url, public_url, reference, folder } = coordinates;
         match std::fs::symlink_metadata(place) {
             Ok(found) if found.is_dir() && is_empty(place) => {}
             Ok(_) => return Err(CheckoutError::NotEmpty(place.to_owned())),
@@ -103,20 +98,9 @@ impl Git<'_> {
         }
         let config = self.write_config()?;
         let mut clone = self.command(&config);
-        clone.args([
-            "clone",
-            "--quiet",
-            "--no-checkout",
-            "--no-recurse-submodules",
-            "--template=",
-            "--origin=origin",
-        ]);
+        clone.args(["clone", "--quiet", "--no-checkout", "--no-recurse-submodules", "--template=", "--origin=origin"]);
         self.run("clone", clone.arg("--").arg(url).arg(place), None)?;
-        let mut cloned = Cloned {
-            git: self,
-            config: &config,
-            place,
-        };
+        let mut cloned = Cloned { git: self, config: &config, place };
         match reference {
             None => cloned.check_out_default()?,
             Some(reference) => cloned.check_out(reference)?,
@@ -127,22 +111,14 @@ impl Git<'_> {
         open_below(place, folder, Missing::Fail, Obstacle::Refuse).map_err(CheckoutError::Folder)?;
         let mut start = place.to_owned();
         start.extend(folder);
-        let checkout = Checkout {
-            place: place.to_owned(),
-            public_url: public_url.clone(),
-            base,
-        };
+        let checkout = Checkout { place: place.to_owned(), public_url: public_url.clone(), base };
         Ok((checkout, start))
     }
 
     /// What became of the repository. Nothing that the provider configured is executed: only commands that read
     /// objects and refs run, without the user's configuration and without any transport.
     pub(super) fn inspect(&mut self, checkout: &Checkout) -> VcsStatus {
-        let Checkout {
-            place,
-            public_url,
-            base,
-        } = checkout;
+        let Checkout { place, public_url, base } = checkout;
         let mut ask = |args: &[&str]| {
             let mut git_dir = OsString::from("--git-dir=");
             git_dir.push(place.join(".git"));
@@ -170,9 +146,7 @@ impl Git<'_> {
         let head = ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).filter(is_object);
         let branch = ask(&["symbolic-ref", "--quiet", "--short", "HEAD"]).map(|name| cut(&name, 256));
         let commits = head.as_ref().and_then(|head| {
-            let range = base
-                .as_ref()
-                .map_or_else(|| head.clone(), |base| format!("{base}..{head}"));
+            let range = base.as_ref().map_or_else(|| head.clone(), |base| format!("{base}..{head}"));
             ask(&["rev-list", "--count", &range, "--"])?.parse().ok()
         });
         VcsStatus {
@@ -212,13 +186,7 @@ impl Git<'_> {
             text.push_str("\"\n");
         }
         text.push_str("[safe]\n\tdirectory = *\n[protocol \"ext\"]\n\tallow = never\n");
-        write_whole(
-            &open_trusted(self.own_folder)?,
-            "gitconfig",
-            text.as_bytes(),
-            0o600,
-            Obstacle::Replace,
-        )?;
+        write_whole(&open_trusted(self.own_folder)?, "gitconfig", text.as_bytes(), 0o600, Obstacle::Replace)?;
         Ok(self.own_folder.join("gitconfig"))
     }
 
@@ -263,9 +231,7 @@ impl Git<'_> {
         }
         // A helper that stays may hold the streams open; what it would still say is of no interest.
         let said = |stream: Option<mpsc::Receiver<String>>| {
-            stream
-                .and_then(|stream| stream.recv_timeout(Duration::from_secs(2)).ok())
-                .unwrap_or_default()
+            stream.and_then(|stream| stream.recv_timeout(Duration::from_secs(2)).ok()).unwrap_or_default()
         };
         let (out, err) = (said(out), said(err));
         if ending == Ending::Exited(0) {
@@ -298,26 +264,17 @@ impl Cloned<'_, '_> {
     fn call(&mut self, args: &[&str]) -> Result<String, CheckoutError> {
         let mut command = self.git.command(self.config);
         command.arg("-C").arg(self.place).args(args);
-        self.git
-            .run(args[0], &mut command, None)
-            .map(|said| said.trim().to_owned())
+        self.git.run(args[0], &mut command, None).map(|said| said.trim().to_owned())
     }
 
     fn commit(&mut self, expression: &str) -> Option<String> {
-        self.call(&[
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            "--end-of-options",
-            &format!("{expression}^{{commit}}"),
-        ])
-        .ok()
-        .filter(|commit| !commit.is_empty())
+        self.call(&["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{expression}^{{commit}}")])
+            .ok()
+            .filter(|commit| !commit.is_empty())
     }
 
     fn detach(&mut self, commit: &str) -> Result<(), CheckoutError> {
-        self.call(&["checkout", "--quiet", "--force", "--detach", commit, "--"])
-            .map(drop)
+        self.call(&["checkout", "--quiet", "--force", "--detach", commit, "--"]).map(drop)
     }
 
     fn check_out_default(&mut self) -> Result<(), CheckoutError> {
@@ -356,15 +313,7 @@ impl Cloned<'_, '_> {
         // A commit no branch reaches, or a ref that clones leave out, such as those of pull requests.
         let is_whole_commit = is_hex && matches!(reference.len(), 40 | 64);
         if is_whole_commit || reference.starts_with("refs/") {
-            self.call(&[
-                "fetch",
-                "--quiet",
-                "--no-tags",
-                "--no-recurse-submodules",
-                "--",
-                "origin",
-                reference,
-            ])?;
+            self.call(&["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", "origin", reference])?;
             return self.detach("FETCH_HEAD");
         }
         Err(CheckoutError::NoReference(reference.to_owned()))

@@ -46,12 +46,7 @@ pub(super) fn check(git: &GitCoordinates) -> Result<Coordinates, CoordinatesErro
         check_reference(reference).map_err(CoordinatesError::Reference)?;
     }
     let folder = check_path(path.as_deref().unwrap_or_default()).map_err(CoordinatesError::Path)?;
-    Ok(Coordinates {
-        url: url.clone(),
-        public_url,
-        reference: reference.clone(),
-        folder,
-    })
+    Ok(Coordinates { url: url.clone(), public_url, reference: reference.clone(), folder })
 }
 
 /// Returns the address without user and password.
@@ -80,9 +75,7 @@ fn check_url(url: &str) -> Result<String, &'static str> {
         "https" | "http" | "ssh" | "git" => {}
         _ => return Err("is not `https://`, `http://`, `ssh://`, `git://`, `file://` or `user@host:path`"),
     }
-    let (user, host) = authority
-        .rsplit_once('@')
-        .map_or(("", authority), |(user, host)| (user, host));
+    let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
     if user.contains(':') {
         return Err("contains a password; give credentials as a secret");
     }
@@ -121,9 +114,7 @@ fn check_host(host: &str) -> Result<(), &'static str> {
         Ok(IpAddr::V6(address)) => {
             address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(|inner| inner.is_link_local())
         }
-        Err(_) => name
-            .trim_end_matches('.')
-            .eq_ignore_ascii_case("metadata.google.internal"),
+        Err(_) => name.trim_end_matches('.').eq_ignore_ascii_case("metadata.google.internal"),
     };
     if link_local {
         return Err("its host is a link-local or metadata address");
@@ -139,10 +130,7 @@ fn check_reference(reference: &str) -> Result<(), &'static str> {
     if reference.starts_with(['-', '+', '/']) {
         return Err("begins with `-`, `+` or `/`");
     }
-    if reference
-        .chars()
-        .any(|c| c.is_control() || c.is_whitespace() || ":^~?*[\\".contains(c))
-    {
+    if reference.chars().any(|c| c.is_control() || c.is_whitespace() || ":^~?*[\\".contains(c)) {
         return Err("contains a character no ref may have");
     }
     if reference == "@" || reference.contains("..") || reference.contains("@{") || reference.contains("//") {
@@ -153,9 +141,7 @@ fn check_reference(reference: &str) -> Result<(), &'static str> {
     }
     let bad_part = |part: &str| {
         part.starts_with('.')
-            || std::path::Path::new(part)
-                .extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case("lock"))
+            || std::path::Path::new(part).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lock"))
     };
     if reference.split('/').any(bad_part) {
         return Err("has a component that begins with `.` or ends with `.lock`");
@@ -173,11 +159,8 @@ fn check_path(path: &str) -> Result<Vec<String>, &'static str> {
     if path.chars().any(char::is_control) {
         return Err("contains a control character");
     }
-    let parts: Vec<String> = path
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .map(str::to_owned)
-        .collect();
+    let parts: Vec<String> =
+        path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
     if parts.iter().any(|part| part == "..") {
         return Err("contains `..`");
     }

@@ -60,15 +60,8 @@ impl Target {
     /// a device or a file of the system.
     pub(super) fn new(path: &str, roots: &RootMap) -> Result<Self, NotAllowed> {
         let mut place = beneath(path)?;
-        let name = place
-            .components
-            .pop()
-            .ok_or_else(|| NotAllowed::Outside(path.to_owned()))?;
-        Ok(Self {
-            root: roots.place(place.root).clone(),
-            parents: place.components,
-            name,
-        })
+        let name = place.components.pop().ok_or_else(|| NotAllowed::Outside(path.to_owned()))?;
+        Ok(Self { root: roots.place(place.root).clone(), parents: place.components, name })
     }
 
     /// Its folder, created and cleared of links.
@@ -118,10 +111,8 @@ pub(super) fn deliver(
 ) -> Result<(), DeliverError> {
     let written = status.map_or(Ok(()), |target| write_status(report, target));
     if let Some(path) = termination {
-        write_termination(report, path).map_err(|source| DeliverError::Termination {
-            path: path.to_owned(),
-            source,
-        })?;
+        write_termination(report, path)
+            .map_err(|source| DeliverError::Termination { path: path.to_owned(), source })?;
     }
     written
 }

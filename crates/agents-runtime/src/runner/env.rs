@@ -137,13 +137,7 @@ pub(super) struct Layers<'a> {
 /// # Errors
 /// The first variable of the Agent or the provider that is not allowed.
 pub(super) fn environment(layers: Layers<'_>, roots: &RootMap) -> Result<BTreeMap<OsString, OsString>, EnvError> {
-    let Layers {
-        inherited,
-        agent,
-        provider,
-        secrets,
-        ours,
-    } = layers;
+    let Layers { inherited, agent, provider, secrets, ours } = layers;
     let is_secret = |name: &OsStr| secrets.iter().any(|secret| OsStr::new(secret) == name);
     let secret_layer: Vec<(OsString, OsString)> =
         inherited.iter().filter(|(name, _)| is_secret(name)).cloned().collect();
@@ -164,10 +158,8 @@ pub(super) fn environment(layers: Layers<'_>, roots: &RootMap) -> Result<BTreeMa
     }
     environment.extend(secret_layer);
     for (name, value) in ours {
-        let kept = name.starts_with("WORKFLOW_")
-            && provider
-                .iter()
-                .any(|(given, value)| *given == name && !value.is_empty());
+        let kept =
+            name.starts_with("WORKFLOW_") && provider.iter().any(|(given, value)| *given == name && !value.is_empty());
         if !kept {
             environment.insert(name.into(), value.into());
         }
@@ -180,20 +172,10 @@ pub(super) fn environment(layers: Layers<'_>, roots: &RootMap) -> Result<BTreeMa
 pub(super) fn inputs(inputs: &BTreeMap<String, String>) -> Vec<(String, String)> {
     let mut exported: BTreeMap<String, String> = BTreeMap::new();
     for (key, value) in inputs {
-        let key: String = key
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() {
-                    c.to_ascii_uppercase()
-                } else {
-                    '_'
-                }
-            })
-            .collect();
+        let key: String =
+            key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
         if !value.contains('\0') && key.len() + value.len() + 16 < MAX_STRING {
-            exported
-                .entry(format!("AGENT_INPUT_{key}"))
-                .or_insert_with(|| value.clone());
+            exported.entry(format!("AGENT_INPUT_{key}")).or_insert_with(|| value.clone());
         }
     }
     exported.into_iter().collect()
@@ -214,46 +196,25 @@ mod tests {
         secrets: &[&str],
         ours: &[(&str, &str)],
     ) -> Result<BTreeMap<String, String>, EnvError> {
-        let agent: Vec<EnvVar> = pairs(agent)
-            .into_iter()
-            .map(|(name, value)| EnvVar { name, value })
-            .collect();
+        let agent: Vec<EnvVar> = pairs(agent).into_iter().map(|(name, value)| EnvVar { name, value }).collect();
         let secrets: Vec<String> = secrets.iter().map(|name| (*name).to_owned()).collect();
         let layers = Layers {
-            inherited: pairs(inherited)
-                .into_iter()
-                .map(|(a, b)| (a.into(), b.into()))
-                .collect(),
+            inherited: pairs(inherited).into_iter().map(|(a, b)| (a.into(), b.into())).collect(),
             agent: &agent,
             provider: &pairs(provider),
             secrets: &secrets,
             ours: pairs(ours),
         };
         let built = environment(layers, &RootMap::new(None).unwrap())?;
-        Ok(built
-            .into_iter()
-            .map(|(a, b)| (a.into_string().unwrap(), b.into_string().unwrap()))
-            .collect())
+        Ok(built.into_iter().map(|(a, b)| (a.into_string().unwrap(), b.into_string().unwrap())).collect())
     }
 
     #[test]
     fn later_layers_win() {
         let built = build(
-            &[
-                ("A", "image"),
-                ("B", "image"),
-                ("C", "image"),
-                ("S", "secret"),
-                ("D", "image"),
-                ("GIT_DIR", "x"),
-            ],
+            &[("A", "image"), ("B", "image"), ("C", "image"), ("S", "secret"), ("D", "image"), ("GIT_DIR", "x")],
             &[("B", "agent"), ("C", "agent"), ("S", "agent")],
-            &[
-                ("C", "provider"),
-                ("S", "provider"),
-                ("WORKFLOW_STAGE", "mine"),
-                ("WORKFLOW_STEP", ""),
-            ],
+            &[("C", "provider"), ("S", "provider"), ("WORKFLOW_STAGE", "mine"), ("WORKFLOW_STEP", "")],
             &["S", "ABSENT"],
             &[("D", "ours"), ("WORKFLOW_STAGE", "ours"), ("WORKFLOW_STEP", "ours")],
         )
@@ -272,16 +233,7 @@ mod tests {
 
     #[test]
     fn reserved_and_impossible_names_are_refused_wherever_they_are_given() {
-        for name in [
-            "AGENT_RUN_UID",
-            "LD_PRELOAD",
-            "BASH_ENV",
-            "NODE_OPTIONS",
-            "",
-            "A=B",
-            "A\nB",
-            "A\0",
-        ] {
+        for name in ["AGENT_RUN_UID", "LD_PRELOAD", "BASH_ENV", "NODE_OPTIONS", "", "A=B", "A\nB", "A\0"] {
             assert!(build(&[], &[(name, "x")], &[], &[], &[]).is_err(), "{name:?}");
             assert!(build(&[], &[], &[(name, "x")], &[], &[]).is_err(), "{name:?}");
             assert!(build(&[], &[], &[], &[name], &[]).is_err(), "{name:?}");
@@ -293,12 +245,7 @@ mod tests {
 
     #[test]
     fn parameters_are_exported_and_the_first_of_a_clash_wins() {
-        let given = pairs(&[
-            ("issue-number", "1"),
-            ("issue.number", "2"),
-            ("größe", "3"),
-            ("nul", "a\0b"),
-        ]);
+        let given = pairs(&[("issue-number", "1"), ("issue.number", "2"), ("größe", "3"), ("nul", "a\0b")]);
         assert_eq!(
             inputs(&given.into_iter().collect()),
             pairs(&[("AGENT_INPUT_GR__E", "3"), ("AGENT_INPUT_ISSUE_NUMBER", "1")])

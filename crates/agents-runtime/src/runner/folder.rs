@@ -66,28 +66,18 @@ pub(super) enum Missing {
 
 fn io_error(path: &str) -> impl FnOnce(Errno) -> FileError {
     let path = path.to_owned();
-    move |errno| FileError::Io {
-        path,
-        source: errno.into(),
-    }
+    move |errno| FileError::Io { path, source: errno.into() }
 }
 
-const FOLDER: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Opens a folder that is trusted: links in its own path are followed.
 ///
 /// # Errors
 /// It is not there, not a folder, or cannot be read.
 pub(super) fn open_trusted(path: &Path) -> Result<OwnedFd, FileError> {
-    open(
-        path,
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(io_error(&path.display().to_string()))
+    open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(io_error(&path.display().to_string()))
 }
 
 /// Opens the folder `components` below `root`.
@@ -164,10 +154,7 @@ pub(super) fn write_whole(
     let written = file
         .write_all(content)
         .and_then(|()| file.sync_all())
-        .map_err(|source| FileError::Io {
-            path: name.to_owned(),
-            source,
-        })
+        .map_err(|source| FileError::Io { path: name.to_owned(), source })
         .and_then(|()| renameat(folder, temporary.as_str(), folder, name).map_err(io_error(name)));
     if written.is_err() {
         // It is ours and useless; a failure to remove it changes nothing.

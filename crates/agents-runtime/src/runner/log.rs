@@ -82,10 +82,7 @@ impl Log {
             self.rotate();
         }
         let mut written = self.current.file.write_all(part);
-        if written
-            .as_ref()
-            .is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
-        {
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
             self.take_back();
             self.make_room();
             written = self.current.file.write_all(part);
@@ -170,11 +167,7 @@ impl Log {
             Ok(())
         })();
         // Whichever of the two is left is of no more use.
-        let of_no_use = if copied.is_ok() {
-            self.previous_name()
-        } else {
-            temporary
-        };
+        let of_no_use = if copied.is_ok() { self.previous_name() } else { temporary };
         let _ = unlinkat(&self.folder, of_no_use.as_str(), UnlinkatFlags::NoRemoveDir);
         copied
     }

@@ -65,13 +65,7 @@ Environment: AGENT_RUNNER_SPEC_PATH (file of the spec), AGENT_RUNNER_SPEC (the s
 pub fn main(args: Vec<OsString>) -> i32 {
     let mut args = args.into_iter();
     let first = args.next();
-    let (first, more) = (
-        first
-            .as_ref()
-            .map(|first| first.to_string_lossy().into_owned())
-            .zip(first),
-        args.next(),
-    );
+    let (first, more) = (first.as_ref().map(|first| first.to_string_lossy().into_owned()).zip(first), args.next());
     match (first, more, args.next()) {
         (Some((text, _)), None, None) if text == "--version" || text == "-V" => {
             tell(concat!("agent-runner ", env!("CARGO_PKG_VERSION"), "\n"))

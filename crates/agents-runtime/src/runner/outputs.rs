@@ -56,16 +56,9 @@ pub(super) enum OutputError {
 /// The path lies outside the workspace.
 pub(super) fn place(output: &Output) -> Result<Beneath, NotAllowed> {
     let path = output.path.as_deref().unwrap_or(&output.name);
-    let path = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("{OUTPUTS_DIR}/{path}")
-    };
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("{OUTPUTS_DIR}/{path}") };
     match beneath(&path)? {
-        place @ Beneath {
-            root: RootName::Workspace,
-            ..
-        } => Ok(place),
+        place @ Beneath { root: RootName::Workspace, .. } => Ok(place),
         Beneath { .. } => Err(NotAllowed::Outside(path)),
     }
 }
@@ -78,24 +71,13 @@ pub(super) fn collect(output: &Output, place: &Beneath, roots: &RootMap) -> Resu
     let (name, path) = (output.name.clone(), place.logical());
     let file = open_regular(roots.place(place.root), &place.components).map_err(|source| {
         if source.is_absent() {
-            OutputError::Absent {
-                name: name.clone(),
-                path: path.clone(),
-            }
+            OutputError::Absent { name: name.clone(), path: path.clone() }
         } else {
-            OutputError::Unusable {
-                name: name.clone(),
-                source,
-            }
+            OutputError::Unusable { name: name.clone(), source }
         }
     })?;
-    let unreadable = |source| OutputError::Unusable {
-        name: name.clone(),
-        source: FileError::Io {
-            path: path.clone(),
-            source,
-        },
-    };
+    let unreadable =
+        |source| OutputError::Unusable { name: name.clone(), source: FileError::Io { path: path.clone(), source } };
     // A sparse file claims a size without having it: refuse before reading.
     if file.metadata().map_err(unreadable)?.len() > MAX_OUTPUT_BYTES {
         return Err(OutputError::TooLarge { name, path });
@@ -117,10 +99,5 @@ pub(super) fn collect(output: &Output, place: &Beneath, roots: &RootMap) -> Resu
         let _ = write!(digits, "{byte:02x}");
         digits
     });
-    Ok(OutputStatus {
-        name,
-        path,
-        size_bytes: size,
-        checksum: format!("sha256:{digits}"),
-    })
+    Ok(OutputStatus { name, path, size_bytes: size, checksum: format!("sha256:{digits}") })
 }

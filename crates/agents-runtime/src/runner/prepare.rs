@@ -129,21 +129,13 @@ pub(super) fn roots(spec: &RunnerSpec) -> Result<RootMap, PrepareError> {
 }
 
 fn field(field: impl Into<String>, problem: impl Into<String>) -> PrepareError {
-    PrepareError::Field {
-        field: field.into(),
-        problem: problem.into(),
-    }
+    PrepareError::Field { field: field.into(), problem: problem.into() }
 }
 
 /// Values of the secrets that are there.
 pub(super) fn secrets(names: &[String], inherited: &[(OsString, OsString)]) -> Secrets {
     let is_secret = |name: &OsString| names.iter().any(|secret| secret.as_str() == name);
-    Secrets::new(
-        inherited
-            .iter()
-            .filter(|(name, _)| is_secret(name))
-            .map(|(_, value)| value.as_encoded_bytes()),
-    )
+    Secrets::new(inherited.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.as_encoded_bytes()))
 }
 
 /// Decides everything about an attempt.
@@ -151,11 +143,7 @@ pub(super) fn secrets(names: &[String], inherited: &[(OsString, OsString)]) -> S
 /// # Errors
 /// The first thing that cannot be done.
 pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>) -> Result<Prepared, PrepareError> {
-    let Verified {
-        spec,
-        provider,
-        digest: _,
-    } = verified;
+    let Verified { spec, provider, digest: _ } = verified;
     let roots = roots(spec)?;
     let target = |name: &str, path: &str| {
         Target::new(path, &roots).map_err(|error| field(format!("artifacts.{name}"), error.to_string()))
@@ -193,28 +181,17 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
         },
         &roots,
     )?;
-    let place = |path: &str| {
-        beneath(path).map_err(|source| PrepareError::Path {
-            field: path.to_owned(),
-            source,
-        })
-    };
+    let place = |path: &str| beneath(path).map_err(|source| PrepareError::Path { field: path.to_owned(), source });
     let spec_copy = place(SPEC_COPY)?;
     let outputs_folder = place(OUTPUTS_DIR)?;
     let files = files(rendered.files, spec, &spec_copy)?;
     let mut outputs: Vec<(Output, Beneath)> = Vec::new();
     for (n, output) in spec.outputs.iter().enumerate() {
-        let place = outputs::place(output).map_err(|source| PrepareError::Path {
-            field: format!("outputs[{n}].path"),
-            source,
-        })?;
+        let place = outputs::place(output)
+            .map_err(|source| PrepareError::Path { field: format!("outputs[{n}].path"), source })?;
         outputs.push((output.clone(), place));
     }
-    let Limits {
-        timeout_seconds,
-        grace_seconds,
-        log_bytes,
-    } = spec.limits;
+    let Limits { timeout_seconds, grace_seconds, log_bytes } = spec.limits;
     let ProviderSpec { binary, usage, .. } = provider;
     Ok(Prepared {
         status,
@@ -242,10 +219,7 @@ fn files(
     spec_copy: &Beneath,
 ) -> Result<Vec<(String, Beneath, String)>, PrepareError> {
     let mut taken: Vec<(String, Beneath)> = vec![("the runner's spec".to_owned(), spec_copy.clone())];
-    for (name, path) in [
-        ("status file", &spec.artifacts.status_path),
-        ("log", &spec.artifacts.log_path),
-    ] {
+    for (name, path) in [("status file", &spec.artifacts.status_path), ("log", &spec.artifacts.log_path)] {
         // One outside the two folders cannot collide with a file inside.
         if let Ok(place) = beneath(path) {
             taken.push((format!("the {name}"), place));
@@ -257,16 +231,9 @@ fn files(
     let mut files = Vec::new();
     for (n, (path, content)) in rendered.into_iter().enumerate() {
         let name = format!("inputFiles[{n}].path");
-        let place = beneath(&path).map_err(|source| PrepareError::Path {
-            field: name.clone(),
-            source,
-        })?;
+        let place = beneath(&path).map_err(|source| PrepareError::Path { field: name.clone(), source })?;
         if let Some((other, _)) = taken.iter().find(|(_, other)| other.collides(&place)) {
-            return Err(PrepareError::Collision {
-                field: name,
-                path: place.logical(),
-                other: other.clone(),
-            });
+            return Err(PrepareError::Collision { field: name, path: place.logical(), other: other.clone() });
         }
         taken.push((format!("`{name}`"), place.clone()));
         files.push((name, place, content));
@@ -291,10 +258,7 @@ fn ours(spec: &RunnerSpec, roots: &RootMap, status: &Path, log: &Path) -> Vec<(S
         ("AGENT_NAME", &spec.agent.name),
         ("AGENT_PROVIDER", &spec.provider),
         ("AGENT_ATTEMPT", &attempt),
-        (
-            "AGENT_IMPLEMENTATION",
-            spec.implementation_name.as_deref().unwrap_or_default(),
-        ),
+        ("AGENT_IMPLEMENTATION", spec.implementation_name.as_deref().unwrap_or_default()),
         ("AGENT_RUNNER_SPEC_PATH", &roots.text(SPEC_COPY)),
         ("AGENT_STATUS_PATH", &status),
         ("AGENT_LOG_PATH", &log),
@@ -307,11 +271,7 @@ fn ours(spec: &RunnerSpec, roots: &RootMap, status: &Path, log: &Path) -> Vec<(S
         ("WORKFLOW_ITERATION", "1"),
     ];
     ours.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    if let Some(Observability {
-        nats_url,
-        graf_base_url,
-    }) = &spec.observability
-    {
+    if let Some(Observability { nats_url, graf_base_url }) = &spec.observability {
         for (name, value) in [("NATS_URL", nats_url), ("GRAF_BASE_URL", graf_base_url)] {
             if let Some(value) = value {
                 ours.push((name.to_owned(), value.clone()));

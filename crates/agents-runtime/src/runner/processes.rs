@@ -63,9 +63,7 @@ fn descendants(root: i32, table: &[Process]) -> Vec<Process> {
 
 /// The process table; empty when `/proc` is not that of our own process namespace.
 fn table() -> Vec<Process> {
-    let own = fs::read_to_string("/proc/self/stat")
-        .ok()
-        .and_then(|text| parse_stat(&text));
+    let own = fs::read_to_string("/proc/self/stat").ok().and_then(|text| parse_stat(&text));
     if own.is_none_or(|own| own.pid != getpid().as_raw()) {
         return Vec::new();
     }
@@ -74,13 +72,7 @@ fn table() -> Vec<Process> {
     };
     entries
         .flatten()
-        .filter(|entry| {
-            entry
-                .file_name()
-                .as_encoded_bytes()
-                .first()
-                .is_some_and(u8::is_ascii_digit)
-        })
+        .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))
         // A process that ends while we read is not there any more.
         .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
         .filter_map(|text| parse_stat(&text))
@@ -116,11 +108,7 @@ impl Stragglers {
     /// Reaps what has ended and asks the rest to end: once politely, or by force. Returns how many are left.
     pub(super) fn end(&mut self, by_force: bool) -> usize {
         reap_all();
-        if getpid().as_raw() == 1 {
-            self.end_everything(by_force)
-        } else {
-            self.end_descendants(by_force)
-        }
+        if getpid().as_raw() == 1 { self.end_everything(by_force) } else { self.end_descendants(by_force) }
     }
 
     fn end_everything(&mut self, by_force: bool) -> usize {
@@ -180,19 +168,8 @@ mod tests {
 
     #[test]
     fn all_generations_are_found_and_a_circle_ends() {
-        let process = |pid, parent| Process {
-            pid,
-            parent,
-            ended: false,
-        };
-        let table = [
-            process(1, 0),
-            process(5, 1),
-            process(6, 5),
-            process(7, 6),
-            process(8, 1),
-            process(9, 9),
-        ];
+        let process = |pid, parent| Process { pid, parent, ended: false };
+        let table = [process(1, 0), process(5, 1), process(6, 5), process(7, 6), process(8, 1), process(9, 9)];
         let mut found: Vec<i32> = descendants(5, &table).iter().map(|process| process.pid).collect();
         found.sort_unstable();
         assert_eq!(found, [6, 7]);

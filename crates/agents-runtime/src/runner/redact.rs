@@ -61,12 +61,7 @@ pub(super) struct Redactor<'a> {
 impl<'a> Redactor<'a> {
     /// A redactor at the beginning of a stream.
     pub(super) fn new(secrets: &'a Secrets) -> Self {
-        Self {
-            secrets,
-            held: Vec::new(),
-            covered: 0,
-            in_mask: false,
-        }
+        Self { secrets, held: Vec::new(), covered: 0, in_mask: false }
     }
 
     /// Takes a chunk and appends to `out` what is decided.
@@ -96,9 +91,7 @@ impl<'a> Redactor<'a> {
             .iter()
             .filter_map(|secret| {
                 let most = (secret.len() - 1).min(buffer.len());
-                (1..=most)
-                    .rev()
-                    .find(|&len| secret.starts_with(&buffer[buffer.len() - len..]))
+                (1..=most).rev().find(|&len| secret.starts_with(&buffer[buffer.len() - len..]))
             })
             .max()
             .unwrap_or(0);

@@ -74,11 +74,8 @@ pub(super) fn beneath(path: &str) -> Result<Beneath, NotAllowed> {
         return Err(NotAllowed::Control(path.to_owned()));
     }
     let (root, rest) = split(path).ok_or_else(|| NotAllowed::Outside(path.to_owned()))?;
-    let components: Vec<String> = rest
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .map(str::to_owned)
-        .collect();
+    let components: Vec<String> =
+        rest.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
     if components.iter().any(|part| part == "..") {
         return Err(NotAllowed::Upward(path.to_owned()));
     }
@@ -89,12 +86,10 @@ pub(super) fn beneath(path: &str) -> Result<Beneath, NotAllowed> {
 }
 
 fn split(path: &str) -> Option<(RootName, &str)> {
-    [(RootName::Workspace, WORKSPACE), (RootName::Home, HOME)]
-        .into_iter()
-        .find_map(|(name, prefix)| {
-            let rest = path.strip_prefix(prefix)?;
-            (rest.is_empty() || rest.starts_with('/')).then_some((name, rest))
-        })
+    [(RootName::Workspace, WORKSPACE), (RootName::Home, HOME)].into_iter().find_map(|(name, prefix)| {
+        let rest = path.strip_prefix(prefix)?;
+        (rest.is_empty() || rest.starts_with('/')).then_some((name, rest))
+    })
 }
 
 /// The real places of the two folders.
@@ -111,10 +106,7 @@ impl RootMap {
     /// The name of the field whose place is not an absolute path.
     pub(super) fn new(roots: Option<&Roots>) -> Result<Self, &'static str> {
         let Some(Roots { workspace, home }) = roots else {
-            return Ok(Self {
-                workspace: WORKSPACE.into(),
-                home: HOME.into(),
-            });
+            return Ok(Self { workspace: WORKSPACE.into(), home: HOME.into() });
         };
         if !workspace.starts_with('/') {
             return Err("roots.workspace");
@@ -122,10 +114,7 @@ impl RootMap {
         if !home.starts_with('/') {
             return Err("roots.home");
         }
-        Ok(Self {
-            workspace: workspace.into(),
-            home: home.into(),
-        })
+        Ok(Self { workspace: workspace.into(), home: home.into() })
     }
 
     /// The real place of a folder.
@@ -159,11 +148,7 @@ mod tests {
     use super::*;
 
     fn map() -> RootMap {
-        RootMap::new(Some(&Roots {
-            workspace: "/r/w".into(),
-            home: "/r/h".into(),
-        }))
-        .unwrap()
+        RootMap::new(Some(&Roots { workspace: "/r/w".into(), home: "/r/h".into() })).unwrap()
     }
 
     #[test]

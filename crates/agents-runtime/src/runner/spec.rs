@@ -89,10 +89,7 @@ impl SpecError {
 }
 
 fn field(path: impl Into<String>, problem: impl Into<String>) -> SpecError {
-    SpecError::Field {
-        path: path.into(),
-        problem: problem.into(),
-    }
+    SpecError::Field { path: path.into(), problem: problem.into() }
 }
 
 /// `json` as base64 of zstd: what travels in a pod annotation.
@@ -115,18 +112,13 @@ pub fn decode_spec(bytes: &[u8]) -> Result<String, SpecError> {
     if text.starts_with('{') {
         return Ok(text.to_owned());
     }
-    let packed = STANDARD
-        .decode(text)
-        .map_err(|error| SpecError::Encoding(error.to_string()))?;
+    let packed = STANDARD.decode(text).map_err(|error| SpecError::Encoding(error.to_string()))?;
     let broken = |error: io::Error| SpecError::Encoding(error.to_string());
     let mut decoder = zstd::stream::read::Decoder::new(packed.as_slice()).map_err(broken)?;
     // A frame may announce a window of gigabytes; ours never needs more than the spec's own size.
     decoder.window_log_max(24).map_err(broken)?;
     let mut json = Vec::new();
-    decoder
-        .take(MAX_SPEC_BYTES as u64 + 1)
-        .read_to_end(&mut json)
-        .map_err(broken)?;
+    decoder.take(MAX_SPEC_BYTES as u64 + 1).read_to_end(&mut json).map_err(broken)?;
     if json.len() > MAX_SPEC_BYTES {
         return Err(SpecError::TooLarge);
     }
@@ -153,11 +145,7 @@ impl Sources {
     /// No source, or the first one cannot be read or decoded.
     pub fn read(&self) -> Result<String, SpecError> {
         let given = |value: &Option<OsString>| value.clone().filter(|value| !value.is_empty());
-        if let Some(path) = self
-            .argument
-            .clone()
-            .or_else(|| given(&self.path_variable).map(PathBuf::from))
-        {
+        if let Some(path) = self.argument.clone().or_else(|| given(&self.path_variable).map(PathBuf::from)) {
             let bytes = read_bounded(&path)?;
             return decode_spec(&bytes);
         }
@@ -167,10 +155,7 @@ impl Sources {
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, SpecError> {
-    let unreadable = |source| SpecError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| SpecError::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path)
         .map_err(unreadable)?
@@ -205,18 +190,12 @@ pub fn verify(json: &str, providers: Option<&Path>) -> Result<Verified, SpecErro
     if let Some(version) = spec.schema_version.as_deref()
         && version != SCHEMA_VERSION
     {
-        return Err(field(
-            "schemaVersion",
-            format!("`{version}` is not known here, expected `{SCHEMA_VERSION}`"),
-        ));
+        return Err(field("schemaVersion", format!("`{version}` is not known here, expected `{SCHEMA_VERSION}`")));
     }
     if let Some(planned) = spec.plan_digest.as_deref()
         && planned != actual
     {
-        return Err(SpecError::Digest {
-            planned: planned.to_owned(),
-            actual,
-        });
+        return Err(SpecError::Digest { planned: planned.to_owned(), actual });
     }
     if spec.provider.is_empty() {
         return Err(field("provider", "is empty"));
@@ -228,27 +207,17 @@ pub fn verify(json: &str, providers: Option<&Path>) -> Result<Verified, SpecErro
     if provider.binary.is_empty() {
         return Err(field("providerSpec.binary", "is empty"));
     }
-    Ok(Verified {
-        spec,
-        provider,
-        digest: actual,
-    })
+    Ok(Verified { spec, provider, digest: actual })
 }
 
 fn typed<T: DeserializeOwned>(json: &str, prefix: &str) -> Result<T, SpecError> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let path = if path == "." {
-            prefix.to_owned()
-        } else {
-            format!("{prefix}{path}")
-        };
+        let path = if path == "." { prefix.to_owned() } else { format!("{prefix}{path}") };
         let problem = error.into_inner().to_string();
         // A missing member is reported at its parent: its own name is in the text.
-        let missing = problem
-            .strip_prefix("missing field `")
-            .and_then(|rest| rest.split('`').next());
+        let missing = problem.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
         match missing {
             Some(name) if path.is_empty() || path.ends_with('.') => field(format!("{path}{name}"), "is missing"),
             Some(name) => field(format!("{path}.{name}"), "is missing"),
@@ -282,19 +251,12 @@ fn load_provider(name: &str, folder: Option<&Path>) -> Result<ProviderSpec, Spec
             serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?
         };
         let is_manifest = value.get("kind").is_some();
-        let inner = if is_manifest {
-            value.get("spec").cloned().unwrap_or_default()
-        } else {
-            value
-        };
+        let inner = if is_manifest { value.get("spec").cloned().unwrap_or_default() } else { value };
         return typed(&inner.to_string(), "").map_err(|error| wrong(error.to_string()));
     }
     Err(field(
         "providerSpec",
-        format!(
-            "is missing, and `{}` holds no `{name}.json` or `{name}.yaml`",
-            folder.display()
-        ),
+        format!("is missing, and `{}` holds no `{name}.json` or `{name}.yaml`", folder.display()),
     ))
 }
 
@@ -333,29 +295,14 @@ mod tests {
     fn a_fault_names_its_field() {
         let provider = json!({"binary": "/bin/sh"});
         for (spec, path) in [
-            (
-                json!({"provider": "p", "providerSpec": provider, "inputs": {"issue": 1}}),
-                "inputs.issue",
-            ),
-            (
-                json!({"provider": "p", "providerSpec": {"binary": 5}}),
-                "providerSpec.binary",
-            ),
+            (json!({"provider": "p", "providerSpec": provider, "inputs": {"issue": 1}}), "inputs.issue"),
+            (json!({"provider": "p", "providerSpec": {"binary": 5}}), "providerSpec.binary"),
             (json!({"provider": "p", "providerSpec": {}}), "providerSpec.binary"),
             (json!({"provider": "p"}), "providerSpec"),
             (json!({"providerSpec": provider}), "provider"),
-            (
-                json!({"provider": "p", "providerSpec": provider, "schemaVersion": "x/v9"}),
-                "schemaVersion",
-            ),
-            (
-                json!({"provider": "p", "providerSpec": provider, "planDigest": "sha256:0"}),
-                "planDigest",
-            ),
-            (
-                json!({"provider": "p", "providerSpec": provider, "outputs": [{}]}),
-                "outputs[0].name",
-            ),
+            (json!({"provider": "p", "providerSpec": provider, "schemaVersion": "x/v9"}), "schemaVersion"),
+            (json!({"provider": "p", "providerSpec": provider, "planDigest": "sha256:0"}), "planDigest"),
+            (json!({"provider": "p", "providerSpec": provider, "outputs": [{}]}), "outputs[0].name"),
         ] {
             let error = error(&spec);
             assert!(error.contains(&format!("field `{path}`")), "{error}");
@@ -390,10 +337,7 @@ mod tests {
     #[test]
     fn a_broken_spec_still_says_whose_it_is() {
         let spec = salvage(r#"{"provider": "p", "run": {"uid": "u", "attempt": 3}, "inputs": 5, "artifacts": 7}"#);
-        assert_eq!(
-            (spec.provider.as_str(), spec.run.uid.as_str(), spec.run.attempt),
-            ("p", "u", 3)
-        );
+        assert_eq!((spec.provider.as_str(), spec.run.uid.as_str(), spec.run.attempt), ("p", "u", 3));
         assert_eq!(salvage("not json").provider, "");
     }
 

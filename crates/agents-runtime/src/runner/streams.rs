@@ -81,13 +81,7 @@ impl Streams {
                 let _ = report.send(found);
             })?;
         }
-        Ok(Self {
-            done,
-            running: 2,
-            log,
-            abandon,
-            found: Found::default(),
-        })
+        Ok(Self { done, running: 2, log, abandon, found: Found::default() })
     }
 
     /// Waits for both ends, at most for `patience`; then finishes the log. Returns what was read and what went wrong.
@@ -138,10 +132,7 @@ fn pump(
         listening = listening && pass_on(stream, block, abandon);
     };
     while !abandon.load(Ordering::Relaxed) {
-        match poll(
-            &mut [PollFd::new(source.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::from(PATIENCE_MS),
-        ) {
+        match poll(&mut [PollFd::new(source.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MS)) {
             Ok(0) => {
                 lines.flush(&mut deliver);
                 continue;
@@ -183,10 +174,7 @@ fn pass_on(stream: Stream, mut block: &[u8], abandon: &AtomicBool) -> bool {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
                 // Somebody else made the stream non-blocking.
-                let _ = poll(
-                    &mut [PollFd::new(target, PollFlags::POLLOUT)],
-                    PollTimeout::from(PATIENCE_MS),
-                );
+                let _ = poll(&mut [PollFd::new(target, PollFlags::POLLOUT)], PollTimeout::from(PATIENCE_MS));
                 if abandon.load(Ordering::Relaxed) {
                     return false;
                 }

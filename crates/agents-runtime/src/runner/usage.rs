@@ -32,12 +32,7 @@ pub(super) struct UsageReader {
 impl UsageReader {
     /// A reader at the beginning of a stream.
     pub(super) fn new(parser: UsageParser) -> Self {
-        Self {
-            parser,
-            line: Vec::new(),
-            skipping: false,
-            found: Found::default(),
-        }
+        Self { parser, line: Vec::new(), skipping: false, found: Found::default() }
     }
 
     /// Takes a chunk.
@@ -154,10 +149,7 @@ mod tests {
     fn turns_are_summed_and_other_lines_skipped() {
         let found = read([TRANSCRIPT.as_bytes()]);
         let usage = found.usage.unwrap();
-        assert_eq!(
-            (usage.input_tokens, usage.cached_tokens, usage.output_tokens),
-            (Some(111), Some(40), Some(10))
-        );
+        assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens), (Some(111), Some(40), Some(10)));
         assert_eq!(found.conversation.as_deref(), Some("0199-a"));
         assert_eq!(read([b"no json at all\n".as_slice()]), Found::default());
     }
