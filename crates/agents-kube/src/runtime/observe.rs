@@ -190,12 +190,11 @@ fn cause(
     match (exit, init) {
         (Some(exit), _) if never_started(exit) => Some((Reason::StartFailed, message_of(&exit.reason, &exit.message))),
         (Some(exit), _) if was_lost(exit) => Some((Reason::Lost, message_of(&exit.reason, &exit.message))),
-        (Some(_), _) => None,
         (None, Some((name, Terminated { exit_code, reason, message, .. }))) => {
             let message = format!("init container {name} exited {exit_code} ({reason}): {message}");
             Some((Reason::StartFailed, message.trim_end_matches([':', ' ']).to_owned()))
         }
-        (None, None) => None,
+        (Some(_), _) | (None, None) => None,
     }
 }
 

@@ -114,8 +114,8 @@ fn read_container(container: Container) -> Result<ContainerPlan, NotPlanned> {
     let mounts = volume_mounts
         .into_iter()
         .map(|mount| {
-            let Mount { mount_path, name, read_only, sub_path } = mount;
-            MountPlan { volume: name, path: mount_path, sub_path, read_only }
+            let Mount { path, name, read_only, sub_path } = mount;
+            MountPlan { volume: name, path, sub_path, read_only }
         })
         .collect();
     Ok(ContainerPlan { image, command, env, requests, limits, mounts, read_only_root: read_only_root_filesystem, name })
@@ -293,7 +293,8 @@ struct SecretKey {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Mount {
-    mount_path: String,
+    #[serde(rename = "mountPath")]
+    path: String,
     name: String,
     #[serde(default)]
     read_only: bool,

@@ -237,7 +237,7 @@ impl From<raw::Pod> for PodView {
             condition.and_then(|condition| condition.last_transition_time)
         };
         let ready_to_start = since("Initialized").or_else(|| since("PodScheduled"));
-        let note = |found: Option<&raw::Condition>| found.map(raw::Condition::note);
+        let note = |found: Option<&raw::Condition>| found.map(raw::Condition::note).map(Box::new);
         let disrupted = note(conditions.iter().find(|condition| condition.is_true("DisruptionTarget")));
         let unscheduled = note(conditions.iter().find(|condition| condition.is_false("PodScheduled")));
         let job_uid = metadata.controller().filter(|owner| owner.kind == "Job").map(|owner| owner.uid);
@@ -395,12 +395,8 @@ mod raw {
             self.r#type == kind && self.status == "False"
         }
 
-        pub(super) fn note(&self) -> Box<PodNote> {
-            Box::new(PodNote {
-                reason: self.reason.clone(),
-                message: self.message.clone(),
-                at: self.last_transition_time,
-            })
+        pub(super) fn note(&self) -> PodNote {
+            PodNote { reason: self.reason.clone(), message: self.message.clone(), at: self.last_transition_time }
         }
     }
 

@@ -207,7 +207,7 @@ async fn a_job_of_someone_else_is_a_conflict_and_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_job_of_our_run_for_another_attempt_or_kind_is_a_conflict() {
+async fn a_job_of_our_run_for_another_attempt_is_a_conflict() {
     let (fake, adapter) = adapter();
     adapter.submit(&submission()).await.expect("it is accepted");
     let name = submission().name.as_str().to_owned();

@@ -36,20 +36,15 @@ fn describe(observation: &Observation) -> String {
             let Finish { submitted_at, started_at, finished_at, uid: of, exit_code, cause, report } = finish.as_ref();
             uid(of);
             assert_eq!(submitted_at.as_ref().map(time).as_deref(), Some("10:00:00"));
-            let mut line = match started_at {
+            let line = match started_at {
                 Some(started_at) => format!("finished {}..{}", time(started_at), time(finished_at)),
                 None => format!("finished ..{}", time(finished_at)),
             };
-            if let Some(exit_code) = exit_code {
-                line += &format!(", exit {exit_code}");
-            }
-            if let Some(report) = report {
-                line += &format!(", reports {:?}", report.status);
-            }
-            if let Some((reason, message)) = cause {
-                line += &format!(", [{reason}] {message}");
-            }
-            line
+            let exit_code = exit_code.map(|exit_code| format!("exit {exit_code}"));
+            let report = report.as_ref().map(|report| format!("reports {:?}", report.status));
+            let cause = cause.as_ref().map(|(reason, message)| format!("[{reason}] {message}"));
+            let parts: Vec<String> = [Some(line), exit_code, report, cause].into_iter().flatten().collect();
+            parts.join(", ")
         }
     }
 }
@@ -57,6 +52,7 @@ fn describe(observation: &Observation) -> String {
 const NOT_FOUND: &str = "rpc error: code = NotFound desc = failed to pull and unpack image";
 const STAT: &str = "stat /usr/local/bin/agent-runner: no such file or directory";
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn table() -> Vec<(&'static str, String)> {
     let rows: Vec<(&str, String)> = vec![
         // Not started.
@@ -188,15 +184,15 @@ fn read(name: &str) -> Fixture {
 
 #[test]
 fn every_state_of_a_job_and_its_pods_has_its_meaning() {
-    let mut wrong = String::new();
+    let mut wrong = vec![];
     for (name, expected) in table() {
         let Fixture { job, pods } = read(name);
         let found = describe(&observe(RUN, Some(&job), &pods));
         if found != expected {
-            wrong += &format!("\n{name}\n  expected {expected}\n  found    {found}");
+            wrong.push(format!("{name}\n  expected {expected}\n  found    {found}"));
         }
     }
-    assert!(wrong.is_empty(), "{wrong}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
