@@ -3,3 +3,4 @@
 pub mod agents;
 pub mod apimodel;
 pub mod model;
+pub mod ring;

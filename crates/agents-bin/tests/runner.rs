@@ -735,7 +735,7 @@ fn usage_and_conversation_are_read_from_the_output() {
         "\n",
         r#"{"type":"turn.completed","usage":{"input_tokens":10,"cached_input_tokens":4,"output_tokens":2}}"#,
         "\n",
-        r#"{"type":"turn.completed","usage":{"input_tokens":5,"cached_input_tokens":0,"output_tokens":1}}"#
+        r#"{"type":"turn.completed","usage":{"input_tokens":15,"cached_input_tokens":4,"output_tokens":3}}"#
     );
     let run = Run::new(json!({
         "binary": "/bin/sh", "argsTemplate": ["-c", "printf '%s' \"$1\"", "sh", "{{ inputs.lines }}"],

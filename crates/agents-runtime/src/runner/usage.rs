@@ -7,15 +7,17 @@ use serde::Deserialize;
 
 /// Longest line that is looked at, in bytes.
 const MAX_LINE: usize = 1024 * 1024;
+/// Most conversations that are told apart; further ones count as the last.
+const MAX_CONVERSATIONS: usize = 256;
 /// Longest conversation id.
 const MAX_CONVERSATION: usize = 256;
 
 /// What was read so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Found {
-    /// Sum over all turns.
+    /// Sum over all conversations.
     pub usage: Option<Usage>,
-    /// Id of the conversation.
+    /// Id of the last conversation.
     pub conversation: Option<String>,
 }
 
@@ -26,13 +28,14 @@ pub(super) struct UsageReader {
     line: Vec<u8>,
     /// The current line is too long and is skipped up to its end.
     skipping: bool,
-    found: Found,
+    /// Newest usage of each conversation, the last one last.
+    conversations: Vec<(String, Option<Usage>)>,
 }
 
 impl UsageReader {
     /// A reader at the beginning of a stream.
     pub(super) fn new(parser: UsageParser) -> Self {
-        Self { parser, line: Vec::new(), skipping: false, found: Found::default() }
+        Self { parser, line: Vec::new(), skipping: false, conversations: Vec::new() }
     }
 
     /// Takes a chunk.
@@ -48,7 +51,11 @@ impl UsageReader {
     /// Ends the stream.
     pub(super) fn finish(mut self) -> Found {
         self.end_of_line();
-        self.found
+        let usages = self.conversations.iter().filter_map(|(_, usage)| *usage);
+        Found {
+            usage: usages.reduce(Usage::plus),
+            conversation: self.conversations.pop().map(|(id, _)| id).filter(|id| !id.is_empty()),
+        }
     }
 
     fn append(&mut self, part: &[u8]) {
@@ -72,26 +79,37 @@ impl UsageReader {
         self.line.clear();
     }
 
+    /// The usage of a turn is that of its conversation so far, earlier turns included, also when the conversation was
+    /// resumed: the newest figure of each conversation counts.
     fn codex(&mut self) {
         match serde_json::from_slice(&self.line) {
-            Ok(CodexLine::ThreadStarted { thread_id }) => {
-                if !thread_id.is_empty()
-                    && thread_id.len() <= MAX_CONVERSATION
-                    && !thread_id.chars().any(char::is_control)
-                {
-                    self.found.conversation = Some(thread_id);
-                }
-            }
+            Ok(CodexLine::ThreadStarted { thread_id }) => self.enter(thread_id),
             Ok(CodexLine::TurnCompleted { usage }) => {
                 let count = |tokens: Option<i64>| tokens.filter(|tokens| *tokens >= 0);
-                let turn = Usage {
+                let so_far = Usage {
                     input_tokens: count(usage.input),
                     output_tokens: count(usage.output),
                     cached_tokens: count(usage.cached),
                 };
-                self.found.usage = Some(self.found.usage.unwrap_or_default().plus(turn));
+                match self.conversations.last_mut() {
+                    Some((_, usage)) => *usage = Some(so_far),
+                    None => self.conversations.push((String::new(), Some(so_far))),
+                }
             }
             Ok(CodexLine::Other) | Err(_) => {}
+        }
+    }
+
+    fn enter(&mut self, id: String) {
+        let is_id = !id.is_empty() && id.len() <= MAX_CONVERSATION && !id.chars().any(char::is_control);
+        if !is_id {
+            return;
+        }
+        if let Some(known) = self.conversations.iter().position(|(known, _)| *known == id) {
+            let conversation = self.conversations.remove(known);
+            self.conversations.push(conversation);
+        } else if self.conversations.len() < MAX_CONVERSATIONS {
+            self.conversations.push((id, None));
         }
     }
 }
@@ -134,7 +152,7 @@ mod tests {
         r#"{"type":"turn.completed","usage":{"input_tokens":100,"cached_input_tokens":40,"output_tokens":7,"new":1}}"#,
         "\n",
         "{\"type\":\"turn.completed\",\"usage\":\"wrong\"}\n{broken\n",
-        r#"{"type":"turn.completed","usage":{"input_tokens":11,"cached_input_tokens":0,"output_tokens":3}}"#,
+        r#"{"type":"turn.completed","usage":{"input_tokens":111,"cached_input_tokens":45,"output_tokens":10}}"#,
     );
 
     fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Found {
@@ -145,13 +163,37 @@ mod tests {
         reader.finish()
     }
 
-    #[test]
-    fn turns_are_summed_and_other_lines_skipped() {
-        let found = read([TRANSCRIPT.as_bytes()]);
+    fn figures(found: &Found) -> (Option<i64>, Option<i64>, Option<i64>) {
         let usage = found.usage.unwrap();
-        assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens), (Some(111), Some(40), Some(10)));
+        (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+    }
+
+    #[test]
+    fn the_newest_figure_of_a_conversation_counts_and_other_lines_are_skipped() {
+        let found = read([TRANSCRIPT.as_bytes()]);
+        assert_eq!(figures(&found), (Some(111), Some(45), Some(10)));
         assert_eq!(found.conversation.as_deref(), Some("0199-a"));
         assert_eq!(read([b"no json at all\n".as_slice()]), Found::default());
+    }
+
+    #[test]
+    fn conversations_are_summed() {
+        let other = TRANSCRIPT.replace("0199-a", "0199-b");
+        let found = read([TRANSCRIPT, "\n", &other, "\n", TRANSCRIPT].map(str::as_bytes));
+        assert_eq!(figures(&found), (Some(222), Some(90), Some(20)));
+        assert_eq!(found.conversation.as_deref(), Some("0199-a"));
+    }
+
+    #[test]
+    fn what_a_real_codex_printed_is_read() {
+        let first = include_str!("../../../../tests/transcripts/codex/success.jsonl");
+        let resumed = include_str!("../../../../tests/transcripts/codex/resumed.jsonl");
+        let failed = include_str!("../../../../tests/transcripts/codex/quota.jsonl");
+        assert_eq!(figures(&read([first.as_bytes()])), (Some(3900), Some(2500), Some(120)));
+        // The same conversation: its figures grow, they are not added.
+        assert_eq!(figures(&read([first, resumed].map(str::as_bytes))), (Some(5400), Some(3900), Some(130)));
+        let failed = read([failed.as_bytes()]);
+        assert!(failed.usage.is_none() && failed.conversation.is_some());
     }
 
     #[test]
@@ -167,7 +209,8 @@ mod tests {
             "{{\"type\":\"turn.completed\",\"usage\":{{\"input_tokens\":{},\"output_tokens\":-5}}}}\n",
             i64::MAX
         );
-        let usage = read([line.as_bytes(), line.as_bytes()]).usage.unwrap();
+        let start = |id: u8| format!("{{\"type\":\"thread.started\",\"thread_id\":\"{id}\"}}\n{line}");
+        let usage = read([start(1).as_bytes(), start(2).as_bytes()]).usage.unwrap();
         assert_eq!((usage.input_tokens, usage.output_tokens), (Some(i64::MAX), None));
     }
 
