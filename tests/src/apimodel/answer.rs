@@ -48,7 +48,7 @@ impl Refusal {
     }
 
     pub(super) fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(404, "", "404 page not found")
     }
 
     pub(super) fn already_exists(resource: &Resource, name: &str) -> Self {
@@ -81,8 +81,9 @@ impl Refusal {
         Self::new(400, "BadRequest", why)
     }
 
-    pub(super) fn internal(why: impl Into<String>) -> Self {
-        Self::new(500, "InternalError", why)
+    /// An error of the storage that nothing maps to a reason.
+    pub(super) fn unmapped(why: impl Into<String>) -> Self {
+        Self::new(500, "", why)
     }
 
     pub(super) fn unprocessable() -> Self {

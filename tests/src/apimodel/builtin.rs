@@ -122,7 +122,9 @@ fn check_containers(resource: &Resource, name: &str, path: &str, pod: &Value) ->
 pub(super) fn check_update(resource: &Resource, name: &str, old: &Value, wanted: &mut Value) -> Result<(), Refusal> {
     match (resource.group, resource.plural) {
         ("batch", "jobs") => {
-            for field in IMMUTABLE {
+            // A suspended Job that never started may still be given another template.
+            let open = old["spec"]["suspend"] == true && old["status"]["startTime"].is_null();
+            for field in IMMUTABLE.into_iter().filter(|field| !(open && *field == "template")) {
                 if old["spec"][field] != wanted["spec"][field] {
                     return Err(Refusal::invalid(
                         resource,

@@ -174,7 +174,7 @@ fn config_map(name: &str) -> Value {
 fn run(name: &str) -> Value {
     json!({
         "apiVersion": "agents.proompteng.ai/v1alpha1", "kind": "AgentRun", "metadata": {"name": name},
-        "spec": {"agentRef": {"name": "absent"}, "implementation": {"text": "nothing"}},
+        "spec": {"agentRef": {"name": "absent"}, "implementation": {"inline": {"text": "nothing"}}, "runtime": {"type": "job"}},
     })
 }
 
@@ -262,8 +262,8 @@ async fn generation_counts_spec(mut s: Session) -> Vec<Observation> {
     for (step, change) in [
         ("label", json!({"metadata": {"labels": {"a": "b"}}})),
         ("annotation", json!({"metadata": {"annotations": {"a": "b"}}})),
-        ("spec", json!({"spec": {"implementation": {"text": "something"}}})),
-        ("the same spec", json!({"spec": {"implementation": {"text": "something"}}})),
+        ("spec", json!({"spec": {"implementation": {"inline": {"text": "something"}}}})),
+        ("the same spec", json!({"spec": {"implementation": {"inline": {"text": "something"}}}})),
         ("set by hand", json!({"metadata": {"generation": 40}})),
     ] {
         let reply = s.patch("agentruns", "g", &change).await;
@@ -275,7 +275,7 @@ async fn generation_counts_spec(mut s: Session) -> Vec<Observation> {
 }
 
 async fn status_is_a_part_of_its_own(mut s: Session) -> Vec<Observation> {
-    let facts = ["/metadata/generation", "/metadata/labels", "/spec/implementation/text", "/status/phase"];
+    let facts = ["/metadata/generation", "/metadata/labels", "/spec/implementation/inline/text", "/status/phase"];
     let mut object = run("s");
     object["status"] = json!({"phase": "Running"});
     let created = s.post("agentruns", &object).await;
@@ -284,7 +284,7 @@ async fn status_is_a_part_of_its_own(mut s: Session) -> Vec<Observation> {
     s.note("status by the main path", reply.facts(&facts));
     s.note("it stored nothing", (reply.version() == created.version()).to_string());
     let reply = s.patch("agentruns", "s/status", &json!({
-        "metadata": {"labels": {"a": "b"}}, "spec": {"implementation": {"text": "other"}}, "status": {"phase": "Running"},
+        "metadata": {"labels": {"a": "b"}}, "spec": {"implementation": {"inline": {"text": "other"}}}, "status": {"phase": "Running"},
     })).await;
     s.note("everything by the status path", reply.facts(&facts));
     let reply = s.patch("agentruns", "s", &json!({"status": null})).await;
@@ -293,7 +293,7 @@ async fn status_is_a_part_of_its_own(mut s: Session) -> Vec<Observation> {
 }
 
 async fn minimal_status_replaces_the_whole(mut s: Session) -> Vec<Observation> {
-    let facts = ["/metadata/generation", "/spec/implementation/text", "/status"];
+    let facts = ["/metadata/generation", "/spec/implementation/inline/text", "/status"];
     s.post("agentruns", &run("m")).await;
     let first =
         s.patch("agentruns", "m/status", &json!({"status": {"phase": "Pending", "reason": "A", "message": "b"}})).await;
@@ -443,6 +443,11 @@ async fn jobs_are_defaulted_and_immutable(mut s: Session) -> Vec<Observation> {
         let reply = s.patch("jobs", "j", &change).await;
         s.note(step, reply.facts(&["/metadata/generation"]));
     }
+    let mut started = job("started");
+    started["spec"]["suspend"] = json!(false);
+    s.post("jobs", &started).await;
+    let reply = s.patch("jobs", "started", &json!({"spec": {"template": {"metadata": {"labels": {"x": "y"}}}}})).await;
+    s.note("template of a started job", reply.facts(&[]));
     let mut always = job("k");
     always["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
     let reply = s.post("jobs", &always).await;

@@ -76,15 +76,13 @@ fn step_job(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now: M
         }
         let finished_at = *known.finished_at.get_or_insert(now.boot);
         let ttl = job["spec"]["ttlSecondsAfterFinished"].as_u64().map(Duration::from_secs);
-        if let Some(ttl) = ttl.filter(|_| !deleting) {
-            if due.reached(finished_at + ttl, now) {
-                let options = DeleteOptions {
-                    uid: Some(uid(job)),
-                    propagation: Some("Foreground".into()),
-                    ..DeleteOptions::default()
-                };
-                let _deleted = store.delete(key, &options, now);
-            }
+        if ttl.is_some_and(|ttl| !deleting && due.reached(finished_at + ttl, now)) {
+            let options = DeleteOptions {
+                uid: Some(uid(job)),
+                propagation: Some("Foreground".into()),
+                ..DeleteOptions::default()
+            };
+            let _deleted = store.delete(key, &options, now);
         }
         return;
     }

@@ -308,7 +308,7 @@ fn report(pod: &Value, status: Ended, exit_code: Option<i32>, signal: Option<i32
     let reason = match (status, signal) {
         (Ended::Succeeded, _) => None,
         (Ended::Cancelled, _) => Some("Cancelled"),
-        (Ended::Failed, Some(_)) => Some("ProviderSignalled"),
+        (Ended::Failed, Some(_)) => Some("ProviderSignaled"),
         (Ended::Failed, None) => Some("ProviderExited"),
     };
     Report {

@@ -21,7 +21,13 @@ pub(super) fn of_mut(object: &mut Value) -> Result<&mut Map<String, Value>, Refu
         .ok_or_else(|| Refusal::bad_request("metadata is not an object"))
 }
 
-pub(super) fn check_type(resource: &Resource, object: &Value) -> Result<(), Refusal> {
+pub(super) fn check_type(resource: &Resource, object: &mut Value) -> Result<(), Refusal> {
+    let root = root_mut(object)?;
+    if !resource.custom {
+        // The decoder of a built-in resource takes the type from the path; that of a custom one does not.
+        root.entry("kind").or_insert_with(|| resource.kind.into());
+        root.entry("apiVersion").or_insert_with(|| resource.api_version().into());
+    }
     let text = |field: &str| object[field].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if kind.is_empty() {

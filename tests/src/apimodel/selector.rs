@@ -63,13 +63,13 @@ fn parse_field_term(resource: &Resource, term: &str) -> Result<(String, String, 
     } else {
         return Err(Refusal::bad_request(format!("invalid selector: '{term}'; can't understand '{term}'")));
     };
-    let selectable = match (resource.plural, path) {
-        (_, "metadata.name" | "metadata.namespace") | ("agentruns" | "pods", "status.phase") => true,
-        ("pods", "spec.nodeName" | "spec.restartPolicy") | ("events", "involvedObject.name" | "involvedObject.uid") => {
-            true
-        }
-        _ => false,
-    };
+    let selectable = matches!(
+        (resource.plural, path),
+        (_, "metadata.name" | "metadata.namespace")
+            | ("agentruns" | "pods", "status.phase")
+            | ("pods", "spec.nodeName" | "spec.restartPolicy")
+            | ("events", "involvedObject.name" | "involvedObject.uid")
+    );
     if selectable {
         Ok((path.to_owned(), value.to_owned(), equal))
     } else {

@@ -184,7 +184,7 @@ impl Store {
         mut object: Value,
         now: Moment,
     ) -> Result<Value, Refusal> {
-        metadata::check_type(resource, &object)?;
+        metadata::check_type(resource, &mut object)?;
         strip_nulls(&mut object);
         let meta = metadata::of_mut(&mut object)?;
         match meta.get("namespace").and_then(Value::as_str) {
@@ -196,7 +196,7 @@ impl Store {
             Some(_) | None => {}
         }
         if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty() && v != "0") {
-            return Err(Refusal::internal("resourceVersion should not be set on objects to be created"));
+            return Err(Refusal::unmapped("resourceVersion should not be set on objects to be created"));
         }
         let name = match (meta.get("name").and_then(Value::as_str), meta.get("generateName").and_then(Value::as_str)) {
             (Some(name), _) if !name.is_empty() => name.to_owned(),
@@ -237,10 +237,7 @@ impl Store {
     /// Stores `wanted` in place of the object. An absent version means "whatever is there", where the resource allows.
     pub(super) fn update(&mut self, key: &Key, mut wanted: Value, part: Part, now: Moment) -> Result<Value, Refusal> {
         let Key { resource, name, .. } = key;
-        metadata::check_type(resource, &wanted)?;
-        let Some(old) = self.objects.get(key).cloned() else {
-            return Err(Refusal::not_found(resource, name));
-        };
+        metadata::check_type(resource, &mut wanted)?;
         strip_nulls(&mut wanted);
         let meta = metadata::of_mut(&mut wanted)?;
         match meta.get("name").and_then(Value::as_str) {
@@ -252,6 +249,9 @@ impl Store {
                 )));
             }
         }
+        let Some(old) = self.objects.get(key).cloned() else {
+            return Err(Refusal::not_found(resource, name));
+        };
         if let Some(given) = meta.get("uid").and_then(Value::as_str).filter(|uid| old["metadata"]["uid"] != **uid) {
             return Err(uid_conflict(resource, name, given, &old));
         }

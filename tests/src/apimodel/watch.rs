@@ -67,7 +67,7 @@ impl Watcher {
         } else {
             asked
                 .parse()
-                .map_err(|_| Refusal::bad_request(format!("Invalid value: {asked:?}: invalid resource version")))?
+                .map_err(|_| Refusal::unmapped(format!("Invalid value: {asked:?}: invalid resource version")))?
         };
         let initial = request.param("sendInitialEvents") == "true";
         if initial && request.param("resourceVersionMatch") != "NotOlderThan" {
