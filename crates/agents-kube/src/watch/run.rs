@@ -29,8 +29,10 @@ const MARGIN: Duration = Duration::from_secs(10);
 const TOO_SHORT: Duration = Duration::from_secs(1);
 /// Wait after the first failure, doubled for each further one.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait after a failure.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Longest wait after a failure: an API server that is back is noticed this soon.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Longest wait that the API server may ask for.
+const MAX_ASKED: Duration = Duration::from_secs(30);
 
 /// How one watch ended.
 enum Ended {
@@ -118,7 +120,7 @@ impl<K: Target, P: Projection> Watch<K, P> {
             tracing::warn!(kind = %K::kind(&()), failures, %error, "the watch is interrupted");
             let mut wait = backoff(self.settings.seed, failures);
             if let Class::RetryAfter(asked) = error.class {
-                wait = wait.max(asked.min(MAX_BACKOFF));
+                wait = wait.max(asked.min(MAX_ASKED));
             }
             *self.trouble() = Some(error.to_string());
             time::sleep(wait).await;
