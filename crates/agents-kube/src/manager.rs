@@ -296,8 +296,7 @@ impl Manager {
                 let executions = async {
                     caches.synced().await;
                     caches.ask_all(&requests);
-                    recover(term, &world).await;
-                    pending::<()>().await;
+                    tokio::join!(recover(term, &world), prove(&caches));
                 };
                 tokio::select! {
                     biased;
@@ -341,6 +340,19 @@ async fn lead(elector: Option<Elector>, shutdown: &CancellationToken) -> Option<
     match elector {
         None => Some((None, None)),
         Some(mut elector) => elector.acquire(shutdown).await.map(|term| (Some(term), Some(elector))),
+    }
+}
+
+/// Keeps the age of the runs' cache proven while a run is undecided, for ever: without it, each decision that rests on
+/// the age would cost a read of its own.
+async fn prove(caches: &Caches) {
+    loop {
+        time::sleep(watch::MARK_EVERY).await;
+        if !caches.runs.is_empty()
+            && let Err(error) = caches.runs.prove().await
+        {
+            tracing::debug!(%error, "the age of the cache is not proven");
+        }
     }
 }
 

@@ -240,6 +240,11 @@ impl<K: Target, P: Projection> Watch<K, P> {
         self.store().objects()
     }
 
+    /// Whether the cache holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.store().len() == 0
+    }
+
     /// Ends when the first list is complete.
     pub async fn synced(&self) {
         // The sender lives in self, so waiting cannot fail.
