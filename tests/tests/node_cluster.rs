@@ -148,8 +148,10 @@ fn living(needles: &[String]) -> Vec<String> {
         // A process that only waits to be reaped has no command line.
         .filter_map(|entry| {
             let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
-            let text = String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat()).replace('\0', " ");
-            needles.iter().any(|needle| text.contains(needle)).then_some(text)
+            let [command, environment] =
+                ["cmdline", "environ"].map(|file| String::from_utf8_lossy(&read(file)).replace('\0', " "));
+            let named = |needle: &String| command.contains(needle) || environment.contains(needle);
+            needles.iter().any(named).then_some(command)
         })
         .collect()
 }

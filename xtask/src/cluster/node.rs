@@ -14,7 +14,7 @@ use super::folder::Folder;
 use super::layout::Layout;
 use super::network::{BRIDGE, Network};
 use super::packages::{locate, plugin_folder};
-use super::processes::Launch;
+use super::processes::{Launch, SYSTEM_PATH};
 use super::{cgroups, image};
 
 /// The node's name.
@@ -220,7 +220,7 @@ pub(super) fn containerd(layout: &Layout, first: i32) -> Result<Launch> {
     let mut launch = inside(first, program, vec!["--config".to_owned(), layout.folder.text("containerd.toml")]);
     // It looks for its shim, and the shim for runc, by name.
     let shim = layout.programs.path("containerd-shim-runc-v2")?.parent().context("the shim is in no folder")?;
-    launch.environment.push(("PATH".to_owned(), format!("{}:{}", shim.display(), system_path())));
+    launch.environment.push(("PATH".to_owned(), format!("{}:{SYSTEM_PATH}", shim.display())));
     Ok(launch)
 }
 
@@ -234,21 +234,12 @@ pub(super) fn kubelet(layout: &Layout, network: &Network, first: i32) -> Result<
         format!("--hostname-override={NAME}"),
         format!("--node-ip={}", network.node()),
     ];
-    let mut launch = inside(first, layout.programs.path("kubelet")?, arguments);
-    launch.environment.push(("PATH".to_owned(), system_path()));
-    Ok(launch)
+    Ok(inside(first, layout.programs.path("kubelet")?, arguments))
 }
 
 pub(super) fn proxy(layout: &Layout, first: i32) -> Result<Launch> {
     let arguments = vec![format!("--config={}", layout.folder.text("proxy.json"))];
-    let mut launch = inside(first, layout.programs.path("kube-proxy")?, arguments);
-    launch.environment.push(("PATH".to_owned(), system_path()));
-    Ok(launch)
-}
-
-/// The folders of the machine's programs; those of network programs are not on everybody's PATH.
-fn system_path() -> String {
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
+    Ok(inside(first, layout.programs.path("kube-proxy")?, arguments))
 }
 
 /// What keeps a node from running on this machine, packages apart.

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 /// Environment variable that every process of a cluster carries; its value is the cluster's folder.
 pub(super) const MARKER: &str = "AGENTS_XTASK_CLUSTER";
 
+/// The folders of the machine's programs; those of network programs are not on everybody's PATH.
+pub(super) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// One process, for ever: the pid, when it started, and the boot both belong to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
@@ -199,6 +202,11 @@ impl Spawner {
         command
             .arg(&launch.program)
             .args(&launch.arguments)
+            // A proxy of the person's would be used between the cluster's own programs, and their secrets are no
+            // business of theirs.
+            .env_clear()
+            .env("PATH", SYSTEM_PATH)
+            .env("HOME", folder)
             .envs(launch.environment.iter().map(|(name, value)| (name, value)))
             .env(MARKER, folder)
             .current_dir(folder)
