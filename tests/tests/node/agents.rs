@@ -1,0 +1,148 @@
+//! Real agent work in pods: the published Codex CLI against the scripted model, and the quickstart.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use agents_tests::model::{ModelServer, Script};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use xtask::cluster::Cluster;
+
+use super::install::{CODEX_IMAGE, apply, end, kubectl};
+
+/// The manifests of an example, as a person would apply them.
+fn example(name: &str) -> Result<Vec<Value>> {
+    let folder = xtask::workspace().join("examples").join(name);
+    let mut paths: Vec<_> =
+        fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    paths.sort();
+    let mut manifests = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path)?;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| path.display().to_string())?;
+        manifests.extend(documents);
+    }
+    Ok(manifests)
+}
+
+fn of_kind<'a>(manifests: &'a mut [Value], kind: &str) -> Result<&'a mut Value> {
+    manifests.iter_mut().find(|manifest| manifest["kind"] == kind).with_context(|| format!("the example has no {kind}"))
+}
+
+/// Serves a git repository to pods until dropped.
+struct GitServer {
+    daemon: Child,
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl GitServer {
+    fn start(address: IpAddr) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let work = folder.path().join("work");
+        fs::create_dir(&work)?;
+        fs::write(work.join("README.md"), "# A repository\n\nTODO: say more.\n")?;
+        let git = |arguments: &[&str], at: &Path| -> Result<()> {
+            let who = ["-c", "user.name=Test", "-c", "user.email=test@example.com"];
+            let status = Command::new("git").args(who).args(arguments).current_dir(at).status()?;
+            ensure!(status.success(), "git {arguments:?}");
+            Ok(())
+        };
+        git(&["init", "--quiet", "--initial-branch=main"], &work)?;
+        git(&["add", "--all"], &work)?;
+        git(&["commit", "--quiet", "--message=Begin"], &work)?;
+        git(&["clone", "--quiet", "--bare", "work", "repository.git"], folder.path())?;
+        let port = std::net::TcpListener::bind((address, 0))?.local_addr()?.port();
+        let daemon = Command::new("git")
+            .arg("daemon")
+            .args(["--export-all", "--reuseaddr", "--base-path"])
+            .arg(folder.path())
+            .arg(format!("--listen={address}"))
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        for _ in 0..100 {
+            if std::net::TcpStream::connect((address, port)).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Ok(Self { daemon, folder, url: format!("git://{address}:{port}/repository.git") })
+    }
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        // git starts the daemon proper as a child of its own.
+        let children = format!("/proc/{0}/task/{0}/children", self.daemon.id());
+        for child in fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+            if let Ok(pid) = child.parse() {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+            }
+        }
+        self.daemon.kill().ok();
+        self.daemon.wait().ok();
+        debug_assert!(self.folder.path().exists());
+    }
+}
+
+fn address(cluster: &Cluster) -> Result<IpAddr> {
+    Ok(cluster.machine_address().context("a cluster with a node has an address that pods reach")?.into())
+}
+
+pub(crate) fn codex_commits_in_a_pod(cluster: &Cluster) -> Result<()> {
+    let address = address(cluster)?;
+    let repository = GitServer::start(address)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let model =
+        runtime.block_on(ModelServer::listen(SocketAddr::new(address, 0), Script::ready("edit-and-commit")?))?;
+    kubectl(cluster, &["create", "secret", "generic", "codex", "--from-literal=api-key=sk-test-not-a-key"])?;
+    let mut manifests = example("codex")?;
+    of_kind(&mut manifests, "AgentProvider")?["spec"]["workload"] = json!({"image": CODEX_IMAGE});
+    let run = of_kind(&mut manifests, "AgentRun")?;
+    run["spec"]["execution"]["coordinates"]["git"]["url"] = repository.url.clone().into();
+    run["spec"]["parameters"] =
+        json!({"modelUrl": format!("{}/v1", model.url().trim_end_matches("/v1")), "model": "edit-and-commit"});
+    let name = run["metadata"]["name"].as_str().context("the run has a name")?.to_owned();
+    apply(cluster, &manifests)?;
+    let ended = end(cluster, &name)?;
+    let status = &ended["status"];
+    ensure!(status["phase"] == "Succeeded", "{status:#}");
+    ensure!(status["usage"]["inputTokens"] == 3900 && status["usage"]["outputTokens"] == 120, "{status:#}");
+    ensure!(status["usage"]["cachedTokens"] == 2500, "{status:#}");
+    ensure!(status["vcs"]["commits"] == 1, "{status:#}");
+    let (base, head) = (&status["vcs"]["baseCommit"], &status["vcs"]["headCommit"]);
+    ensure!(base != head && head.as_str().is_some_and(|commit| commit.len() == 40), "{status:#}");
+    ensure!(status["runner"]["conversation"].as_str().is_some_and(|id| !id.is_empty()), "{status:#}");
+    let job = status["runtimeRef"]["name"].as_str().context("a run names its Job")?;
+    let logs = kubectl(cluster, &["logs", &format!("job/{job}")])?;
+    ensure!(logs.contains("turn.completed"), "{logs}");
+    ensure!(!logs.contains("sk-test-not-a-key"), "the key is in the logs");
+    ensure!(!ended.to_string().contains("sk-test-not-a-key"), "the key is in the object");
+    Ok(())
+}
+
+pub(crate) fn the_quickstart_runs_in_a_pod(cluster: &Cluster) -> Result<()> {
+    let repository = GitServer::start(address(cluster)?)?;
+    let mut manifests = example("quickstart")?;
+    of_kind(&mut manifests, "AgentProvider")?["spec"]["workload"] = json!({"image": CODEX_IMAGE});
+    let run = of_kind(&mut manifests, "AgentRun")?;
+    run["spec"]["execution"]["coordinates"]["git"]["url"] = repository.url.clone().into();
+    let name = run["metadata"]["name"].as_str().context("the run has a name")?.to_owned();
+    apply(cluster, &manifests)?;
+    let ended = end(cluster, &name)?;
+    ensure!(ended["status"]["phase"] == "Succeeded", "{:#}", ended["status"]);
+    ensure!(
+        ended["status"]["outputs"][0]["sizeBytes"].as_i64().is_some_and(|size| size > 200),
+        "{:#}",
+        ended["status"]
+    );
+    Ok(())
+}
