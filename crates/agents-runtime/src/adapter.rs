@@ -94,6 +94,8 @@ pub enum AdapterErrorKind {
     Conflict,
     /// The runtime understood the call and refused it.
     Rejected,
+    /// A Secret, or a key of it, that the submission needs does not exist.
+    SecretMissing,
     /// The adapter's own fault.
     Internal,
 }
@@ -124,6 +126,16 @@ impl AdapterError {
         Self { kind: AdapterErrorKind::Conflict, class: Class::WaitForChange, message: message.into(), source: None }
     }
 
+    /// A needed secret value does not exist; nothing was started.
+    pub fn secret_missing(message: impl Into<String>) -> Self {
+        Self {
+            kind: AdapterErrorKind::SecretMissing,
+            class: Class::WaitForChange,
+            message: message.into(),
+            source: None,
+        }
+    }
+
     /// The runtime refused, and will always refuse.
     pub fn rejected(message: impl Into<String>) -> Self {
         Self { kind: AdapterErrorKind::Rejected, class: Class::Terminal, message: message.into(), source: None }
@@ -148,6 +160,7 @@ impl AdapterError {
         match self.kind {
             AdapterErrorKind::Unavailable | AdapterErrorKind::Internal => Reason::RuntimeUnavailable,
             AdapterErrorKind::Conflict => Reason::Conflict,
+            AdapterErrorKind::SecretMissing => Reason::SecretMissing,
             AdapterErrorKind::Rejected => Reason::SubmitRejected,
         }
     }

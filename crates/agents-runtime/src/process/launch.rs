@@ -1,0 +1,122 @@
+//! The launcher: the short life between the engine's `spawn` and the runner's `exec`. It is a process of its own
+//! because only what happens in the process that becomes the runner can be made exclusive without trusting the engine.
+//!
+//! In order: leave the engine's session, take the submission's lock, make sure that nothing began and nothing was
+//! cancelled, record who we are, and become the runner. The lock stays with the runner and with everything it starts.
+//! The pipe on standard output tells the engine how far it came; an engine that died meanwhile changes nothing.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    unistd::setsid,
+};
+
+use super::{
+    folder::{Folder, Started},
+    identity::ProcessIdentity,
+};
+
+/// Exit code of arguments that make no sense.
+const EXIT_USAGE: i32 = 64;
+/// Exit code of a launch that failed.
+const EXIT_INTERNAL: i32 = 70;
+/// The other holder of the lock is a launcher that records itself within milliseconds, or a probe.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// First word of what the launcher tells the engine.
+pub(super) const BEGUN: &str = "begun";
+/// It was cancelled before it began.
+pub(super) const CANCELLED: &str = "cancelled";
+/// It could not be launched; the rest of the line says why.
+pub(super) const FAILED: &str = "failed";
+
+/// Runs the launcher with the arguments `FOLDER RUNNER [ARGUMENT…]`, which [`super::ProcessAdapter`] appends to its
+/// launcher command. Returns only when this process does not become the runner; the result is its exit code.
+///
+/// A program that embeds the process adapter calls it from its own `main` before it starts a thread.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let mut args = args.into_iter();
+    let (Some(folder), Some(runner)) = (args.next(), args.next()) else {
+        tell(FAILED, "the launcher needs a folder and a runner");
+        return EXIT_USAGE;
+    };
+    let folder = Folder::at(PathBuf::from(folder));
+    let runner = PathBuf::from(runner);
+    match launch(&folder, &runner, args) {
+        Ok(word) => {
+            tell(word, "");
+            0
+        }
+        Err(error) => {
+            tell(FAILED, &format!("{}: {error}", runner.display()));
+            EXIT_INTERNAL
+        }
+    }
+}
+
+/// Becomes the runner, or says why there is nothing to become.
+fn launch(folder: &Folder, runner: &Path, args: impl Iterator<Item = OsString>) -> io::Result<&'static str> {
+    match setsid() {
+        // A leader already: a caller gave us a group of our own.
+        Ok(_) | Err(Errno::EPERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let Some(lock) = lock(folder)? else {
+        return Ok(BEGUN);
+    };
+    if folder.started()?.is_some() {
+        return Ok(BEGUN);
+    }
+    if folder.cancelled()?.is_some() {
+        return Ok(CANCELLED);
+    }
+    let output = OpenOptions::new().append(true).create(true).open(folder.output())?;
+    folder.record_start(&Started { process: ProcessIdentity::current()?, at: Timestamp::now() })?;
+    // A cancel that found no record before leaves it to us; one that comes later finds the record and signals us.
+    if folder.cancelled()?.is_some() {
+        return Ok(CANCELLED);
+    }
+    fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    tell(BEGUN, "");
+    let error = Command::new(runner)
+        .args(args)
+        .arg(folder.spec())
+        .stdin(Stdio::null())
+        .stderr(output.try_clone()?)
+        .stdout(output)
+        .exec();
+    folder.record_broken(&format!("cannot start {}: {error}", runner.display()))?;
+    Err(error)
+}
+
+/// The lock, or `None` when another launcher's runner has it.
+fn lock(folder: &Folder) -> io::Result<Option<File>> {
+    let file = folder.open_lock()?;
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if folder.started()?.is_some() => return Ok(None),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+fn tell(word: &str, rest: &str) {
+    let line = format!("{word} {}\n", rest.replace('\n', " "));
+    // The engine may be gone; nothing depends on its hearing this.
+    let _ = io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush());
+}
