@@ -2,6 +2,11 @@
 //! process adapter and the local engine.
 
 pub mod adapter;
+pub mod conformance;
 pub mod driver;
+#[cfg(feature = "local")]
+pub mod local;
+#[cfg(feature = "process")]
+pub mod process;
 #[cfg(feature = "runner")]
 pub mod runner;

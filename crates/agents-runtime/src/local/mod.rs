@@ -1,0 +1,388 @@
+//! The local engine: the controller's own decisions over a folder of manifests, without a cluster.
+//!
+//! [`manifest::load`] reads, [`Engine::new`] prepares, [`Engine::run`] runs every AgentRun to its end. Objects live in
+//! memory, every attempt is a process, and each run leaves a folder. An engine that dies loses nothing: the next one on
+//! the same folder continues, because processes belong to their folder and the run's record stands beside them.
+
+mod follow;
+mod identity;
+pub mod manifest;
+mod places;
+mod repository;
+mod strict;
+mod tree;
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agents_core::{
+    api::{
+        AgentRun, AgentRunStatus, Resource,
+        agent_provider::SecretEnv,
+        agent_run::{Phase, TEMPLATE_ANNOTATION},
+        common::{ParameterValue, RuntimeKind, Scalar},
+    },
+    decide::Notice,
+    status::Reason,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub use self::repository::RepositoryError;
+use self::{
+    manifest::{Manifests, ObjectName, RunManifest, SecretData},
+    places::RunFolder,
+    world::{LocalWorld, Place, is_terminal},
+};
+use crate::{
+    driver::{Driver, Options as DriverOptions},
+    process::{CommandLine, Options as ProcessOptions, ProcessAdapter, SecretSource, SecretValue},
+};
+
+/// The parameter that also says which repository is checked out, when it is given to the engine.
+pub const REPOSITORY_PARAMETER: &str = "repository";
+/// Events that may wait for their reader.
+const EVENTS: usize = 256;
+
+/// What the engine is to run, where and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Everything that was loaded.
+    pub manifests: Manifests,
+    /// Runs to run, by name; empty: every run that is no template.
+    pub names: Vec<String>,
+    /// Parameters that win over those of every run. `repository` also takes the place of
+    /// `spec.execution.coordinates.git.url` where a run has one.
+    pub parameters: BTreeMap<String, String>,
+    /// Folder that gets one folder per run.
+    pub out: PathBuf,
+    /// Folder that a path in the parameter `repository` starts from.
+    pub folder: PathBuf,
+    /// See [`ProcessOptions::launcher`].
+    pub launcher: CommandLine,
+    /// See [`ProcessOptions::runner`].
+    pub runner: CommandLine,
+}
+
+/// Why the engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A name that no run has.
+    #[error("no AgentRun is named {name:?}; there are: {}", known.join(", "))]
+    UnknownRun {
+        /// The name.
+        name: String,
+        /// The names of the runs.
+        known: Vec<String>,
+    },
+    /// Nothing to run.
+    #[error("the manifests hold no AgentRun{}", if *templates { " besides templates" } else { "" })]
+    NoRun {
+        /// Whether there are templates.
+        templates: bool,
+    },
+    /// A repository given by a path cannot be used.
+    #[error("AgentRun {run:?}: spec.execution.coordinates.git.url {url:?} names no repository")]
+    Repository {
+        /// The run.
+        run: String,
+        /// The path.
+        url: String,
+        /// Why.
+        source: RepositoryError,
+    },
+    /// The folder of a run cannot be used.
+    #[error("cannot use {} for the run {run:?}", out.display())]
+    Folder {
+        /// The run.
+        run: String,
+        /// The folder of all runs.
+        out: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What happens while the engine runs. Runs are named without their namespace.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Something people should know once, about no run in particular.
+    Remark(String),
+    /// A run's status changed.
+    Status {
+        /// The run.
+        run: String,
+        /// Its status now.
+        status: Arc<AgentRunStatus>,
+    },
+    /// What a controller would tell as an Event.
+    Notice {
+        /// The run.
+        run: String,
+        /// What happened.
+        notice: Notice,
+    },
+    /// Whole lines that the provider or the runner printed.
+    Output {
+        /// The run.
+        run: String,
+        /// The lines, without their ends.
+        lines: Vec<String>,
+    },
+}
+
+/// A run when the engine has ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// The run with its last status: terminal, or blocked by something that no waiting here can cure.
+    pub run: Resource<AgentRun>,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// Ends runs early.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    world: Arc<LocalWorld>,
+    asked: CancellationToken,
+    forced: CancellationToken,
+}
+
+impl Handle {
+    /// Cancels every run: gracefully, then by force.
+    pub fn cancel(&self) {
+        self.world.cancel_all();
+        self.asked.cancel();
+    }
+
+    /// Ends what was cancelled at once.
+    pub fn force(&self) {
+        self.cancel();
+        self.forced.cancel();
+    }
+}
+
+/// Runs AgentRuns as local processes.
+#[derive(Debug)]
+pub struct Engine {
+    world: Arc<LocalWorld>,
+    events: mpsc::Sender<Event>,
+    remarks: Vec<String>,
+    asked: CancellationToken,
+    forced: CancellationToken,
+}
+
+impl Engine {
+    /// Prepares the runs and their folders; starts nothing. The receiver gets what happens, and must be read while the
+    /// engine runs or be dropped.
+    ///
+    /// # Errors
+    /// Nothing to run, a path that names no repository, or a folder that cannot be used.
+    pub fn new(options: Options) -> Result<(Self, mpsc::Receiver<Event>), EngineError> {
+        let Options { manifests, names, parameters, out, folder, launcher, runner } = options;
+        let secrets: Arc<dyn SecretSource> = Arc::new(LocalSecrets(manifests.secrets.clone()));
+        let mut remarks = Vec::new();
+        let mut runs = BTreeMap::new();
+        for (name, mut manifest) in select(&manifests, &names)? {
+            place_repository(&mut manifest, &parameters, &folder)?;
+            let run = &mut manifest.run;
+            let given = parameters.iter().map(|(name, value)| (name.clone(), ParameterValue(Scalar(value.clone()))));
+            run.spec.parameters.extend(given);
+            let failed = |source| EngineError::Folder { run: name.1.clone(), out: out.clone(), source };
+            let (folder, mut run) = RunFolder::choose(&out, manifest.run).map_err(failed)?;
+            if run.status.as_ref().is_some_and(|status| !status.attempts.is_empty()) {
+                let place = folder.path().display();
+                remarks.push(format!("{} is continued: {place} holds its unfinished execution", name.1));
+            }
+            if let Some(status) = &mut run.status {
+                // What was in the way then is judged anew.
+                status.blocked_by.clear();
+            }
+            let adapter = ProcessAdapter::new(ProcessOptions {
+                root: folder.attempts(),
+                launcher: launcher.clone(),
+                runner: runner.clone(),
+                secrets: Arc::clone(&secrets),
+            })
+            .map_err(failed)?;
+            runs.insert(name, (run, Place { folder, adapter }));
+        }
+        let elsewhere: Vec<_> = runs
+            .iter()
+            .filter(|(_, (run, _))| wants_another_runtime(run, &manifests))
+            .map(|((_, name), _)| name.as_str())
+            .collect();
+        if !elsewhere.is_empty() {
+            remarks.push(format!("run here as local processes, whatever runtime they name: {}", elsewhere.join(", ")));
+        }
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let world = Arc::new(LocalWorld::new(manifests, runs, events.clone()));
+        let engine = Self { world, events, remarks, asked: CancellationToken::new(), forced: CancellationToken::new() };
+        Ok((engine, receiver))
+    }
+
+    /// Names of the runs, in the order of their namespaces and names.
+    pub fn runs(&self) -> Vec<String> {
+        self.world.names().into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// A handle that ends runs early.
+    pub fn handle(&self) -> Handle {
+        Handle { world: Arc::clone(&self.world), asked: self.asked.clone(), forced: self.forced.clone() }
+    }
+
+    /// Runs until every run has ended or is blocked by something that cannot change here.
+    pub async fn run(self) -> Vec<Ended> {
+        let Self { world, events, remarks, asked, forced } = self;
+        for remark in remarks {
+            let _ = events.send(Event::Remark(remark)).await;
+        }
+        let driver = Driver::new(Arc::clone(&world), DriverOptions::default());
+        let requests = driver.requests();
+        let shutdown = CancellationToken::new();
+        let driving = driver.run(shutdown.clone());
+        let names = world.names();
+        let mut followers = JoinSet::new();
+        for name in &names {
+            requests.ask(name.clone());
+            followers.spawn(follow::follow(Arc::clone(&world), name.clone(), requests.clone(), events.clone()));
+        }
+        let (mut was_asked, mut was_forced) = (false, false);
+        let settled = async {
+            loop {
+                let changed = world.changed.notified();
+                let open: Vec<_> =
+                    names.iter().filter_map(|name| world.run(name)).filter(|run| !is_terminal(run)).collect();
+                if open.iter().all(is_stuck) {
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    () = forced.cancelled(), if !was_forced => {
+                        was_forced = true;
+                        world.kill_all().await;
+                    }
+                    () = asked.cancelled(), if !was_asked => {
+                        was_asked = true;
+                        names.iter().cloned().for_each(|name| requests.ask(name));
+                    }
+                    () = changed => {}
+                    () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
+                }
+            }
+            // Those of stuck runs have nothing to follow; the others are about to end by themselves.
+            let stuck = names.iter().filter_map(|name| world.run(name)).filter(is_stuck).count();
+            while followers.len() > stuck {
+                followers.join_next().await;
+            }
+            shutdown.cancel();
+        };
+        tokio::join!(driving, settled);
+        names
+            .iter()
+            .filter_map(|name| {
+                let folder = world.place(name)?.folder.path().to_owned();
+                Some(Ended { run: world.run(name)?, folder })
+            })
+            .collect()
+    }
+}
+
+fn select(manifests: &Manifests, names: &[String]) -> Result<Vec<(ObjectName, RunManifest)>, EngineError> {
+    let is_template = |run: &Resource<AgentRun>| {
+        run.metadata.annotations.get(TEMPLATE_ANNOTATION).is_some_and(|value| value == "true")
+    };
+    let runs = || manifests.runs.iter().filter(|(_, manifest)| !is_template(&manifest.run));
+    let known = || runs().map(|((_, name), _)| name.clone()).collect::<Vec<_>>();
+    if let Some(name) = names.iter().find(|name| !runs().any(|((_, known), _)| known == *name)) {
+        return Err(EngineError::UnknownRun { name: name.clone(), known: known() });
+    }
+    let wanted: BTreeSet<_> = names.iter().collect();
+    let selected: Vec<_> = runs()
+        .filter(|((_, name), _)| wanted.is_empty() || wanted.contains(name))
+        .map(|(name, manifest)| (name.clone(), manifest.clone()))
+        .collect();
+    if selected.is_empty() {
+        return Err(EngineError::NoRun { templates: !manifests.runs.is_empty() });
+    }
+    Ok(selected)
+}
+
+/// Turns a repository given by a path into an address.
+fn place_repository(
+    manifest: &mut RunManifest,
+    parameters: &BTreeMap<String, String>,
+    here: &Path,
+) -> Result<(), EngineError> {
+    let coordinates = manifest.run.spec.execution.as_mut().and_then(|execution| execution.coordinates.as_mut());
+    let Some(git) = coordinates.and_then(|coordinates| coordinates.git.as_mut()) else {
+        return Ok(());
+    };
+    let (url, folder) = match parameters.get(REPOSITORY_PARAMETER) {
+        Some(given) => (given.clone(), here),
+        None => (git.url.clone(), manifest.folder.as_path()),
+    };
+    let address = repository::address(&url, folder).map_err(|source| EngineError::Repository {
+        run: manifest.run.metadata.name.clone(),
+        url: url.clone(),
+        source,
+    })?;
+    git.url = address.unwrap_or(url);
+    Ok(())
+}
+
+fn wants_another_runtime(run: &Resource<AgentRun>, manifests: &Manifests) -> bool {
+    let agent = manifests.agents.get(&(run.metadata.namespace.clone(), run.spec.agent_ref.name.clone()));
+    let wanted = [run.spec.runtime.as_ref(), agent.and_then(|agent| agent.spec.runtime.as_ref())]
+        .into_iter()
+        .flatten()
+        .find_map(|runtime| runtime.kind);
+    wanted.is_some_and(|kind| kind != RuntimeKind::Process)
+}
+
+/// Whether a run waits for something that a fixed folder of manifests will never bring.
+fn is_stuck(run: &Resource<AgentRun>) -> bool {
+    let Some(status) = &run.status else { return false };
+    let lives = status.attempts.last().is_some_and(|attempt| attempt.finished_at.is_none());
+    let waits_for_ever = |reason: &str| match Reason::parse(reason) {
+        Some(
+            Reason::AgentNotFound
+            | Reason::ProviderNotFound
+            | Reason::ImplementationNotFound
+            | Reason::ReferenceUnreadable
+            | Reason::RuntimeNotConfigured
+            | Reason::SecretMissing
+            | Reason::Suspended
+            | Reason::Conflict,
+        ) => true,
+        Some(_) | None => false,
+    };
+    status.phase.is_some_and(|phase| !phase.is_terminal() && phase != Phase::Template)
+        && !lives
+        && run.spec.cancel != Some(true)
+        && status.blocked_by.iter().any(|blocked| waits_for_ever(&blocked.reason))
+}
+
+/// Secrets of the manifests, else the variable of the same name that the engine was started with.
+#[derive(Debug)]
+struct LocalSecrets(BTreeMap<ObjectName, SecretData>);
+
+impl SecretSource for LocalSecrets {
+    fn value(&self, namespace: &str, wanted: &SecretEnv) -> Option<SecretValue> {
+        let secret = self.0.get(&(namespace.to_owned(), wanted.secret_name.clone()));
+        let value = secret.and_then(|SecretData(data)| data.get(&wanted.key));
+        match value {
+            // No variable can hold a NUL.
+            Some(value) if value.contains(&0) => None,
+            Some(value) => Some(SecretValue::new(OsStr::from_bytes(value))),
+            None => std::env::var_os(&wanted.name).map(SecretValue::new),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The world of the local engine: objects in memory, each run's record on disk, the process adapter beneath.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use agents_core::{
+    api::{AgentRun, AgentRunStatus, Resource, agent_run::Phase, common::RuntimeKind},
+    decide::{
+        Confirm, Effect, Plan, Refusal,
+        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide},
+    },
+    plan::Defaults,
+    resolve::{Found, References},
+    runtime::{Observation, RuntimeRef},
+    status::Reason,
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    Event,
+    manifest::{Manifests, ObjectName},
+    places::RunFolder,
+};
+use crate::{
+    adapter::{Class, Grace, RuntimeAdapter},
+    driver::{Failure, World},
+    process::ProcessAdapter,
+};
+
+/// Time between TERM and KILL, in seconds: a person waits.
+const GRACE_SECONDS: u64 = 10;
+/// How long a start may fail before the attempt does, in seconds.
+const START_LIMIT_SECONDS: i64 = 60;
+
+/// A run and what belongs to it.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) folder: RunFolder,
+    pub(super) adapter: ProcessAdapter,
+}
+
+#[derive(Debug)]
+pub(super) struct LocalWorld {
+    manifests: Manifests,
+    places: BTreeMap<ObjectName, Place>,
+    runs: Mutex<BTreeMap<ObjectName, Resource<AgentRun>>>,
+    settings: Settings,
+    events: mpsc::Sender<Event>,
+    /// Told after every change of a run.
+    pub(super) changed: Notify,
+}
+
+impl LocalWorld {
+    pub(super) fn new(
+        manifests: Manifests,
+        runs: BTreeMap<ObjectName, (Resource<AgentRun>, Place)>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let (mut objects, mut places) = (BTreeMap::new(), BTreeMap::new());
+        for (name, (run, place)) in runs {
+            objects.insert(name.clone(), run);
+            places.insert(name, place);
+        }
+        Self {
+            manifests,
+            places,
+            runs: Mutex::new(objects),
+            settings: Settings {
+                defaults: Defaults {
+                    image: String::new(),
+                    runner_image: String::new(),
+                    service_account: String::new(),
+                    grace_seconds: GRACE_SECONDS,
+                },
+                default_runtime: RuntimeKind::Process,
+                only_runtime: Some(RuntimeKind::Process),
+                runtimes: BTreeSet::from([RuntimeKind::Process]),
+                start_limit_seconds: START_LIMIT_SECONDS,
+            },
+            events,
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn names(&self) -> Vec<ObjectName> {
+        self.places.keys().cloned().collect()
+    }
+
+    pub(super) fn place(&self, name: &ObjectName) -> Option<&Place> {
+        self.places.get(name)
+    }
+
+    pub(super) fn run(&self, name: &ObjectName) -> Option<Resource<AgentRun>> {
+        self.runs().get(name).cloned()
+    }
+
+    /// Where the attempt under way is found, or the one that comes next.
+    pub(super) fn reference(&self, run: &Resource<AgentRun>) -> RuntimeRef {
+        current_ref(run, &self.references(run), &self.settings)
+    }
+
+    /// Wants every run that has not ended to end.
+    pub(super) fn cancel_all(&self) {
+        for (name, run) in self.runs().iter_mut() {
+            if is_terminal(run) || run.spec.cancel == Some(true) {
+                continue;
+            }
+            run.spec.cancel = Some(true);
+            bump(run);
+            if let Some(place) = self.places.get(name)
+                && let Err(error) = place.folder.record(run)
+            {
+                // The wish holds in memory; only another engine would not know of it.
+                tracing::warn!(run = name.1, error = &error as &dyn std::error::Error, "cannot record the cancel");
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Ends everything that still lives, at once.
+    pub(super) async fn kill_all(&self) {
+        for name in self.names() {
+            let (Some(run), Some(place)) = (self.run(&name), self.place(&name)) else { continue };
+            if is_terminal(&run) {
+                continue;
+            }
+            if let Err(error) = place.adapter.cancel(&self.reference(&run), Grace(Duration::ZERO)).await {
+                tracing::warn!(run = name.1, error = &error as &dyn std::error::Error, "cannot end the run by force");
+            }
+        }
+    }
+
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Resource<AgentRun>>> {
+        // Nothing is left half done under this lock.
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn references(&self, run: &Resource<AgentRun>) -> References {
+        fn find<T: Clone>(objects: &BTreeMap<ObjectName, T>, namespace: &str, name: &str) -> Found<T> {
+            objects
+                .get(&(namespace.to_owned(), name.to_owned()))
+                .map_or(Found::Absent, |found| Found::Object(found.clone()))
+        }
+        let namespace = &run.metadata.namespace;
+        let agent = find(&self.manifests.agents, namespace, &run.spec.agent_ref.name);
+        let provider = match &agent {
+            Found::Object(agent) => find(&self.manifests.providers, namespace, &agent.spec.provider_ref.name),
+            Found::Absent | Found::Unreadable(_) => Found::Absent,
+        };
+        let work = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
+        let implementation =
+            work.map_or(Found::Absent, |work| find(&self.manifests.implementations, namespace, &work.name));
+        References { agent, provider, implementation }
+    }
+
+    async fn tell(&self, event: Event) {
+        // Nobody has to listen.
+        let _ = self.events.send(event).await;
+    }
+}
+
+#[async_trait]
+impl World for LocalWorld {
+    type Key = ObjectName;
+    type Snapshot = RunSnapshot;
+    type Status = AgentRunStatus;
+
+    async fn gather(&self, key: &ObjectName, _: Confirm) -> Result<Option<RunSnapshot>, Failure> {
+        let (Some(run), Some(place)) = (self.run(key), self.place(key)) else {
+            return Ok(None);
+        };
+        let references = self.references(&run);
+        let observation = if is_terminal(&run) {
+            Observation::Lost
+        } else {
+            let reference = current_ref(&run, &references, &self.settings);
+            place
+                .adapter
+                .status(&reference)
+                .await
+                .map_err(|error| Failure::of_adapter("read the attempt's state", error))?
+        };
+        // Memory and the process adapter are the truth itself: there is no cache that could be behind.
+        Ok(Some(RunSnapshot {
+            run,
+            object_proven: true,
+            references,
+            observed: Observed { observation, consistent: true },
+            blind_since: None,
+        }))
+    }
+
+    fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
+        decide(snapshot, &self.settings, refusal, now)
+    }
+
+    async fn perform(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {
+        let meta = &snapshot.run.metadata;
+        let key = (meta.namespace.clone(), meta.name.clone());
+        let Some(place) = self.place(&key) else { return Ok(()) };
+        match effect {
+            Effect::Submit(submission) => {
+                place
+                    .adapter
+                    .submit(submission)
+                    .await
+                    .map_err(|error| Failure::of_adapter("start the attempt", error))?;
+                self.changed.notify_waiters();
+            }
+            Effect::Cancel { reference, grace_seconds } => place
+                .adapter
+                .cancel(reference, Grace(Duration::from_secs(*grace_seconds)))
+                .await
+                .map_err(|error| Failure::of_adapter("end the attempt", error))?,
+            Effect::Emit(notice) => self.tell(Event::Notice { run: key.1, notice: notice.clone() }).await,
+        }
+        Ok(())
+    }
+
+    async fn store(&self, snapshot: &RunSnapshot, status: &AgentRunStatus) -> Result<(), Failure> {
+        let meta = &snapshot.run.metadata;
+        let key = (meta.namespace.clone(), meta.name.clone());
+        let stored = {
+            let mut runs = self.runs();
+            let Some(run) = runs.get_mut(&key) else { return Ok(()) };
+            if run.metadata.resource_version != meta.resource_version {
+                return Err(Failure::stale("store the status"));
+            }
+            let mut changed = run.clone();
+            changed.status = Some(status.clone());
+            bump(&mut changed);
+            if let Some(place) = self.places.get(&key) {
+                place.folder.record(&changed).map_err(|error| Failure {
+                    step: "store the status",
+                    class: Class::Retry,
+                    reason: Reason::RuntimeUnavailable,
+                    message: error.to_string(),
+                    source: Some(Box::new(error)),
+                })?;
+            }
+            run.clone_from(&changed);
+            changed
+        };
+        self.changed.notify_waiters();
+        self.tell(Event::Status { run: key.1, status: Arc::new(stored.status.unwrap_or_default()) }).await;
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+pub(super) fn is_terminal(run: &Resource<AgentRun>) -> bool {
+    run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
+}
+
+fn bump(run: &mut Resource<AgentRun>) {
+    let version = run.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+    run.metadata.resource_version = Some(version.unwrap_or(0).saturating_add(1).to_string());
+}
