@@ -1,10 +1,20 @@
 //! The `agents` binary: composition only. One file or folder per subcommand.
 
 mod controller;
+mod run;
 
-use std::process::ExitCode;
+use std::{
+    env,
+    ffi::OsString,
+    process::{ExitCode, exit},
+};
 
 use clap::{Parser, Subcommand};
+
+/// First argument that makes this binary the launcher of the process adapter.
+const LAUNCH: &str = "__launch";
+/// First argument that makes this binary the runner.
+const RUNNER: &str = "__runner";
 
 /// Runs AI agents: declared in manifests, locally or in Kubernetes.
 #[derive(Debug, Parser)]
@@ -18,10 +28,22 @@ struct Cli {
 enum Command {
     /// Look after the AgentRuns of a cluster.
     Controller(controller::Args),
+    /// Run AgentRuns from manifests here and now, as local processes, without a cluster.
+    Run(run::Args),
 }
 
 fn main() -> ExitCode {
+    let mut args = env::args_os().skip(1);
+    let first = args.next();
+    let rest: Vec<OsString> = args.collect();
+    // Before anything starts a thread: the one becomes another program, the other adopts and ends processes.
+    match first.as_deref().and_then(|first| first.to_str()) {
+        Some(LAUNCH) => exit(agents_runtime::process::launch::main(rest)),
+        Some(RUNNER) => exit(agents_runtime::runner::main(rest)),
+        _ => {}
+    }
     match Cli::parse().command {
         Command::Controller(args) => controller::main(args),
+        Command::Run(args) => run::main(args),
     }
 }

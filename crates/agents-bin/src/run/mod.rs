@@ -1,0 +1,204 @@
+//! `agents run`: loads manifests, runs them on the local engine, shows what happens, and exits as the runs did.
+
+mod screen;
+mod table;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{self, Read},
+    path::PathBuf,
+    process::{ExitCode, exit},
+};
+
+use agents_core::api::agent_run::Phase;
+use agents_runtime::{
+    local::{
+        Ended, Engine, Handle, Options,
+        manifest::{self, MAX_FILE_BYTES, Source},
+    },
+    process::CommandLine,
+};
+use anyhow::{Context, Result, anyhow};
+use clap::ValueEnum;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use self::screen::Screen;
+
+/// Manifests, arguments or folders that cannot be used.
+const EXIT_USAGE: u8 = 2;
+/// A run did not succeed.
+const EXIT_FAILED: u8 = 1;
+/// A run was cancelled.
+const EXIT_CANCELLED: u8 = 130;
+
+/// Arguments of `agents run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A folder per run is left below --out: run.yaml (the AgentRun with its status), log.txt, outputs/ and workspace.
+A command that was killed is continued by the next one with the same manifests and --out.
+
+Exit code: 0 when every run succeeded; of a single run that failed, its provider's; else 1 (failed), 2 (usage,
+manifests), 130 (cancelled). Ctrl-C cancels, a second one ends everything at once.")]
+pub(crate) struct Args {
+    /// Manifest, folder of manifests (*.yaml, *.yml, *.json, with everything below), or `-` for standard input.
+    #[arg(short, long = "filename", value_name = "PATH", required = true)]
+    filename: Vec<PathBuf>,
+    /// Run only this AgentRun; may be given several times. Without it, every AgentRun that is no template.
+    #[arg(long, value_name = "RUN")]
+    name: Vec<String>,
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Folder that gets one folder per run.
+    #[arg(long, value_name = "DIR", default_value = ".agents/runs")]
+    out: PathBuf,
+    /// Parameter that wins over the runs' own; `repository` also says what is checked out.
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parameter)]
+    params: Vec<(String, String)>,
+}
+
+/// How the result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// A list of AgentRuns.
+    Json,
+    /// One document per AgentRun.
+    Yaml,
+    /// The names alone.
+    Name,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("KEY=VALUE is wanted".to_owned()),
+    }
+}
+
+/// Runs the command.
+pub(crate) fn main(args: Args) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let output = args.output;
+    let prepared = prepare(args).and_then(|options| Engine::new(options).map_err(Into::into));
+    let (engine, events) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            screen::explain(&error, hint(&error));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen::explain(&error.into(), None);
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let screen = Screen::new(output, engine.runs());
+    let ended = runtime.block_on(async {
+        let stopping = tokio::spawn(stop_on_signals(engine.handle(), screen.clone()));
+        let showing = tokio::spawn(screen.clone().show(events));
+        let ended = engine.run().await;
+        stopping.abort();
+        let _ = stopping.await;
+        // Nobody can send any more, so this ends after the last event.
+        let _ = showing.await;
+        ended
+    });
+    screen.clear();
+    if let Err(error) = table::print(output, &ended) {
+        screen::explain(&error, None);
+        return ExitCode::from(EXIT_FAILED);
+    }
+    ExitCode::from(exit_code(&ended))
+}
+
+fn prepare(args: Args) -> Result<Options> {
+    let Args { filename, name, output: _, out, params } = args;
+    let here = env::current_dir().context("cannot see the current folder")?;
+    let sources = filename
+        .into_iter()
+        .map(|path| if path.as_os_str() == "-" { standard_input(here.clone()) } else { Ok(Source::Path(path)) })
+        .collect::<Result<Vec<_>>>()?;
+    let manifests = manifest::load(&sources, Timestamp::now())?;
+    let me = env::current_exe().context("cannot find this program's own file")?;
+    // The runner is this very program, so the two are always of one version.
+    let myself_as = |role: &str| CommandLine { program: me.clone(), args: vec![role.into()] };
+    Ok(Options {
+        manifests,
+        names: name,
+        parameters: params.into_iter().collect::<BTreeMap<_, _>>(),
+        out,
+        folder: here,
+        launcher: myself_as(crate::LAUNCH),
+        runner: myself_as(crate::RUNNER),
+    })
+}
+
+fn standard_input(folder: PathBuf) -> Result<Source> {
+    let mut bytes = Vec::new();
+    io::stdin().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).context("cannot read standard input")?;
+    let text = String::from_utf8(bytes).map_err(|_| anyhow!("standard input is not UTF-8 text"))?;
+    Ok(Source::Text { name: "standard input".to_owned(), folder, text })
+}
+
+/// The first signal cancels, the second ends everything, the third ends this program: what still runs then belongs to
+/// its folder and is continued by the next command.
+async fn stop_on_signals(handle: Handle, screen: Screen) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    let mut next = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    next().await;
+    screen.say("cancelling; once more ends everything at once");
+    handle.cancel();
+    next().await;
+    screen.say("ending everything at once");
+    handle.force();
+    next().await;
+    exit(i32::from(EXIT_CANCELLED));
+}
+
+fn exit_code(ended: &[Ended]) -> u8 {
+    let phase = |ended: &Ended| ended.run.status.as_ref().and_then(|status| status.phase);
+    if ended.iter().all(|ended| phase(ended) == Some(Phase::Succeeded)) {
+        return 0;
+    }
+    if ended.iter().any(|ended| phase(ended) == Some(Phase::Cancelled)) {
+        return EXIT_CANCELLED;
+    }
+    let [only] = ended else { return EXIT_FAILED };
+    let last = only.run.status.as_ref().and_then(|status| status.attempts.last());
+    let code = last.and_then(|last| last.exit_code.or(last.signal.map(|signal| 128 + signal)));
+    code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(EXIT_FAILED)
+}
+
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    use agents_runtime::local::{EngineError, manifest::LoadError};
+    if let Some(error) = error.downcast_ref::<LoadError>() {
+        return match error {
+            LoadError::Faults(_) => Some("nothing was run"),
+            LoadError::Nothing | LoadError::Read { .. } => Some("-f names a manifest, a folder of manifests, or `-`"),
+            LoadError::TooMuch(_) => Some("name the manifests' own folder"),
+        };
+    }
+    match error.downcast_ref::<EngineError>()? {
+        EngineError::UnknownRun { .. } => Some("leave --name out to run all of them"),
+        EngineError::NoRun { .. } => Some("add a manifest of kind AgentRun"),
+        EngineError::Repository { .. } => Some("give --param repository=URL, or put an address into git.url"),
+        EngineError::Folder { .. } => Some("give another folder with --out"),
+    }
+}
