@@ -45,6 +45,10 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 pub const MIN_TTL: Duration = Duration::from_secs(15 * 60);
 /// Time the runner has to report after its own deadline and grace, before the Job is ended from outside.
 const REPORT_SECONDS: u64 = 60;
+/// Time that scheduling, image pulls and init containers may take beside that: Kubernetes counts the deadline of a Job
+/// from its creation, users count theirs from the start of the provider, and how long a start may take is decided by
+/// the controller.
+const START_SECONDS: u64 = 3600;
 
 /// What the operator decides about every Job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,8 +165,9 @@ pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manif
 fn active_deadline(limits: &Limits) -> Option<i64> {
     let Limits { timeout_seconds, grace_seconds, log_bytes: _ } = limits;
     timeout_seconds.map(|timeout| {
-        let seconds =
-            timeout.saturating_add(grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS)).saturating_add(REPORT_SECONDS);
+        let seconds = timeout
+            .saturating_add(grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS))
+            .saturating_add(REPORT_SECONDS + START_SECONDS);
         i64::try_from(seconds).unwrap_or(i64::MAX)
     })
 }

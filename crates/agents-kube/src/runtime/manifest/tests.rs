@@ -207,7 +207,7 @@ fn a_job_outlives_caches_and_ends_after_the_runner() {
         built(&submission).1["spec"]["activeDeadlineSeconds"].as_i64()
     };
     assert_eq!(deadline(None, Some(20)), None);
-    assert_eq!(deadline(Some(600), Some(20)), Some(680));
-    assert_eq!(deadline(Some(600), None), Some(690));
+    assert_eq!(deadline(Some(600), Some(20)), Some(4280));
+    assert_eq!(deadline(Some(600), None), Some(4290));
     assert_eq!(deadline(Some(u64::MAX), None), Some(i64::MAX));
 }
