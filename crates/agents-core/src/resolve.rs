@@ -16,6 +16,7 @@ use crate::{
         },
         implementation_spec::{ImplementationSpecSpec, MAX_TEXT_BYTES},
     },
+    plan::variables::{is_name, is_reserved},
     status::Reason,
 };
 
@@ -267,6 +268,9 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     let of_provider = format!("AgentProvider/{}", provider.metadata.name);
     check_values(&format!("{of_agent} spec.inputs"), &agent.spec.inputs, &agent.spec.payloads, &mut fault);
     check_provider(&of_provider, &provider.spec, &mut fault);
+    for (n, variable) in agent.spec.env.iter().enumerate() {
+        check_variable(&format!("{of_agent} spec.env[{n}].name"), &variable.name, &mut fault);
+    }
     if let Some(name) = &implementation_name {
         check_work_item(&format!("ImplementationSpec/{name} spec"), implementation, &mut fault);
     }
@@ -392,11 +396,23 @@ fn check_provider(at: &str, provider: &AgentProviderSpec, fault: &mut impl FnMut
             );
         }
     }
+    for name in env_template.keys() {
+        check_variable(&format!("{at} spec.envTemplate"), name, fault);
+    }
     let mut names = BTreeSet::new();
     for (n, secret) in secret_env.iter().enumerate() {
+        check_variable(&format!("{at} spec.secretEnv[{n}].name"), &secret.name, fault);
         if !names.insert(&secret.name) {
             fault(&format!("{at} spec.secretEnv[{n}].name"), format!("{:?} is declared twice", secret.name));
         }
+    }
+}
+
+fn check_variable(at: &str, name: &str, fault: &mut impl FnMut(&str, String)) {
+    if !is_name(name) {
+        fault(at, format!("{name:?} is not a variable name"));
+    } else if is_reserved(name) {
+        fault(at, format!("the variable {name} is reserved"));
     }
 }
 

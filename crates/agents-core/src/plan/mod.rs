@@ -4,6 +4,7 @@ mod build;
 pub mod digest;
 pub mod pod;
 pub mod runner_spec;
+pub mod variables;
 
 pub use build::{CONTAINER, Defaults, ExecutionPlan, PlanError, RUNNER_PATH, SPEC_DIR, plan};
 pub use runner_spec::RunnerSpec;

@@ -9,7 +9,10 @@ use std::{
     ffi::{OsStr, OsString},
 };
 
-use agents_core::api::common::EnvVar;
+use agents_core::{
+    api::common::EnvVar,
+    plan::variables::{is_name, is_reserved},
+};
 use thiserror::Error;
 
 use super::roots::RootMap;
@@ -19,31 +22,6 @@ pub(super) const MAX_STRING: usize = 128 * 1024 - 1;
 /// Set for the provider, so that a runner started inside a runner can refuse.
 pub(super) const ACTIVE_VARIABLE: &str = "AGENT_RUNNER_ACTIVE";
 
-/// Variables that make a loader or an interpreter run other code than it was asked to. Search paths such as `PATH` or
-/// `PYTHONPATH` are not among them: providers have good uses for those.
-const RESERVED: &[&str] = &[
-    "BASHOPTS",
-    "BASH_ENV",
-    "ENV",
-    "GCONV_PATH",
-    "GLIBC_TUNABLES",
-    "IFS",
-    "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-    "NODE_OPTIONS",
-    "PERL5DB",
-    "PERL5OPT",
-    "PROMPT_COMMAND",
-    "PS4",
-    "PYTHONHOME",
-    "PYTHONINSPECT",
-    "PYTHONSTARTUP",
-    "RUBYOPT",
-    "SHELLOPTS",
-    "_JAVA_OPTIONS",
-];
-/// Beginnings of reserved names.
-const RESERVED_PREFIXES: &[&str] = &["AGENT_", "LD_", "DYLD_", "BASH_FUNC_"];
 /// Inherited variables the provider does not get: ours to be read once, and those that would turn every git command of
 /// the provider towards another repository than the one it stands in.
 const NOT_INHERITED: &[&str] = &[
@@ -95,14 +73,9 @@ pub(super) enum EnvError {
     },
 }
 
-/// Whether only the runner may set the variable.
-pub fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 fn check(field: &str, name: &str, value: &str) -> Result<(), EnvError> {
     let (field, name) = (field.to_owned(), name.to_owned());
-    if name.is_empty() || name.contains(|c: char| c == '=' || c.is_control() || c.is_whitespace()) {
+    if !is_name(&name) {
         return Err(EnvError::Name { field, name });
     }
     if is_reserved(&name) {

@@ -41,8 +41,6 @@ use nix::{
     unistd::getpid,
 };
 
-pub use env::is_reserved;
-
 use attempt::{Start, say};
 use spec::Sources;
 

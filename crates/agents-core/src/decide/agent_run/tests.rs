@@ -205,6 +205,15 @@ fn an_undefined_template_name_is_invalid_with_template_line_and_column() {
 }
 
 #[test]
+fn a_reserved_variable_is_refused_before_anything_starts() {
+    let mut s = snapshot(&json!({}));
+    s.references.provider =
+        Found::Object(object("shell", &json!({"binary": "sh", "envTemplate": {"LD_PRELOAD": "x", "AGENT_NAME": "y"}})));
+    assert!(apply_now(&mut s, at(0)).before.is_empty());
+    insta::assert_snapshot!(summary(&s), @"Pending ReferenceUnreadable [ReferenceUnreadable,ReferenceUnreadable] AgentProvider/shell spec.envTemplate: the variable AGENT_NAME is reserved; AgentProvider/shell spec.envTemplate: the variable LD_PRELOAD is reserved");
+}
+
+#[test]
 fn an_unproven_object_is_read_before_anything_starts() {
     let mut s = snapshot(&json!({}));
     s.object_proven = false;
