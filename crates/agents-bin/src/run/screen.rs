@@ -45,14 +45,13 @@ fn coloured(terminal: bool) -> bool {
 
 /// Prints an error with its causes and a hint.
 pub(crate) fn explain(error: &anyhow::Error, hint: Option<&str>) {
-    let mut text = format!("error: {error}");
+    write_line(true, &format!("error: {error}"));
     for cause in error.chain().skip(1) {
-        text.push_str(&format!("\n  because: {cause}"));
+        write_line(true, &format!("  because: {cause}"));
     }
     if let Some(hint) = hint {
-        text.push_str(&format!("\nhint: {hint}"));
+        write_line(true, &format!("hint: {hint}"));
     }
-    write_line(true, &text);
 }
 
 /// A reader that has gone away (`| head`) ends nothing.

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use agents_core::api::{AgentRun, AgentRunStatus, GROUP, Kind, VERSION, agent_run::Phase};
+use agents_core::api::{
+    AgentRun, AgentRunStatus, GROUP, Kind, VERSION,
+    agent_run::{BlockedBy, Phase},
+};
 use agents_runtime::local::Ended;
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
@@ -36,7 +39,8 @@ pub(super) fn print(output: Output, ended: &[Ended]) -> Result<()> {
             documents.join("---\n")
         }
         Output::Name => {
-            ended.iter().map(|ended| format!("{}.{GROUP}/{}\n", AgentRun::SINGULAR, ended.run.metadata.name)).collect()
+            let name = |ended: &Ended| format!("{}.{GROUP}/{}\n", AgentRun::SINGULAR, ended.run.metadata.name);
+            ended.iter().map(name).collect::<Vec<_>>().concat()
         }
     };
     // A reader that has gone away has seen enough.
@@ -136,10 +140,11 @@ fn explanation(ended: &Ended) -> String {
             let hint = if log.is_file() { format!("; its output is in {}", relative(&log)) } else { String::new() };
             format!("\n{name}: {message}{hint}\n")
         }
-        _ => status
-            .blocked_by
-            .iter()
-            .map(|blocked| format!("\n{name} was not run: {}; to run it, {}\n", blocked.message, blocked.unblocked_by))
-            .collect(),
+        _ => {
+            let why = |blocked: &BlockedBy| {
+                format!("\n{name} was not run: {}; to run it, {}\n", blocked.message, blocked.unblocked_by)
+            };
+            status.blocked_by.iter().map(why).collect::<Vec<_>>().concat()
+        }
     }
 }

@@ -287,7 +287,7 @@ mod tests {
         let megabyte = line.repeat(1024);
         let mut first = output(&path);
         let mut lines = 0;
-        for _ in 0..(GIVE_BACK >> 20) + 1 {
+        for _ in 0..=(GIVE_BACK >> 20) {
             file.write_all(&megabyte).unwrap();
             lines += first.next().unwrap().len();
         }
