@@ -430,6 +430,33 @@ fn an_engine_killed_at_any_moment_of_the_start_leads_to_one_execution() {
 }
 
 #[test]
+fn an_unfinished_execution_of_another_spec_is_left_alone_and_told() {
+    let place = Place::shell("touch \"$PLACE/started\"; while test ! -e \"$PLACE/go\"; do sleep 0.05; done", &["a"]);
+    let mut first = place.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    place.wait_for("started");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    fs::write(place.path().join("go"), "").unwrap();
+    let ran = Ran::of(place.command().args(["--param", "other=1"]).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("out/a holds an unfinished execution of another spec"), "{ran:?}");
+    assert!(ran.out.contains("out/a-2"), "{ran:?}");
+}
+
+#[test]
+fn ctrl_c_between_two_attempts_cancels() {
+    let place = Place::shell("touch \"$PLACE/started\"; exit 1", &[]);
+    place.write("run.yaml", &run("a", "  retryPolicy: {limit: 3, backoffSeconds: 3600}\n"));
+    let child = place.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let record = place.out().join("a/run.yaml");
+    until("the wait", || fs::read_to_string(&record).is_ok_and(|text| text.contains("reason: Backoff")));
+    send(&child, Signal::SIGINT);
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    assert!(ran.out.contains("Cancelled"), "{ran:?}");
+}
+
+#[test]
 fn two_engines_at_once_have_a_folder_each() {
     let place = Place::shell("touch \"$PLACE/started\"; while test ! -e \"$PLACE/go\"; do sleep 0.05; done", &["a"]);
     let first = place.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -197,6 +197,13 @@ impl Engine {
             run.spec.parameters.extend(given);
             let failed = |source| EngineError::Folder { run: name.1.clone(), out: out.clone(), source };
             let (folder, mut run) = RunFolder::choose(&out, manifest.run).map_err(failed)?;
+            for other in &folder.passed_over {
+                let place = other.display();
+                remarks.push(format!(
+                    "{}: {place} holds an unfinished execution of another spec, which is left alone",
+                    name.1
+                ));
+            }
             if run.status.as_ref().is_some_and(|status| !status.attempts.is_empty()) {
                 let place = folder.path().display();
                 remarks.push(format!("{} is continued: {place} holds its unfinished execution", name.1));

@@ -12,13 +12,13 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, GROUP, Kind, Resource, VERSION, agent_run::Phase},
+    api::{AgentRun, GROUP, Kind, Resource, VERSION},
     name::label_value,
     plan::runner_spec::WORKSPACE,
 };
 use serde::Serialize;
 
-use super::tree::Node;
+use super::{tree::Node, world::is_terminal};
 
 const RECORD: &str = "run.yaml";
 const LOCK: &str = ".lock";
@@ -33,6 +33,8 @@ pub(super) struct RunFolder {
     path: PathBuf,
     /// Released when this engine ends, however it ends.
     _lock: File,
+    /// Folders of this run's name with an unfinished execution of another spec, which were left alone.
+    pub(super) passed_over: Vec<PathBuf>,
 }
 
 /// An AgentRun as written to disk.
@@ -54,6 +56,7 @@ impl RunFolder {
         fs::create_dir_all(out)?;
         let out = fs::canonicalize(out)?;
         let name = label_value(&run.metadata.name);
+        let mut passed_over = Vec::new();
         for n in 1..MAX_FOLDERS {
             let path = out.join(if n == 1 { name.clone() } else { format!("{name}-{n}") });
             match fs::create_dir(&path) {
@@ -62,13 +65,18 @@ impl RunFolder {
                 Err(error) => return Err(error),
             }
             let Some(lock) = lock(&path)? else { continue };
-            let folder = Self { path, _lock: lock };
+            let mut folder = Self { path, _lock: lock, passed_over: Vec::new() };
             match folder.recorded()? {
                 None if folder.is_unused()? => {
                     folder.record(&run)?;
+                    folder.passed_over = passed_over;
                     return Ok((folder, run));
                 }
-                Some(found) if is_continued(&found, &run) => return Ok((folder, found)),
+                Some(found) if is_continued(&found, &run) => {
+                    folder.passed_over = passed_over;
+                    return Ok((folder, found));
+                }
+                Some(found) if !is_terminal(&found) && has_attempts(&found) => passed_over.push(folder.path),
                 None | Some(_) => {}
             }
         }
@@ -109,7 +117,7 @@ impl RunFolder {
             }
         }
         if is_file(log) {
-            fs::copy(log, self.path.join("log.txt"))?;
+            put(log, &self.path.join("log.txt"))?;
         }
         let Some(status) = &run.status else { return Ok(()) };
         if status.outputs.is_empty() {
@@ -172,12 +180,24 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
+fn has_attempts(run: &Resource<AgentRun>) -> bool {
+    run.status.as_ref().is_some_and(|status| !status.attempts.is_empty())
+}
+
 /// Whether the recorded run is the wanted one, not yet at its end.
 fn is_continued(found: &Resource<AgentRun>, wanted: &Resource<AgentRun>) -> bool {
-    let ended = found.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal);
     let mut spec = found.spec.clone();
     spec.cancel = wanted.spec.cancel;
-    !ended && found.metadata.name == wanted.metadata.name && spec == wanted.spec
+    !is_terminal(found) && found.metadata.name == wanted.metadata.name && spec == wanted.spec
+}
+
+/// The same file under a second name where the disk can do that: logs are long. Nothing writes to it any more.
+fn put(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(|_| ()))
 }
 
 fn is_file(path: &Path) -> bool {

@@ -92,7 +92,7 @@ pub(super) fn kill_all(marks: Marks<'_>) -> io::Result<usize> {
     }
     let lock = fs::metadata(marks.lock).ok().map(|found| (found.dev(), found.ino()));
     let mut killed = 0;
-    // Twice more than one pass finds anything new: a process may fork between being listed and being killed.
+    // Until a pass finds nothing: a process may fork between being listed and being killed.
     for _ in 0..16 {
         let session = marks.leader.is_alive()?;
         let mut found = 0;
