@@ -509,6 +509,7 @@ fn secrets_come_from_manifests_or_the_environment_and_are_not_left_on_disk() {
     assert_eq!(items[0]["status"]["blockedBy"][0]["reason"], "SecretMissing", "{ran:?}");
     let ran = Ran::of(place.command().env("C", "canary-c").output().unwrap());
     assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(!ran.err.contains("continued"), "{ran:?}");
     let sum = Command::new("sh").args(["-c", "printf canary-acanary-bcanary-c | cksum"]).output().unwrap();
     assert_eq!(fs::read(place.path().join("sum")).unwrap(), sum.stdout);
     assert!(!ran.out.contains("canary"), "{ran:?}");

@@ -204,7 +204,7 @@ impl Engine {
                     name.1
                 ));
             }
-            if run.status.as_ref().is_some_and(|status| !status.attempts.is_empty()) {
+            if folder.has_begun() {
                 let place = folder.path().display();
                 remarks.push(format!("{} is continued: {place} holds its unfinished execution", name.1));
             }

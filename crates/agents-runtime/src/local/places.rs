@@ -76,7 +76,7 @@ impl RunFolder {
                     folder.passed_over = passed_over;
                     return Ok((folder, found));
                 }
-                Some(found) if !is_terminal(&found) && has_attempts(&found) => passed_over.push(folder.path),
+                Some(found) if !is_terminal(&found) && folder.has_begun() => passed_over.push(folder.path),
                 None | Some(_) => {}
             }
         }
@@ -90,6 +90,11 @@ impl RunFolder {
     /// Folder of the submissions.
     pub(super) fn attempts(&self) -> PathBuf {
         self.path.join("attempts")
+    }
+
+    /// Whether an attempt was handed to the runtime, recorded in the status or not.
+    pub(super) fn has_begun(&self) -> bool {
+        fs::read_dir(self.attempts()).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Writes the record, whole or not at all.
@@ -178,10 +183,6 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-fn has_attempts(run: &Resource<AgentRun>) -> bool {
-    run.status.as_ref().is_some_and(|status| !status.attempts.is_empty())
 }
 
 /// Whether the recorded run is the wanted one, not yet at its end.

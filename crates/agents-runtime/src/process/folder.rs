@@ -103,6 +103,10 @@ impl Folder {
         &self.0
     }
 
+    pub(super) fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+
     pub(super) fn spec(&self) -> PathBuf {
         self.0.join("spec.json")
     }

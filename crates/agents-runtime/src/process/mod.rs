@@ -140,7 +140,24 @@ impl ProcessAdapter {
         Folder::of(&self.root, &reference.name)
     }
 
-    async fn launch(&self, folder: &Folder, submission: &Submission) -> Result<(), AdapterError> {
+    fn secrets_of(&self, submission: &Submission) -> Result<Vec<(String, SecretValue)>, AdapterError> {
+        let mut values = Vec::new();
+        for wanted in &submission.secret_env {
+            match self.secrets.value(&submission.namespace, wanted) {
+                Some(value) => values.push((wanted.name.clone(), value)),
+                None if wanted.optional == Some(true) => {}
+                None => {
+                    return Err(AdapterError::secret_missing(format!(
+                        "variable {} has no value: key {:?} of the Secret {:?} is missing",
+                        wanted.name, wanted.key, wanted.secret_name
+                    )));
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    async fn launch(&self, folder: &Folder, secrets: &[(String, SecretValue)]) -> Result<(), AdapterError> {
         let mut command = Command::new(&self.launcher.program);
         command
             .args(&self.launcher.args)
@@ -158,19 +175,8 @@ impl ProcessAdapter {
             }
         }
         command.env("HOME", folder.home());
-        for wanted in &submission.secret_env {
-            match self.secrets.value(&submission.namespace, wanted) {
-                Some(value) => {
-                    command.env(&wanted.name, value.reveal());
-                }
-                None if wanted.optional == Some(true) => {}
-                None => {
-                    return Err(AdapterError::secret_missing(format!(
-                        "variable {} has no value: key {:?} of the Secret {:?} is missing",
-                        wanted.name, wanted.key, wanted.secret_name
-                    )));
-                }
-            }
+        for (name, value) in secrets {
+            command.env(name, value.reveal());
         }
         let mut child = command.spawn().map_err(|error| {
             AdapterError::rejected(format!("cannot start {}", self.launcher.program.display())).because(error)
@@ -220,6 +226,12 @@ impl RuntimeAdapter for ProcessAdapter {
         };
         let folder = self.folder(&reference);
         let spec = placed(&submission.spec, &folder)?;
+        let secrets = self.secrets_of(submission);
+        // Nothing is claimed for what cannot start; what has started needs its secrets no more.
+        let secrets = match secrets {
+            Err(missing) if !folder.is_there() => return Err(missing),
+            other => other,
+        };
         let (claimed, state) = blocking({
             let (folder, submission) = (folder.clone(), submission.clone());
             move || {
@@ -237,7 +249,7 @@ impl RuntimeAdapter for ProcessAdapter {
         }
         match state {
             // A launcher at work may be about to die: a second one waits for the lock and does what is left to do.
-            Some(State::Claimed | State::Launching) => self.launch(&folder, submission).await?,
+            Some(State::Claimed | State::Launching) => self.launch(&folder, &secrets?).await?,
             Some(State::Running(_) | State::Stopping | State::Leftovers(_) | State::Ended(_)) | None => {}
         }
         Ok(reference)
