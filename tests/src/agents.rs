@@ -52,6 +52,8 @@ fn installed(platform: &str) -> anyhow::Result<PathBuf> {
     let fresh = tempfile::Builder::new().prefix("npm-unfinished-").tempdir_in(&cache)?;
     fs::copy(pinned.join("package.json"), fresh.path().join("package.json"))?;
     fs::write(fresh.path().join("package-lock.json"), &lock_file)?;
+    let progress = xtask::cluster::Progress::new(|line| eprintln!("{line}"));
+    xtask::cluster::ensure_npm(&progress)?;
     npm_ci(fresh.path())?;
     fs::rename(fresh.keep(), &folder).with_context(|| format!("cannot move the packages to {}", folder.display()))?;
     Ok(folder)

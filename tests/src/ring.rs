@@ -37,7 +37,7 @@ pub fn run(ring: Ring, threads: usize, prepare: fn(&Cluster) -> anyhow::Result<(
         .iter()
         .map(|(name, case)| {
             let (cluster, case) = (Arc::clone(&cluster), *case);
-            Trial::test(*name, move || case(&cluster).map_err(|error| format!("{error:?}").into()))
+            Trial::test(*name, move || case(&cluster).map_err(|error| format!("{error:#}").into()))
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -2,13 +2,15 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use agents_tests::model::{ModelServer, Script};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use xtask::cluster::Cluster;
 
@@ -37,7 +39,8 @@ fn of_kind<'a>(manifests: &'a mut [Value], kind: &str) -> Result<&'a mut Value> 
 /// Serves a git repository to pods until dropped.
 struct GitServer {
     daemon: Child,
-    folder: tempfile::TempDir,
+    /// Served, and removed with the server.
+    _folder: tempfile::TempDir,
     url: String,
 }
 
@@ -57,24 +60,25 @@ impl GitServer {
         git(&["add", "--all"], &work)?;
         git(&["commit", "--quiet", "--message=Begin"], &work)?;
         git(&["clone", "--quiet", "--bare", "work", "repository.git"], folder.path())?;
-        let port = std::net::TcpListener::bind((address, 0))?.local_addr()?.port();
+        let port = TcpListener::bind((address, 0))?.local_addr()?.port();
         let daemon = Command::new("git")
             .arg("daemon")
-            .args(["--export-all", "--reuseaddr", "--base-path"])
-            .arg(folder.path())
+            .args(["--export-all", "--reuseaddr"])
+            .arg(format!("--base-path={}", folder.path().display()))
             .arg(format!("--listen={address}"))
             .arg(format!("--port={port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
+        let server = Self { daemon, _folder: folder, url: format!("git://{address}:{port}/repository.git") };
         for _ in 0..100 {
-            if std::net::TcpStream::connect((address, port)).is_ok() {
-                break;
+            if TcpStream::connect((address, port)).is_ok() {
+                return Ok(server);
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         }
-        Ok(Self { daemon, folder, url: format!("git://{address}:{port}/repository.git") })
+        bail!("git daemon does not listen on {address}:{port}")
     }
 }
 
@@ -89,7 +93,6 @@ impl Drop for GitServer {
         }
         self.daemon.kill().ok();
         self.daemon.wait().ok();
-        debug_assert!(self.folder.path().exists());
     }
 }
 
@@ -132,8 +135,9 @@ pub(crate) fn codex_commits_in_a_pod(cluster: &Cluster) -> Result<()> {
 pub(crate) fn the_quickstart_runs_in_a_pod(cluster: &Cluster) -> Result<()> {
     let repository = GitServer::start(address(cluster)?)?;
     let mut manifests = example("quickstart")?;
-    of_kind(&mut manifests, "AgentProvider")?["spec"]["workload"] = json!({"image": CODEX_IMAGE});
     let run = of_kind(&mut manifests, "AgentRun")?;
+    // Any image with git and a shell.
+    run["spec"]["workload"] = json!({"image": CODEX_IMAGE});
     run["spec"]["execution"]["coordinates"]["git"]["url"] = repository.url.clone().into();
     let name = run["metadata"]["name"].as_str().context("the run has a name")?.to_owned();
     apply(cluster, &manifests)?;

@@ -53,6 +53,12 @@ pub(crate) fn apply(cluster: &Cluster, manifests: &[Value]) -> Result<()> {
     Ok(())
 }
 
+/// Creates one object in the namespace of the runs.
+pub(crate) fn create(cluster: &Cluster, manifest: &Value) -> Result<()> {
+    let arguments = ["--namespace", NAMESPACE, "create", "--validate=strict", "--filename=-"];
+    cluster.kubectl_with_input(&arguments, &manifest.to_string()).map(drop)
+}
+
 /// A run as it is stored.
 pub(crate) fn run(cluster: &Cluster, name: &str) -> Result<Value> {
     serde_json::from_str(&kubectl(cluster, &["get", "agentrun", name, "--output=json"])?)

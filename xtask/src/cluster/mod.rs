@@ -469,3 +469,15 @@ fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
+
+/// Makes sure that there is an npm, which the tests install published agent CLIs with: a person's own, or the system's.
+///
+/// # Errors
+/// There is none and it may not be installed here; the text names the command that does.
+pub fn ensure_npm(progress: &Progress) -> Result<()> {
+    let own = std::process::Command::new("npm").arg("--version").output();
+    if own.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    packages::ensure(&[packages::NPM], progress)
+}
