@@ -88,7 +88,7 @@ pub struct Observed {
 pub struct RunSnapshot {
     /// The run.
     pub run: Resource<AgentRun>,
-    /// Whether the run is known to be no older than S (architecture, rule 3).
+    /// Whether the run is known to be young enough for an irreversible decision.
     pub object_proven: bool,
     /// What it refers to.
     pub references: References,
