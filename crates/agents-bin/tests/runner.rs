@@ -14,7 +14,7 @@ use agents_core::{
     plan::digest,
     report::{Ended, Report},
 };
-use agents_runtime::runner::spec::encode_spec;
+use agents_runtime::spec_file::encode;
 use serde_json::{Value, json};
 
 const RUNNER: &str = env!("CARGO_BIN_EXE_agent-runner");
@@ -219,7 +219,7 @@ fn the_spec_comes_from_the_argument_a_file_or_the_environment_in_that_order() {
         path
     };
     let argument = path(&first, first.spec.to_string());
-    let file = path(&second, encode_spec(&second.spec.to_string()));
+    let file = path(&second, encode(second.spec.to_string().as_bytes()).unwrap());
     let text = third.spec.to_string();
     for (run, with_argument, with_file, dash) in [
         (&first, true, true, false),

@@ -10,3 +10,5 @@ pub mod local;
 pub mod process;
 #[cfg(feature = "runner")]
 pub mod runner;
+#[cfg(feature = "spec-file")]
+pub mod spec_file;

@@ -5,7 +5,7 @@ use agents_core::{
     name::ChildName,
     plan::{RunnerSpec, pod::SPEC_FILE},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use agents_runtime::spec_file;
 
 use super::manifest::ManifestError;
 
@@ -16,7 +16,6 @@ pub const ANNOTATION_SPEC: &str = "agents.proompteng.ai/runner-spec";
 pub const MAX_ANNOTATIONS: usize = 200 * 1024;
 /// Most bytes of an encoded spec in a ConfigMap, under the 1 MiB that Kubernetes allows for all of it.
 pub(super) const MAX_CONFIG_MAP: usize = 1_000_000;
-const COMPRESSION_LEVEL: i32 = 3;
 
 /// What carries the runner's spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +26,10 @@ pub enum SpecCarrier {
     ConfigMap(ChildName),
 }
 
-/// `spec` as the file the runner reads: base64 over zstd over JSON.
+/// `spec` as the file the runner reads.
 pub(super) fn encode(spec: &RunnerSpec) -> Result<String, ManifestError> {
     let json = serde_json::to_vec(spec).map_err(ManifestError::Json)?;
-    let packed = zstd::bulk::compress(&json, COMPRESSION_LEVEL).map_err(ManifestError::Compress)?;
-    Ok(STANDARD.encode(packed))
+    spec_file::encode(&json).map_err(ManifestError::Compress)
 }
 
 /// The carrier of an encoded spec of `bytes` bytes beside annotations of `others` bytes.

@@ -17,13 +17,12 @@ use agents_core::{
     },
     status::Reason,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
-/// Largest spec, in bytes, after decompression.
-pub const MAX_SPEC_BYTES: usize = 16 * 1024 * 1024;
+use crate::spec_file::{MAX_SPEC_BYTES, SpecFileError, decode};
+
 /// Names the file of the spec.
 pub const SPEC_PATH_VARIABLE: &str = "AGENT_RUNNER_SPEC_PATH";
 /// Holds the spec itself.
@@ -46,12 +45,9 @@ pub enum SpecError {
         #[source]
         source: io::Error,
     },
-    /// It is larger than [`MAX_SPEC_BYTES`].
-    #[error("runner spec is larger than {MAX_SPEC_BYTES} bytes")]
-    TooLarge,
-    /// It is neither JSON nor base64 of zstd of JSON.
-    #[error("runner spec is neither JSON nor base64 of zstd: {0}")]
-    Encoding(String),
+    /// It is too large, or neither JSON nor base64 of zstd of JSON.
+    #[error("runner spec is {0}")]
+    File(#[from] SpecFileError),
     /// It is not JSON.
     #[error("runner spec is not JSON: {0}")]
     NotJson(#[source] serde_json::Error),
@@ -78,51 +74,15 @@ impl SpecError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Digest { .. } => Reason::DigestMismatch,
-            Self::Absent
-            | Self::Unreadable { .. }
-            | Self::TooLarge
-            | Self::Encoding(_)
-            | Self::NotJson(_)
-            | Self::Field { .. } => Reason::RunnerSpecInvalid,
+            Self::Absent | Self::Unreadable { .. } | Self::File(_) | Self::NotJson(_) | Self::Field { .. } => {
+                Reason::RunnerSpecInvalid
+            }
         }
     }
 }
 
 fn field(path: impl Into<String>, problem: impl Into<String>) -> SpecError {
     SpecError::Field { path: path.into(), problem: problem.into() }
-}
-
-/// `json` as base64 of zstd: what travels in a pod annotation.
-pub fn encode_spec(json: &str) -> String {
-    // Compressing memory into memory fails only when memory runs out.
-    let packed = zstd::bulk::compress(json.as_bytes(), 9).unwrap_or_default();
-    STANDARD.encode(packed)
-}
-
-/// The JSON in `bytes`, which hold JSON or what [`encode_spec`] made of it.
-///
-/// # Errors
-/// Neither of the two, not UTF-8, or larger than [`MAX_SPEC_BYTES`]. Whether it is JSON is not looked at.
-pub fn decode_spec(bytes: &[u8]) -> Result<String, SpecError> {
-    if bytes.len() > MAX_SPEC_BYTES {
-        return Err(SpecError::TooLarge);
-    }
-    let text = std::str::from_utf8(bytes).map_err(|error| SpecError::Encoding(error.to_string()))?;
-    let text = text.trim();
-    if text.starts_with('{') {
-        return Ok(text.to_owned());
-    }
-    let packed = STANDARD.decode(text).map_err(|error| SpecError::Encoding(error.to_string()))?;
-    let broken = |error: io::Error| SpecError::Encoding(error.to_string());
-    let mut decoder = zstd::stream::read::Decoder::new(packed.as_slice()).map_err(broken)?;
-    // A frame may announce a window of gigabytes; ours never needs more than the spec's own size.
-    decoder.window_log_max(24).map_err(broken)?;
-    let mut json = Vec::new();
-    decoder.take(MAX_SPEC_BYTES as u64 + 1).read_to_end(&mut json).map_err(broken)?;
-    if json.len() > MAX_SPEC_BYTES {
-        return Err(SpecError::TooLarge);
-    }
-    String::from_utf8(json).map_err(|error| SpecError::Encoding(error.to_string()))
 }
 
 /// Where a spec may come from, as the process was started.
@@ -147,10 +107,10 @@ impl Sources {
         let given = |value: &Option<OsString>| value.clone().filter(|value| !value.is_empty());
         if let Some(path) = self.argument.clone().or_else(|| given(&self.path_variable).map(PathBuf::from)) {
             let bytes = read_bounded(&path)?;
-            return decode_spec(&bytes);
+            return Ok(decode(&bytes)?);
         }
         let text = given(&self.text_variable).ok_or(SpecError::Absent)?;
-        decode_spec(text.as_encoded_bytes())
+        Ok(decode(text.as_encoded_bytes())?)
     }
 }
 
@@ -163,7 +123,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, SpecError> {
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     if bytes.len() > MAX_SPEC_BYTES {
-        return Err(SpecError::TooLarge);
+        return Err(SpecFileError::TooLarge.into());
     }
     Ok(bytes)
 }
@@ -328,13 +288,6 @@ mod tests {
     }
 
     #[test]
-    fn a_small_text_that_unpacks_to_much_is_refused() {
-        let bomb = encode_spec(&" ".repeat(MAX_SPEC_BYTES + 1));
-        assert!(bomb.len() < 100_000);
-        assert!(matches!(decode_spec(bomb.as_bytes()), Err(SpecError::TooLarge)));
-    }
-
-    #[test]
     fn a_broken_spec_still_says_whose_it_is() {
         let spec = salvage(r#"{"provider": "p", "run": {"uid": "u", "attempt": 3}, "inputs": 5, "artifacts": 7}"#);
         assert_eq!((spec.provider.as_str(), spec.run.uid.as_str(), spec.run.attempt), ("p", "u", 3));
@@ -343,14 +296,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded(text in "\\{\\PC{0,300}\\}") {
-            prop_assert_eq!(decode_spec(encode_spec(&text).as_bytes()).unwrap(), text.clone());
-            prop_assert_eq!(decode_spec(text.as_bytes()).unwrap(), text);
-        }
-
-        #[test]
         fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(json) = decode_spec(&bytes) {
+            if let Ok(json) = decode(&bytes) {
                 let _ = verify(&json, None);
                 let _ = salvage(&json);
             }

@@ -1,7 +1,5 @@
 //! What is created for a submission, and the submissions other tests start from.
 
-use std::io::Read as _;
-
 use agents_core::{
     api::common::RuntimeKind,
     name::SubmissionKey,
@@ -119,11 +117,7 @@ fn built(submission: &Submission) -> (Option<Value>, Value) {
 
 /// What the runner reads from its file.
 fn decoded(file: &str) -> RunnerSpec {
-    let packed = STANDARD.decode(file).expect("the file is base64");
-    let mut text = String::new();
-    zstd::Decoder::new(packed.as_slice())
-        .and_then(|mut decoder| decoder.read_to_string(&mut text))
-        .expect("it is zstd over text");
+    let text = agents_runtime::spec_file::decode(file.as_bytes()).expect("it is a spec's file");
     serde_json::from_str(&text).expect("it is JSON")
 }
 
