@@ -2,6 +2,8 @@
 
 #[path = "node/agents.rs"]
 mod agents;
+#[path = "node/conformance.rs"]
+mod conformance;
 #[path = "node/endings.rs"]
 mod endings;
 #[path = "node/install.rs"]
@@ -18,6 +20,7 @@ const CASES: &[Case] = &[
     ("a_cancelled_run_leaves_nothing_behind", endings::a_cancelled_run_leaves_nothing_behind),
     ("a_killed_controller_starts_nothing_twice", endings::a_killed_controller_starts_nothing_twice),
     ("a_spec_too_large_for_an_annotation_arrives", endings::a_large_spec_arrives),
+    ("the_job_adapter_conforms", conformance::the_job_adapter_conforms),
     ("codex_commits_in_a_pod_and_its_usage_stands_in_status", agents::codex_commits_in_a_pod),
     ("the_quickstart_runs_in_a_pod", agents::the_quickstart_runs_in_a_pod),
 ];

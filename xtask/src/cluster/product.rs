@@ -32,7 +32,7 @@ pub fn build(progress: &Progress) -> Result<Programs> {
     progress.tell("building the static programs of the product");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--release", "--package=agents-bin", "--bins"])
+        .args(["build", "--quiet", "--locked", "--profile=image", "--package=agents-bin", "--bins"])
         .arg(format!("--target={target}"))
         .arg("--target-dir")
         .arg(&folder)
@@ -46,7 +46,7 @@ pub fn build(progress: &Progress) -> Result<Programs> {
         bail!("the build of the static programs ended with {status}");
     }
     let built = |name: &str| {
-        let path = folder.join(&target).join("release").join(name);
+        let path = folder.join(&target).join("image").join(name);
         if !is_static(&path)? {
             bail!("{} needs shared libraries, so no image could run it", path.display());
         }
