@@ -33,6 +33,10 @@ use crate::{
 /// Time between two looks at whether everything from a time without a leader is judged.
 const RECOVERY_LOOK: Duration = Duration::from_secs(10);
 
+/// How much sooner than results are collected a time without a leader counts as too long: what ended shortly before that
+/// time may not have been recorded, and this leader looks only some time after it began to lead.
+const COLLECTION_MARGIN: Duration = watch::MAX_AGE;
+
 /// Which lease is held while runs are decided.
 #[derive(Debug, Clone)]
 pub struct LeaseOptions {
@@ -287,9 +291,9 @@ impl Manager {
                     () = caches.declarations_synced() => {}
                 }
                 if let Some(term) = &term
-                    && term.gap > keep
+                    && term.gap.saturating_add(COLLECTION_MARGIN) > keep
                 {
-                    *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = term.unled_since;
+                    *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = term.acted_until;
                 }
                 health.leading.store(true, Ordering::Release);
                 caches.ask_all(&requests);

@@ -90,6 +90,8 @@ pub struct Term {
     pub unled_since: Option<Timestamp>,
     /// How long nobody led, by this machine's wall clock; zero when there was no leader before.
     pub gap: Duration,
+    /// When that leader had acted last at the latest: it may have acted for as long as its last renewal lasted.
+    pub acted_until: Option<Timestamp>,
     recovered: Arc<AtomicBool>,
 }
 
@@ -166,7 +168,12 @@ impl Elector {
                     Duration::try_from(passed).unwrap_or_default()
                 });
                 tracing::info!(lease = %self.name, identity = %self.identity, ?gap, "leading");
-                return Some(Term { unled_since: self.unled_since, gap, recovered: Arc::clone(&self.recovered) });
+                return Some(Term {
+                    unled_since: self.unled_since,
+                    gap,
+                    acted_until: self.unled_since.and_then(|since| since.checked_add(self.params.duration).ok()),
+                    recovered: Arc::clone(&self.recovered),
+                });
             }
         }
     }

@@ -143,10 +143,12 @@ async fn a_released_lease_is_taken_within_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_leader_is_followed_after_its_lease_and_the_gap_is_told() {
     let cluster = cluster();
+    let started = cluster.clock.now();
     let never = CancellationToken::new();
     let mut first = cluster.elector("first");
     first.acquire(&never).await.unwrap().recovered();
     for_seconds(10, first.hold(&never)).await;
+    let could_act_until = first.params.tenure() + Duration::from_secs(9);
     drop(first);
     time::sleep(Duration::from_secs(90_000)).await;
     let begin = Instant::now();
@@ -155,7 +157,8 @@ async fn a_dead_leader_is_followed_after_its_lease_and_the_gap_is_told() {
     // The record is new to it: it may just have been renewed.
     assert!(begin.elapsed() >= Duration::from_secs(15) && begin.elapsed() < Duration::from_secs(16));
     assert!(term.gap > Duration::from_secs(90_000), "{:?}", term.gap);
-    assert!(term.unled_since.is_some());
+    let (since, acted_until) = (term.unled_since.unwrap(), term.acted_until.unwrap());
+    assert!(acted_until >= started + could_act_until, "acted until {acted_until}, renewed last at {since}");
 }
 
 #[tokio::test(start_paused = true)]
