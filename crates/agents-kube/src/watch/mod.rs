@@ -162,6 +162,8 @@ pub struct Settings {
     pub page: u32,
     /// How long the API server keeps a watch open at most; up to a tenth less, so that watches do not end together.
     pub open_for: Duration,
+    /// How long a list is followed by watches alone: an event that was never delivered is found by the next list.
+    pub trusted_for: Duration,
     /// Silence after which a watch counts as dead. A healthy one has a bookmark every two minutes at the latest.
     pub silence: Duration,
     /// Spreads what would otherwise coincide.
@@ -171,7 +173,13 @@ pub struct Settings {
 impl Settings {
     /// The usual settings.
     pub fn seeded(seed: u64) -> Self {
-        Self { page: 500, open_for: Duration::from_secs(290), silence: Duration::from_secs(150), seed }
+        Self {
+            page: 500,
+            open_for: Duration::from_secs(290),
+            trusted_for: Duration::from_secs(1800),
+            silence: Duration::from_secs(150),
+            seed,
+        }
     }
 }
 

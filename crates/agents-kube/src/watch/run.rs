@@ -103,9 +103,18 @@ impl<K: Target, P: Projection> Watch<K, P> {
     pub async fn run(self: Arc<Self>, mut tell: impl FnMut(Change<P>) + Send) {
         let mut failures = 0_u32;
         let mut round = 0_u64;
+        let mut listed = Instant::now();
         loop {
+            if self.store().position().is_none() {
+                listed = Instant::now();
+            }
             let error = match self.round(round, &mut failures, &mut tell).await {
-                Ok(Ended::Resume) => None,
+                Ok(Ended::Resume) => {
+                    if listed.elapsed() >= self.settings.trusted_for {
+                        self.store().lose_position();
+                    }
+                    None
+                }
                 Ok(Ended::Relist(error)) => {
                     self.store().lose_position();
                     Some(error)
