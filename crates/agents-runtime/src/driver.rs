@@ -397,3 +397,6 @@ fn backoff<K: Hash>(key: &K, count: u32, seed: u64) -> Duration {
     let off = u32::try_from(hasher.finish() % 256).unwrap_or(0);
     full.saturating_sub(full.saturating_mul(off) / 1024)
 }
+
+#[cfg(test)]
+mod tests;
