@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use agents_core::report::Report;
+use agents_kube::Calls;
 use agents_tests::apimodel::{
     ATTEMPT_LABEL, Broken, CrashAt, CrashPoint, Fault, NAMESPACE, Outcome, RUN_UID_LABEL, Rule, Settled, Verb,
     WatchFault, WatchRule, When, World, conformance,
@@ -399,8 +400,8 @@ async fn a_late_commit_lands_after_its_sender_has_given_up() {
 }
 
 /// A controller in miniature: makes three config maps one after the other, whatever is there already.
-async fn three_maps(client: Client) {
-    let maps: Api<ConfigMap> = Api::default_namespaced(client);
+async fn three_maps(calls: Calls) {
+    let maps: Api<ConfigMap> = Api::default_namespaced(calls.client().clone());
     for name in ["a", "b", "c"] {
         match maps.create(&PostParams::default(), &config_map(name)).await {
             Ok(_) => {}

@@ -67,7 +67,12 @@ impl CrashPoint {
 
     /// The rule that crashes here.
     pub fn rule(self) -> Rule {
-        Rule::new(When::effects(), Fault::Crash(self.at)).nth(self.write)
+        self.rule_among(When::effects())
+    }
+
+    /// The rule that crashes here when `when` is what counts as a write.
+    pub fn rule_among(self, when: When) -> Rule {
+        Rule::new(when, Fault::Crash(self.at)).nth(self.write)
     }
 }
 
@@ -80,6 +85,7 @@ pub struct When {
     name: Option<String>,
     client: Option<String>,
     effects: bool,
+    writes: bool,
 }
 
 impl When {
@@ -91,6 +97,11 @@ impl When {
     /// Every write, leases and events excepted.
     pub fn effects() -> Self {
         Self { effects: true, ..Self::default() }
+    }
+
+    /// Every write, leases excepted.
+    pub fn writes() -> Self {
+        Self { writes: true, ..Self::default() }
     }
 
     /// Only this verb.
@@ -124,13 +135,14 @@ impl When {
     }
 
     fn matches(&self, request: &Request, client: &str) -> bool {
-        let Self { verb, resource, subresource, name, client: wanted, effects } = self;
+        let Self { verb, resource, subresource, name, client: wanted, effects, writes } = self;
         verb.is_none_or(|verb| verb == request.verb)
             && resource.is_none_or(|plural| request.plural() == plural)
             && subresource.is_none_or(|status| request.is_status() == status)
             && name.as_deref().is_none_or(|name| request.name.as_deref() == Some(name))
             && wanted.as_deref().is_none_or(|wanted| wanted == client)
             && (!effects || request.is_effect())
+            && (!writes || request.is_write())
     }
 }
 

@@ -116,6 +116,11 @@ impl Request {
     pub fn is_effect(&self) -> bool {
         self.verb.mutates() && self.target.as_ref().is_some_and(|target| !target.resource.is_chatter())
     }
+
+    /// Whether it writes something other than a lease.
+    pub fn is_write(&self) -> bool {
+        self.verb.mutates() && self.plural() != "leases"
+    }
 }
 
 /// The record of one request.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use agents_kube::Calls;
 use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
@@ -227,13 +228,26 @@ impl World {
         self.connect(name, true)
     }
 
+    /// The same as the product's own calls, fenced by their deadline, on the controllers' clock.
+    pub fn calls(&self, name: &str) -> Calls {
+        self.calls_by(name, Arc::new(self.clock()))
+    }
+
+    /// The same on a clock of the controller's own.
+    pub fn calls_by(&self, name: &str, clock: Arc<dyn agents_kube::Clock>) -> Calls {
+        Calls::over(self.service(name, true), clock, "agents")
+    }
+
     fn connect(&self, name: &str, faultable: bool) -> kube::Client {
+        kube::Client::new(self.service(name, faultable), NAMESPACE)
+    }
+
+    fn service(&self, name: &str, faultable: bool) -> ApiService {
         let client = self.shared.with(|state, _| {
             state.clients.push(ClientState { name: name.to_owned(), alive: true, faultable });
             ClientId(state.clients.len() - 1)
         });
-        let shared = Arc::clone(&self.shared);
-        kube::Client::new(ApiService { shared, client }, NAMESPACE)
+        ApiService { shared: Arc::clone(&self.shared), client }
     }
 
     /// Kills every client called `name` now.
@@ -252,11 +266,11 @@ impl World {
         crashed(&self.shared, name).await;
     }
 
-    /// Runs a controller: `start` makes its future for a fresh client; a crash drops the future and starts the next
+    /// Runs a controller: `start` makes its future over fresh calls; a crash drops the future and starts the next
     /// one a second later, as does its own end. Ends when the handle is dropped.
     pub fn supervise<F, Fut>(&self, name: &str, mut start: F) -> Supervised
     where
-        F: FnMut(kube::Client) -> Fut + Send + 'static,
+        F: FnMut(Calls) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
         let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
@@ -264,7 +278,7 @@ impl World {
         Supervised(tokio::spawn(async move {
             let world = Self { seed, shared, clock, actors: Mutex::new(None) };
             loop {
-                let life = start(world.client(&name));
+                let life = start(world.calls(&name));
                 tokio::select! {
                     biased;
                     () = world.crashed(&name) => {}

@@ -1,0 +1,70 @@
+//! What an undisturbed run costs.
+
+use agents_tests::apimodel::Log;
+
+use super::{
+    play::{keep_running, named, play, play_clean, simulate},
+    workload::{ALL, HAPPY, SECOND, phase_seen},
+};
+
+/// `verb resource` of each write, in order.
+fn writes(log: &Log) -> Vec<String> {
+    log.writes()
+        .0
+        .iter()
+        .map(|record| format!("{:?} {}{}", record.verb, record.resource, if record.status { "/status" } else { "" }))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_happy_run_takes_three_writes_and_no_read() {
+    let played = play_clean(&HAPPY).await;
+    let log = played.log.from("a");
+    assert_eq!(writes(&log), ["Create jobs", "Update agentruns/status", "Update agentruns/status"]);
+    assert_eq!((played.end.phase(), played.end.reason()), ("Succeeded", "Completed"));
+    assert!(log.gets().is_empty(), "{:?}", log.gets());
+    let mut listed: Vec<_> = log.lists().0.iter().map(|record| record.resource).collect();
+    listed.sort_unstable();
+    let watched = ["agentproviders", "agentruns", "agents", "implementationspecs", "jobs", "pods"];
+    assert_eq!(listed, watched, "each cache once, and nothing for the run");
+}
+
+/// After a rest nothing proves that the cache is young, and one consistent read of the run does.
+#[tokio::test(start_paused = true)]
+async fn a_later_run_costs_no_list_and_after_a_rest_one_read() {
+    for (rest, gets) in [(60, 0), (600, 1)] {
+        let world = HAPPY.world(1);
+        let _controller = keep_running(&world, "a", true);
+        phase_seen(&world, "Succeeded").await;
+        tokio::time::sleep(rest * SECOND).await;
+        let began = world.clock().boot();
+        let spec = "spec: {agentRef: {name: agent}, implementationSpecRef: {name: work}}";
+        world.apply(&format!(
+            "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRun\nmetadata: {{name: second}}\n{spec}\n"
+        ));
+        assert!(world.until_terminal(60 * SECOND).await);
+        let log = world.log().from("a").since(began);
+        assert_eq!(writes(&log), ["Create jobs", "Update agentruns/status", "Update agentruns/status"]);
+        assert_eq!((log.gets().len(), log.lists().len()), (gets, 0), "{:#?}", log.gets());
+    }
+}
+
+#[test]
+fn a_settled_world_is_left_alone() {
+    simulate(ALL.to_vec(), async |workload| {
+        let played = play(&workload, 1, |world| keep_running(world, "a", true)).await;
+        let mut faults = played.faults();
+        let world = played.world;
+        world.run_actors();
+        let controller = keep_running(&world, "a", true);
+        tokio::time::sleep(60 * SECOND).await;
+        let settled = world.clock().boot();
+        tokio::time::sleep(3600 * SECOND).await;
+        let log = world.log().from("a").since(settled);
+        let written = log.0.iter().filter(|record| record.verb.mutates() && record.resource != "leases");
+        faults.extend(written.map(|record| format!("{record:?}")));
+        drop(controller);
+        world.stop_actors();
+        named(|| workload.name.to_owned(), &faults).into_iter().collect()
+    });
+}

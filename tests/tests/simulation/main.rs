@@ -1,0 +1,14 @@
+//! Ring 2: the real controller against the API model under paused time, with everything that can go wrong between them.
+//!
+//! [`workload`] holds the stories that are told again and again, [`play`] how one is played and what it came to. Every
+//! other room is one way of disturbing them, and its measure is the same: the end of the undisturbed story, at most one
+//! execution per attempt, nothing stuck, nothing written once all is said.
+
+mod crash;
+mod election;
+mod fault;
+mod happy;
+mod play;
+mod restart;
+mod two;
+mod workload;

@@ -1,0 +1,55 @@
+//! Two and three controllers at once with no election: the same result as one.
+
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+use super::{
+    play::{End, keep_running, named, play, play_clean, simulate},
+    workload::{ALL, Workload},
+};
+
+/// The end of each undisturbed workload.
+pub fn ends(workloads: &[Workload]) -> BTreeMap<&'static str, End> {
+    let ends = Mutex::new(BTreeMap::new());
+    simulate(workloads.to_vec(), async |workload| {
+        let played = play_clean(&workload).await;
+        ends.lock().expect("no panic").insert(workload.name, played.end);
+        vec![]
+    });
+    ends.into_inner().expect("no panic")
+}
+
+#[test]
+fn controllers_without_a_lease_give_the_same_result_as_one() {
+    let ends = ends(ALL);
+    // The time a request takes decides whose write comes first and who learns of it when.
+    let latencies = [0, 7, 900].map(Duration::from_millis);
+    let cases: Vec<_> = ALL
+        .iter()
+        .flat_map(|workload| latencies.map(|latency| (workload, latency, &["a", "b"][..])))
+        .chain(ALL.iter().map(|workload| (workload, latencies[1], &["a", "b", "c"][..])))
+        .collect();
+    simulate(cases, async |(workload, latency, names)| {
+        let played = play(workload, 1, |world| {
+            world.configure(|settings| settings.latency = latency);
+            names.iter().map(|name| keep_running(world, name, false)).collect::<Vec<_>>()
+        })
+        .await;
+        let faults = played.faults_beside(&ends[workload.name]);
+        named(|| format!("{}, {latency:?}, {names:?}", workload.name), &faults).into_iter().collect()
+    });
+}
+
+#[test]
+fn replicas_with_a_lease_give_the_same_result_as_one() {
+    let ends = ends(ALL);
+    simulate(ALL.to_vec(), async |workload| {
+        let names = ["a", "b"];
+        let played = play(&workload, 1, |world| names.map(|name| keep_running(world, name, true))).await;
+        let mut faults = played.faults_beside(&ends[workload.name]);
+        let active = names.iter().filter(|name| !played.log.from(name).writes().is_empty()).count();
+        if active > 1 {
+            faults.push("both wrote".to_owned());
+        }
+        named(|| workload.name.to_owned(), &faults).into_iter().collect()
+    });
+}
