@@ -2,5 +2,6 @@
 
 pub mod agents;
 pub mod apimodel;
+pub mod hand_kubelet;
 pub mod model;
 pub mod ring;
