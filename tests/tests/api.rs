@@ -1,10 +1,60 @@
-//! Placeholder.
+//! Ring 3: the controller as a process against a real API server and the real Job controller; pods are played by hand.
+
+#[path = "api/controller.rs"]
+mod controller;
+#[path = "api/definitions.rs"]
+mod definitions;
+#[path = "api/election.rs"]
+mod election;
+#[path = "api/endings.rs"]
+mod endings;
+#[path = "api/kills.rs"]
+mod kills;
+#[path = "api/model.rs"]
+mod model;
+#[path = "api/path.rs"]
+mod path;
+#[path = "api/sizes.rs"]
+mod sizes;
+#[path = "api/stage.rs"]
+mod stage;
+#[path = "api/waiting.rs"]
+mod waiting;
 
 use std::process::ExitCode;
 
-use agents_tests::ring;
+use agents_tests::ring::{self, Case};
 use xtask::rings::Ring;
 
+/// Those that wait longest come first.
+const CASES: &[Case] = &[
+    ("the_death_of_the_api_server_is_survived", kills::the_death_of_the_api_server_is_survived),
+    ("an_idle_controller_starts_at_once", path::an_idle_controller_starts_at_once),
+    ("one_acts_and_the_other_takes_over", election::one_acts_and_the_other_takes_over),
+    ("a_foreign_job_is_a_conflict", waiting::a_foreign_job_is_a_conflict),
+    ("the_model_answers_as_the_server_does", model::the_model_answers_as_the_server_does),
+    ("kills_at_any_moment_start_nothing_twice", kills::kills_at_any_moment_start_nothing_twice),
+    ("a_kill_at_each_stage_changes_nothing", kills::a_kill_at_each_stage_changes_nothing),
+    ("two_controllers_without_a_lease_are_one", kills::two_controllers_without_a_lease_are_one),
+    ("a_run_costs_three_writes_and_no_read", path::a_run_costs_three_writes_and_no_read),
+    ("the_generated_rights_suffice", path::the_generated_rights_suffice),
+    ("what_is_missing_is_named_and_awaited", waiting::what_is_missing_is_named_and_awaited),
+    ("an_undefined_name_is_an_invalid_spec", waiting::an_undefined_name_is_an_invalid_spec),
+    ("the_longest_names_work", sizes::the_longest_names_work),
+    ("a_large_spec_travels_in_a_config_map", sizes::a_large_spec_travels_in_a_config_map),
+    ("a_cancelled_run_ends_its_pod", endings::a_cancelled_run_ends_its_pod),
+    ("a_deleted_run_takes_everything_along", endings::a_deleted_run_takes_everything_along),
+    ("each_end_has_its_reason", endings::each_end_has_its_reason),
+    ("an_image_that_cannot_be_pulled_is_shown", endings::an_image_that_cannot_be_pulled_is_shown),
+    ("a_deadline_is_kept_from_outside", endings::a_deadline_is_kept_from_outside),
+    ("a_job_deleted_behind_us_is_lost", endings::a_job_deleted_behind_us_is_lost),
+    ("retries_wait_and_end", endings::retries_wait_and_end),
+    ("kubectl_knows_the_kinds", definitions::kubectl_knows_the_kinds),
+    ("examples_are_admitted", definitions::examples_are_admitted),
+    ("a_judged_run_is_immutable", definitions::a_judged_run_is_immutable),
+    ("bad_input_is_refused_by_name", definitions::bad_input_is_refused_by_name),
+];
+
 fn main() -> ExitCode {
-    ring::run(Ring::Api, 2, |_| Ok(()), &[])
+    ring::run(Ring::Api, 3, stage::prepare, CASES)
 }

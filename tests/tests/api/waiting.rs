@@ -1,0 +1,141 @@
+//! Runs that cannot start: what they say, what kubectl makes of it, and how they go on by themselves.
+
+use agents_tests::hand_kubelet::Play;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use xtask::cluster::Cluster;
+
+use super::{
+    kills::each_job_was_created_once,
+    stage::{agent, condition, job_of, phase_of, play, provider, reason_of, uid_of},
+};
+
+/// A run whose Agent, provider and work item are missing names each, and goes on when they are there.
+pub(crate) fn what_is_missing_is_named_and_awaited(cluster: &Cluster) -> Result<()> {
+    play(cluster, "missing", async |stage| {
+        let _attendance = stage.kubelet().attend(|_| Play::Succeed(Duration::ZERO));
+        let _controller = stage.controller().await?;
+        let work = json!({"implementation": null, "implementationSpecRef": {"name": "work"}});
+        stage.run("patient", &work).await?;
+        stage.kubectl(&["wait", "--for=condition=Blocked", "--timeout=30s", "agentrun/patient"])?;
+        let run = stage.run_when("patient", "waiting", |run| blocked_by(run).len() == 2).await?;
+        ensure!(
+            blocked_by(&run)
+                == [
+                    ["AgentNotFound", "Agent/agent", "create Agent/agent"],
+                    ["ImplementationNotFound", "ImplementationSpec/work", "create ImplementationSpec/work"],
+                ],
+            "{run:#}"
+        );
+        ensure!(phase_of(&run) == "Pending" && reason_of(&run) == "AgentNotFound", "{run:#}");
+        ensure!(condition(&run, "Blocked") == "True" && condition(&run, "InProgress") == "False", "{run:#}");
+
+        stage.create("implementationspecs", &json!({"metadata": {"name": "work"}, "spec": {"text": "hello"}})).await?;
+        let waits_for = |reason: &'static str| {
+            move |run: &Value| blocked_by(run).iter().map(|entry| entry[0].as_str()).collect::<Vec<_>>() == [reason]
+        };
+        stage.run_when("patient", "waiting for the Agent", waits_for("AgentNotFound")).await?;
+        stage.create("agents", &agent("agent", "shell")).await?;
+        let run = stage.run_when("patient", "waiting for the provider", waits_for("ProviderNotFound")).await?;
+        let table = stage.kubectl(&["get", "agentruns"])?;
+        let header: Vec<_> = table.lines().next().unwrap_or_default().split_whitespace().collect();
+        ensure!(header == ["NAME", "PHASE", "REASON", "AGENT", "ATTEMPT", "STARTED", "FINISHED", "AGE"], "{table}");
+        let row: Vec<_> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+        ensure!(row[..4] == ["patient", "Pending", "ProviderNotFound", "agent"], "{table}");
+        ensure!(stage.all("jobs").await?.is_empty(), "nothing was started");
+        ensure!(run["status"]["blockedBy"][0]["since"].is_string(), "{run:#}");
+
+        stage.create("agentproviders", &provider("shell")).await?;
+        stage.kubectl(&["wait", "--for=condition=Succeeded", "--timeout=30s", "agentrun/patient"])?;
+        let run = stage.run_in("patient", "Succeeded").await?;
+        ensure!(blocked_by(&run).is_empty() && condition(&run, "Blocked") == "False", "{run:#}");
+        let told = stage.kubectl(&["describe", "agentrun", "patient"])?;
+        for line in ["Phase:", "Succeeded", "Conditions:", "Events:"] {
+            ensure!(told.contains(line), "{line:?} is missing:\n{told}");
+        }
+        // Events are sent beside the work.
+        stage
+            .until("the story in Events", || async {
+                let told = stage.kubectl(&["describe", "agentrun", "patient"])?;
+                Ok(["Submitted", "Started", "Completed"].iter().all(|reason| told.contains(reason)).then_some(()))
+            })
+            .await?;
+        each_job_was_created_once(stage, 1)
+    })
+}
+
+/// A template that names what is not there fails the run before anything starts, and says where.
+pub(crate) fn an_undefined_name_is_an_invalid_spec(cluster: &Cluster) -> Result<()> {
+    play(cluster, "invalid", async |stage| {
+        let mut misspelt = provider("shell");
+        misspelt["spec"]["argsTemplate"] = json!(["-c", "echo\n  {{ inputs.colour }}"]);
+        stage.create("agentproviders", &misspelt).await?;
+        stage.create("agents", &agent("agent", "shell")).await?;
+        let _controller = stage.controller().await?;
+        stage.run("misspelt", &json!({})).await?;
+        for kind in ["Failed", "InvalidSpec"] {
+            let wait = format!("--for=condition={kind}");
+            stage.kubectl(&["wait", &wait, "--timeout=30s", "agentrun/misspelt"])?;
+        }
+        let run = stage.run_in("misspelt", "Failed").await?;
+        ensure!(reason_of(&run) == "InvalidSpec" && condition(&run, "Accepted") == "False", "{run:#}");
+        let message = run["status"]["message"].as_str().unwrap_or_default();
+        for part in ["argsTemplate[1]", "line 2", "column", "inputs.colour"] {
+            ensure!(message.contains(part), "{part:?} is not in {message:?}");
+        }
+        let row = stage.kubectl(&["get", "agentruns", "--no-headers"])?;
+        ensure!(row.contains("Failed") && row.contains("InvalidSpec"), "{row}");
+        each_job_was_created_once(stage, 0)
+    })
+}
+
+/// Somebody else's Job of our name is left alone, and the run goes on when it is gone.
+pub(crate) fn a_foreign_job_is_a_conflict(cluster: &Cluster) -> Result<()> {
+    play(cluster, "foreign", async |stage| {
+        let _attendance = stage.kubelet().attend(|_| Play::Succeed(Duration::ZERO));
+        let _controller = stage.controller().await?;
+        let run = stage.run("late", &json!({})).await?;
+        // The run waits for its Agent, so the name is free.
+        stage.run_when("late", "waiting", |run| reason_of(run) == "AgentNotFound").await?;
+        let name = job_of(&run, 1);
+        let theirs = stage
+            .create(
+                "jobs",
+                &json!({
+                    "metadata": {"name": name, "annotations": {"owner": "somebody"}},
+                    "spec": {"suspend": true, "template": {"spec": {
+                        "restartPolicy": "Never", "containers": [{"name": "theirs", "image": "theirs.invalid/a"}],
+                    }}},
+                }),
+            )
+            .await?;
+        stage.declarations().await?;
+        let run = stage.run_when("late", "the conflict", |run| reason_of(run) == "Conflict").await?;
+        let [blocked] = &blocked_by(&run)[..] else { anyhow::bail!("one blocker expected: {run:#}") };
+        ensure!(blocked[0] == "Conflict", "{run:#}");
+        let message = run["status"]["blockedBy"][0]["message"].as_str().unwrap_or_default();
+        ensure!(message.contains(&name) && message.contains("has no owner"), "{message}");
+        ensure!(condition(&run, "Blocked") == "True" && phase_of(&run) == "Pending", "{run:#}");
+        let now = stage.find("jobs", &name).await?.context("theirs is gone")?;
+        for part in ["/metadata/uid", "/metadata/labels", "/metadata/annotations", "/metadata/ownerReferences", "/spec"]
+        {
+            ensure!(now.pointer(part) == theirs.pointer(part), "{part} of theirs was touched: {now:#}");
+        }
+        stage.delete("jobs", &name).await?;
+        let removed = Instant::now();
+        let run = stage.run_in("late", "Succeeded").await?;
+        println!("a run goes on {:?} after the foreign Job is gone", removed.elapsed());
+        ensure!(blocked_by(&run).is_empty(), "{run:#}");
+        let ours = stage.find("jobs", &name).await?.context("no Job of ours")?;
+        ensure!(ours["metadata"]["ownerReferences"][0]["uid"] == uid_of(&run), "{ours:#}");
+        Ok(())
+    })
+}
+
+/// Reason, object and cure of each entry.
+fn blocked_by(run: &Value) -> Vec<[String; 3]> {
+    let entries = run["status"]["blockedBy"].as_array().into_iter().flatten();
+    let word = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+    entries.map(|entry| ["reason", "object", "unblockedBy"].map(|field| word(entry, field))).collect()
+}
