@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use agents_core::plan::{RunnerSpec, pod::SPEC_FILE};
-use agents_runtime::runner::spec::decode_spec;
+use agents_runtime::spec_file;
 use agents_tests::hand_kubelet::Play;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::ByteString;
@@ -58,7 +58,7 @@ pub(crate) fn a_large_spec_travels_in_a_config_map(cluster: &Cluster) -> Result<
         ensure!(map["metadata"]["ownerReferences"][0]["uid"] == uid_of(&run), "{}", map["metadata"]);
         // As the kubelet lays it into the pod.
         let file: ByteString = serde_json::from_value(map["binaryData"][SPEC_FILE].clone())?;
-        let spec: RunnerSpec = serde_json::from_str(&decode_spec(&file.0)?)?;
+        let spec: RunnerSpec = serde_json::from_str(&spec_file::decode(&file.0)?)?;
         let work = spec.implementation.context("the work item")?;
         ensure!(work.text == text && work.description.as_deref() == Some(&*description), "the text differs");
         ensure!(spec.run.uid == uid_of(&run) && spec.plan_digest.is_some(), "{:?}", spec.run);

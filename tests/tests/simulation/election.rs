@@ -1,7 +1,10 @@
 //! The lease saves work and is never needed: leaders go politely, die, or do not know that their time is over.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -169,15 +172,22 @@ fn a_leader_that_does_not_know_that_its_time_is_over_does_no_harm() {
     let ends = ends(ALL);
     let kinds = [Blindness::LeaseSilent, Blindness::TimeStandsStill, Blindness::EverythingLate];
     let cases: Vec<_> = ALL.iter().flat_map(|workload| kinds.map(|kind| (workload, kind))).collect();
+    let overlaps = AtomicUsize::new(0);
     simulate(cases, async |(workload, blindness)| {
         let (world, mut faults) = zombie(workload, blindness).await;
         let end = End::of(&world);
         world.stop_actors();
+        let log = world.log();
+        let acts = |client: &str| log.from(client).writes().0.into_iter().map(|record| record.at);
+        if acts("new").min().is_some_and(|began| acts("old").any(|at| at >= began)) {
+            overlaps.fetch_add(1, Ordering::Relaxed);
+        }
         if end.outline() != ends[workload.name].outline() || !end.live_jobs.is_empty() {
             faults.push(format!("another end:\n  {:?}\n  {end:?}", ends[workload.name]));
         }
         named(|| format!("{}, {blindness:?}", workload.name), &faults).into_iter().collect()
     });
+    assert!(overlaps.into_inner() > 0, "no leader of the past wrote anything");
 }
 
 /// Whoever cannot renew stops acting before another may begin.

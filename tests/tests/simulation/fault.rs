@@ -1,6 +1,9 @@
 //! The API server refuses, throttles, loses answers, says nothing; watches break, lag and lie.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use agents_tests::apimodel::{Fault, Rule, Verb, WatchFault, WatchRule, When};
 
@@ -215,6 +218,7 @@ fn caches_that_lag_behind_change_nothing() {
 fn storms_change_nothing() {
     let ends = ends(ALL);
     let cases: Vec<_> = (0..4).flat_map(|round| ALL.iter().map(move |workload| (workload, round))).collect();
+    let struck = AtomicUsize::new(0);
     simulate(cases, async |(workload, round)| {
         let played = play(workload, 1, |world| {
             world.configure(|settings| settings.latency = Duration::from_millis(5 + 40 * round));
@@ -228,6 +232,9 @@ fn storms_change_nothing() {
         })
         .await;
         let found = played.faults_beside(&ends[workload.name]);
+        struck.fetch_add(played.world.faults(|faults| faults.struck()), Ordering::Relaxed);
         named(|| format!("{}, round {round}", workload.name), &found).into_iter().collect()
     });
+    let struck = struck.into_inner();
+    assert!(struck > 100, "only {struck} faults struck");
 }
