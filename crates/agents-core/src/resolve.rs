@@ -428,3 +428,6 @@ fn add_resources(from: &Resources, requests: &mut BTreeMap<String, String>, limi
     requests.extend(asked.iter().map(|(name, value)| (name.clone(), value.as_str().to_owned())));
     limits.extend(bounds.iter().map(|(name, value)| (name.clone(), value.as_str().to_owned())));
 }
+
+#[cfg(test)]
+mod tests;

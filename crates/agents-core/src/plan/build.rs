@@ -196,3 +196,6 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
         grace_seconds: i64::try_from(defaults.grace_seconds).unwrap_or(i64::MAX).saturating_add(10),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! What the digest covers and what it leaves out; what a pod never carries.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::{Agent, AgentProvider, AgentRun, Kind, Resource},
+    plan::pod::VolumeSource,
+    resolve::{Found, References, resolve},
+};
+
+fn object<K: Kind>(spec: &Value) -> Resource<K> {
+    serde_json::from_value(json!({"metadata": {"name": "n", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+}
+
+fn resolved(provider: &Value, agent: &Value, run: &Value) -> Resolved {
+    let references = References {
+        agent: Found::Object(object::<Agent>(agent)),
+        provider: Found::Object(object::<AgentProvider>(provider)),
+        implementation: Found::Absent,
+    };
+    resolve(&object::<AgentRun>(run), &references).unwrap()
+}
+
+fn manifests() -> (Value, Value, Value) {
+    (
+        json!({
+            "binary": "sh", "argsTemplate": ["{{ inputs.a }}"], "envTemplate": {"E": "e"},
+            "inputFiles": [{"path": "/workspace/f", "content": "c"}],
+            "secretEnv": [{"name": "KEY", "secretName": "s", "key": "k"}],
+            "workload": {"image": "i", "resources": {"memory": "1Gi"}},
+        }),
+        json!({"providerRef": {"name": "n"}, "env": [{"name": "V", "value": "v"}]}),
+        json!({
+            "agentRef": {"name": "n"}, "implementation": {"inline": {"text": "t"}}, "parameters": {"a": "1"},
+            "payloads": {"p": "x"}, "outputs": [{"name": "o"}],
+            "execution": {"coordinates": {"git": {"url": "https://example.com/r.git", "ref": "main"}}},
+            "runtime": {"job": {"serviceAccount": "sa"}},
+        }),
+    )
+}
+
+fn defaults() -> impl Strategy<Value = Defaults> {
+    ("[a-z]{1,9}", "[a-z]{1,9}", "[a-z]{1,9}", 1u64..3600).prop_map(
+        |(image, runner_image, service_account, grace_seconds)| Defaults {
+            image,
+            runner_image,
+            service_account,
+            grace_seconds,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_new_default_does_not_change_the_digest_and_the_runner_computes_the_same(a in defaults(), b in defaults()) {
+        let (provider, agent, run) = manifests();
+        let resolved = resolved(&provider, &agent, &run);
+        let (first, second) = (plan(&resolved, &a).unwrap(), plan(&resolved, &b).unwrap());
+        prop_assert_eq!(&first.digest, &second.digest);
+        for planned in [first, second] {
+            let mut spec = planned.spec;
+            spec.run.attempt = 7;
+            spec.limits.timeout_seconds = Some(5);
+            prop_assert_eq!(digest::of_runner_spec(&json(&spec)), planned.digest);
+        }
+    }
+
+    #[test]
+    fn no_pod_has_root_or_a_volume_that_reaches_outside(a in defaults()) {
+        let (provider, agent, run) = manifests();
+        let pod = plan(&resolved(&provider, &agent, &run), &a).unwrap().pod;
+        prop_assert!(pod.run_as.user > 0 && pod.run_as.group > 0 && pod.run_as.fs_group > 0);
+        for volume in &pod.volumes {
+            match volume.source {
+                VolumeSource::Scratch | VolumeSource::RunnerSpec => {}
+            }
+        }
+        for container in pod.init_containers.iter().chain([&pod.container]) {
+            prop_assert!(!container.command.is_empty(), "an image's own entrypoint is never used");
+            prop_assert!(container.mounts.iter().all(|mount| pod.volumes.iter().any(|volume| volume.name == mount.volume)));
+        }
+    }
+}
+
+#[test]
+fn everything_that_is_executed_changes_the_digest() {
+    let defaults = Defaults::unsaid();
+    let (provider, agent, run) = manifests();
+    let digest =
+        |provider: &Value, agent: &Value, run: &Value| plan(&resolved(provider, agent, run), &defaults).unwrap().digest;
+    let original = digest(&provider, &agent, &run);
+    let changes = [
+        (0, "/binary", json!("bash")),
+        (0, "/argsTemplate/0", json!("{{ inputs.a }} ")),
+        (0, "/envTemplate/E", json!("f")),
+        (0, "/inputFiles/0/path", json!("/workspace/g")),
+        (0, "/inputFiles/0/content", json!("d")),
+        (0, "/secretEnv/0/name", json!("OTHER")),
+        (0, "/secretEnv/0/secretName", json!("other")),
+        (0, "/secretEnv/0/key", json!("other")),
+        (0, "/workload/image", json!("j")),
+        (0, "/workload/resources/memory", json!("2Gi")),
+        (1, "/env/0/value", json!("w")),
+        (2, "/implementation/inline/text", json!("u")),
+        (2, "/parameters/a", json!("2")),
+        (2, "/payloads/p", json!("y")),
+        (2, "/outputs/0/name", json!("q")),
+        (2, "/execution/coordinates/git/ref", json!("next")),
+        (2, "/runtime/job/serviceAccount", json!("sb")),
+    ];
+    for (which, path, value) in changes {
+        let mut changed = [provider.clone(), agent.clone(), run.clone()];
+        *changed[which].pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
+        let [provider, agent, run] = &changed;
+        assert_ne!(digest(provider, agent, run), original, "{path}");
+    }
+}

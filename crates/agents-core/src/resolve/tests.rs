@@ -1,0 +1,108 @@
+//! References followed and layers laid over each other, from manifests.
+
+use proptest::{option, prelude::*};
+use serde_json::{Value, json};
+
+use super::*;
+
+fn object<K: Kind>(name: &str, spec: &Value) -> Resource<K> {
+    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+}
+
+/// Which layers say something, and what they say.
+#[derive(Debug, Clone)]
+struct Layers {
+    provider: Option<String>,
+    agent: Option<String>,
+    run: Option<String>,
+}
+
+impl Layers {
+    fn winner(&self) -> Option<&String> {
+        self.run.as_ref().or(self.agent.as_ref()).or(self.provider.as_ref())
+    }
+}
+
+fn layers() -> impl Strategy<Value = Layers> {
+    let said = || option::of("[a-z]{1,8}");
+    (said(), said(), said()).prop_map(|(provider, agent, run)| Layers { provider, agent, run })
+}
+
+proptest! {
+    #[test]
+    fn the_run_wins_over_its_agent_and_the_agent_over_the_provider(image in layers(), memory in layers(), input in layers()) {
+        let mut provider = json!({"binary": "b", "workload": {"resources": {}}});
+        let mut agent = json!({"providerRef": {"name": "p"}, "inputs": {}, "resources": {}, "runtime": {"job": {}}});
+        let mut run = json!({
+            "agentRef": {"name": "a"}, "implementation": {"inline": {"text": "t"}},
+            "parameters": {}, "workload": {"resources": {}},
+        });
+        if let Some(image) = &image.provider { provider["workload"]["image"] = image.as_str().into(); }
+        if let Some(image) = &image.agent { agent["runtime"]["job"]["image"] = image.as_str().into(); }
+        if let Some(image) = &image.run { run["workload"]["image"] = image.as_str().into(); }
+        if let Some(memory) = &memory.provider { provider["workload"]["resources"]["memory"] = memory.as_str().into(); }
+        if let Some(memory) = &memory.agent { agent["resources"]["memory"] = memory.as_str().into(); }
+        if let Some(memory) = &memory.run { run["workload"]["resources"]["memory"] = memory.as_str().into(); }
+        // A provider has no parameters.
+        if let Some(input) = &input.agent { agent["inputs"]["k"] = input.as_str().into(); }
+        if let Some(input) = &input.run { run["parameters"]["k"] = input.as_str().into(); }
+        let references = References {
+            agent: Found::Object(object("a", &agent)),
+            provider: Found::Object(object("p", &provider)),
+            implementation: Found::Absent,
+        };
+        let resolved = resolve(&object("r", &run), &references).unwrap();
+        prop_assert_eq!(resolved.image.as_ref(), image.winner());
+        prop_assert_eq!(resolved.requests.get("memory"), memory.winner());
+        prop_assert_eq!(resolved.limits.get("memory"), memory.winner());
+        prop_assert_eq!(resolved.inputs.get("k"), input.run.as_ref().or(input.agent.as_ref()));
+    }
+
+    #[test]
+    fn exactly_what_is_absent_is_named(agent in any::<bool>(), provider in any::<bool>(), work in any::<bool>()) {
+        let found = |there: bool, name: &str| if there { Some(name.to_owned()) } else { None };
+        let references = References {
+            agent: if agent { Found::Object(object("a", &json!({"providerRef": {"name": "p"}}))) } else { Found::Absent },
+            provider: if provider { Found::Object(object("p", &json!({"binary": "b"}))) } else { Found::Absent },
+            implementation: if work { Found::Object(object("w", &json!({"text": "t"}))) } else { Found::Absent },
+        };
+        let run = object("r", &json!({"agentRef": {"name": "a"}, "implementationRef": {"name": "w"}}));
+        let named: Vec<_> = match resolve(&run, &references) {
+            Ok(_) => vec![],
+            Err(Unresolved::Missing(missing)) => missing.into_iter().map(|missing| missing.object).collect(),
+            Err(Unresolved::Invalid(faults)) => return Err(TestCaseError::fail(format!("{faults:?}"))),
+        };
+        // Which provider is wanted is known only from the agent.
+        let expected: Vec<_> = [
+            found(!agent, "Agent/a"),
+            found(agent && !provider, "AgentProvider/p"),
+            found(!work, "ImplementationSpec/w"),
+        ].into_iter().flatten().collect();
+        prop_assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn a_value_is_refused_by_its_bytes_and_named(name in "[a-z]{1,10}", bytes in 2000usize..2100, wide in any::<bool>()) {
+        // A two-byte character counts twice here and once for the API server.
+        let value = if wide { "é".repeat(bytes / 2) } else { "e".repeat(bytes) };
+        let mut spec = json!({"agentRef": {"name": "a"}, "implementation": {"inline": {"text": "t"}}});
+        spec["parameters"] = json!({name.clone(): value});
+        let faults = check_run(&object("r", &spec));
+        prop_assert_eq!(faults.iter().any(|fault| fault.field == format!("spec.parameters.{name}")), value.len() > MAX_PARAMETER_BYTES);
+    }
+}
+
+#[test]
+fn an_inline_work_item_wins_over_a_reference_with_a_warning() {
+    let references = References {
+        agent: Found::Object(object("a", &json!({"providerRef": {"name": "p"}}))),
+        provider: Found::Object(object("p", &json!({"binary": "b"}))),
+        implementation: Found::Absent,
+    };
+    let spec = json!({
+        "agentRef": {"name": "a"}, "implementationSpecRef": {"name": "w"}, "implementation": {"inline": {"text": "inline"}},
+    });
+    let resolved = resolve(&object("r", &spec), &references).unwrap();
+    assert_eq!(resolved.implementation.text, "inline");
+    assert_eq!(resolved.warnings.len(), 1);
+}
