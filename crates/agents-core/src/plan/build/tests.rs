@@ -111,9 +111,9 @@ fn everything_that_is_executed_changes_the_digest() {
         (2, "/runtime/job/serviceAccount", json!("sb")),
     ];
     for (which, path, value) in changes {
-        let mut changed = [provider.clone(), agent.clone(), run.clone()];
-        *changed[which].pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
-        let [provider, agent, run] = &changed;
+        let mut manifests = [provider.clone(), agent.clone(), run.clone()];
+        *manifests[which].pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
+        let [provider, agent, run] = &manifests;
         assert_ne!(digest(provider, agent, run), original, "{path}");
     }
 }
