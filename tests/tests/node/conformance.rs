@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -179,7 +178,7 @@ pub(crate) fn the_job_adapter_conforms(cluster: &Cluster) -> Result<()> {
             tokio::spawn(async move { axum::serve(listener, Router::new().route("/{name}", get(count))).await });
         // Only fails when another provider was installed, and there is no other.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let file = kube::config::Kubeconfig::read_from(PathBuf::from(cluster.kubeconfig()))?;
+        let file = kube::config::Kubeconfig::read_from(cluster.kubeconfig())?;
         let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
         let clock = Arc::new(TimerClock::starting_at(Timestamp::now()));
         let calls = Calls::connect(config, clock, "conformance")?;
