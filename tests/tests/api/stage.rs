@@ -4,13 +4,15 @@ use std::{
     future::Future,
     io::{Read as _, Seek as _, SeekFrom},
     path::PathBuf,
-    process::Command,
     sync::{OnceLock, atomic::AtomicU32},
     time::Duration,
 };
 
 use agents_core::name::{ChildName, SubmissionKey};
-use agents_tests::hand_kubelet::{self, HandKubelet};
+use agents_tests::{
+    hand_kubelet::{self, HandKubelet},
+    product,
+};
 use anyhow::{Context as _, Result, bail};
 use kube::{
     Api, Client, Config,
@@ -45,7 +47,7 @@ pub(crate) fn prepare(cluster: &Cluster) -> Result<()> {
     // Only fails when another provider was installed, and there is no other.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if AGENTS.get().is_none() {
-        AGENTS.set(build()?).ok();
+        AGENTS.set(product::agents()?).ok();
     }
     let definitions = workspace().join("crds");
     let definitions = definitions.to_str().context("a path is no text")?;
@@ -58,20 +60,6 @@ pub(crate) fn prepare(cluster: &Cluster) -> Result<()> {
     cluster.kill9(Component::Scheduler)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { hand_kubelet::register_node(&admin(cluster).await?).await })
-}
-
-fn build() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--package=agents-bin", "--bin=agents", "--message-format=json"])
-        .current_dir(workspace())
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    let lines = String::from_utf8(built.stdout).context("cargo speaks no text")?;
-    let messages = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
-    program.with_context(|| format!("the controller was not built: {}", built.status))
 }
 
 async fn admin(cluster: &Cluster) -> Result<Client> {

@@ -9,32 +9,15 @@ use std::{
     time::Duration,
 };
 
-use agents_tests::model::{ModelServer, Script};
+use agents_tests::{
+    model::{ModelServer, Script},
+    product::{example, of_kind},
+};
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use xtask::cluster::Cluster;
 
 use super::install::{CODEX_IMAGE, apply, end, kubectl};
-
-/// The manifests of an example, as a person would apply them.
-fn example(name: &str) -> Result<Vec<Value>> {
-    let folder = xtask::workspace().join("examples").join(name);
-    let mut paths: Vec<_> =
-        fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    paths.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
-    paths.sort();
-    let mut manifests = Vec::new();
-    for path in paths {
-        let text = fs::read_to_string(&path)?;
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| path.display().to_string())?;
-        manifests.extend(documents);
-    }
-    Ok(manifests)
-}
-
-fn of_kind<'a>(manifests: &'a mut [Value], kind: &str) -> Result<&'a mut Value> {
-    manifests.iter_mut().find(|manifest| manifest["kind"] == kind).with_context(|| format!("the example has no {kind}"))
-}
 
 /// Serves a git repository to pods until dropped.
 struct GitServer {
