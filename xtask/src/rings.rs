@@ -60,7 +60,7 @@ pub fn run(root: &Path, required: &BTreeSet<Ring>, mut say: impl FnMut(&str)) ->
     }
     check::run(root, &mut say)?;
     say("test: every ring");
-    let status = check::cargo_command(root, &["test", "--workspace"])
+    let status = check::cargo_command(root, &["test", "--workspace", "--no-fail-fast"])
         .env(RINGS_VARIABLE, rings.join(","))
         .status()
         .context("failed to start cargo test")?;
