@@ -400,6 +400,15 @@ fn a_provider_that_ignores_the_deadline_is_killed() {
 }
 
 #[test]
+fn a_provider_that_prints_without_end_is_ended_and_the_log_keeps_its_bound() {
+    let run = Run::shell("yes without end")
+        .with(|s| s["limits"] = json!({"timeoutSeconds": 1, "graceSeconds": 5, "logBytes": 65_536}));
+    run.run().failed(124, "DeadlineExceeded");
+    let log = run.read(".agent/log.txt");
+    assert!(log.len() <= 65_536 && log.contains("without end\n"), "{} bytes", log.len());
+}
+
+#[test]
 fn a_deadline_leaves_time_to_end_in_peace() {
     let run = Run::shell("trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done")
         .with(|s| s["limits"] = json!({"timeoutSeconds": 1, "graceSeconds": 30}));
