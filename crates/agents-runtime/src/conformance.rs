@@ -14,12 +14,15 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use crate::adapter::{AdapterError, AdapterErrorKind, Class, Grace, RuntimeAdapter};
+use crate::adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter};
 
 /// How many submit the same at once.
 const RACERS: usize = 8;
 /// Grace of the cancels that are to work by themselves.
 const GRACE: Grace = Grace(Duration::from_secs(10));
+
+/// Time between two looks at an adapter that pushes and therefore names no interval of use.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a submission's provider does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,6 +238,12 @@ impl Suite<'_> {
         expect("executions", &self.fixture.executions(&submission).await, &0)
     }
 
+    /// The time between two looks: an adapter that is polled says how often that may be.
+    async fn pause(&self) {
+        let Capabilities { pushes, poll_interval, garbage_collected: _, has_pod: _ } = self.adapter.capabilities();
+        sleep(if pushes { LOOK } else { poll_interval }).await;
+    }
+
     async fn submit(&self, submission: &Submission) -> Result<RuntimeRef, String> {
         self.adapter.submit(submission).await.map_err(failed("submit"))
     }
@@ -258,7 +267,7 @@ impl Suite<'_> {
                 Observation::Running { .. } | Observation::Pending { .. } if Instant::now() < until => {}
                 other => return Err(format!("it should run and is {other:?}")),
             }
-            sleep(self.adapter.capabilities().poll_interval).await;
+            self.pause().await;
         }
     }
 
@@ -270,7 +279,7 @@ impl Suite<'_> {
                 other if !other.is_live() || Instant::now() >= until => {
                     return Err(format!("it should have ended and is {other:?}"));
                 }
-                _ => sleep(self.adapter.capabilities().poll_interval).await,
+                _ => self.pause().await,
             }
         }
     }
@@ -286,7 +295,7 @@ impl Suite<'_> {
             if Instant::now() >= until {
                 return Err(format!("it was cancelled, is {seen:?}, and something of it is left"));
             }
-            sleep(self.adapter.capabilities().poll_interval).await;
+            self.pause().await;
         }
     }
 
