@@ -22,7 +22,7 @@ use k8s_openapi::{
 
 use super::{
     pod::pod_template,
-    spec::{self, ANNOTATION_SPEC, SpecCarrier},
+    spec::{self, ANNOTATION_SPEC, CarrierError, SpecCarrier},
 };
 
 /// Label of everything we create, by which it is watched.
@@ -72,31 +72,11 @@ pub struct Manifests {
     pub job: Job,
 }
 
-/// A submission that cannot become objects.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// The runner's spec has no JSON form.
-    #[error("the runner's spec has no JSON form")]
-    Json(#[source] serde_json::Error),
-    /// The runner's spec cannot be compressed.
-    #[error("the runner's spec cannot be compressed")]
-    Compress(#[source] std::io::Error),
-    /// The runner's spec fits no object.
-    #[error(
-        "the runner's spec has {bytes} bytes when compressed, more than the {} that fit a ConfigMap",
-        spec::MAX_CONFIG_MAP
-    )]
-    SpecTooLarge {
-        /// Its size when encoded.
-        bytes: usize,
-    },
-}
-
 /// The objects of `submission`.
 ///
 /// # Errors
 /// A runner's spec that fits no object.
-pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manifests, ManifestError> {
+pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manifests, CarrierError> {
     let Submission {
         key,
         runtime: _,

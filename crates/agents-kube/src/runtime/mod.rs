@@ -19,10 +19,10 @@ pub use cached::CachedJobs;
 pub use job::JobAdapter;
 pub use manifest::{
     ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT, LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY,
-    MIN_TTL, ManifestError, Manifests, manifests,
+    MIN_TTL, Manifests, manifests,
 };
 pub use observe::{is_ours, observe};
 pub use pod::pod_template;
 pub use pod_read::{NotPlanned, read_pod};
-pub use spec::{ANNOTATION_SPEC, MAX_ANNOTATIONS, SpecCarrier};
+pub use spec::{ANNOTATION_SPEC, CarrierError, MAX_ANNOTATIONS, SpecCarrier};
 pub use view::{ContainerState, JobEnd, JobView, OwnerView, Phase, PodNote, PodView, Terminated};

@@ -7,8 +7,6 @@ use agents_core::{
 };
 use agents_runtime::spec_file;
 
-use super::manifest::ManifestError;
-
 /// Annotation of the pod template that holds the encoded spec.
 pub const ANNOTATION_SPEC: &str = "agents.proompteng.ai/runner-spec";
 /// Most bytes of keys and values of a template's annotations. Kubernetes refuses 256 KiB; admission plug-ins that add
@@ -26,19 +24,39 @@ pub enum SpecCarrier {
     ConfigMap(ChildName),
 }
 
+/// A spec that nothing can carry.
+#[derive(Debug, thiserror::Error)]
+pub enum CarrierError {
+    /// The runner's spec has no JSON form.
+    #[error("the runner's spec has no JSON form")]
+    Json(#[source] serde_json::Error),
+    /// The runner's spec cannot be compressed.
+    #[error("the runner's spec cannot be compressed")]
+    Compress(#[source] std::io::Error),
+    /// The runner's spec fits no object.
+    #[error(
+        "the runner's spec has {bytes} bytes when compressed, more than the {} that fit a ConfigMap",
+        MAX_CONFIG_MAP
+    )]
+    SpecTooLarge {
+        /// Its size when encoded.
+        bytes: usize,
+    },
+}
+
 /// `spec` as the file the runner reads.
-pub(super) fn encode(spec: &RunnerSpec) -> Result<String, ManifestError> {
-    let json = serde_json::to_vec(spec).map_err(ManifestError::Json)?;
-    spec_file::encode(&json).map_err(ManifestError::Compress)
+pub(super) fn encode(spec: &RunnerSpec) -> Result<String, CarrierError> {
+    let json = serde_json::to_vec(spec).map_err(CarrierError::Json)?;
+    spec_file::encode(&json).map_err(CarrierError::Compress)
 }
 
 /// The carrier of an encoded spec of `bytes` bytes beside annotations of `others` bytes.
-pub(super) fn carrier(name: &ChildName, bytes: usize, others: usize) -> Result<SpecCarrier, ManifestError> {
+pub(super) fn carrier(name: &ChildName, bytes: usize, others: usize) -> Result<SpecCarrier, CarrierError> {
     if bytes.saturating_add(others).saturating_add(ANNOTATION_SPEC.len()) <= MAX_ANNOTATIONS {
         Ok(SpecCarrier::Annotation)
     } else if bytes.saturating_add(SPEC_FILE.len()) <= MAX_CONFIG_MAP {
         Ok(SpecCarrier::ConfigMap(name.beside("spec")))
     } else {
-        Err(ManifestError::SpecTooLarge { bytes })
+        Err(CarrierError::SpecTooLarge { bytes })
     }
 }

@@ -13,6 +13,7 @@ use std::{
 
 use agents_core::{
     api::{AgentRun, Resource},
+    decide::agent_run::is_finished,
     plan::runner_spec::{LOG_PATH, WORKSPACE},
     runtime::{Observation, RuntimeRef},
 };
@@ -22,11 +23,7 @@ use nix::{
 };
 use tokio::sync::mpsc;
 
-use super::{
-    Event,
-    manifest::ObjectName,
-    world::{LocalWorld, is_terminal},
-};
+use super::{Event, manifest::ObjectName, world::LocalWorld};
 use crate::{
     adapter::RuntimeAdapter,
     driver::Requests,
@@ -77,7 +74,7 @@ pub(super) async fn follow(
     let mut last: Option<(RuntimeRef, Seen)> = None;
     loop {
         let Some(run) = world.run(&name) else { return };
-        let ended = is_terminal(&run);
+        let ended = is_finished(&run);
         if let Some((_, output)) = &mut current {
             output.pass_on(&name.1, &events, ended).await;
         }

@@ -29,7 +29,7 @@ use agents_core::{
         agent_run::{Phase, TEMPLATE_ANNOTATION},
         common::{ParameterValue, RuntimeKind, Scalar},
     },
-    decide::Notice,
+    decide::{Notice, agent_run::is_finished},
     status::Reason,
 };
 use tokio::{sync::mpsc, task::JoinSet};
@@ -39,7 +39,7 @@ pub use self::repository::RepositoryError;
 use self::{
     manifest::{Manifests, ObjectName, RunManifest, SecretData},
     places::RunFolder,
-    world::{LocalWorld, Place, is_terminal},
+    world::{LocalWorld, Place},
 };
 use crate::{
     driver::{Driver, Options as DriverOptions},
@@ -266,7 +266,7 @@ impl Engine {
             loop {
                 let changed = world.changed.notified();
                 let open: Vec<_> =
-                    names.iter().filter_map(|name| world.run(name)).filter(|run| !is_terminal(run)).collect();
+                    names.iter().filter_map(|name| world.run(name)).filter(|run| !is_finished(run)).collect();
                 if open.iter().all(is_stuck) {
                     break;
                 }

@@ -13,12 +13,13 @@ use std::{
 
 use agents_core::{
     api::{AgentRun, GROUP, Kind, Resource, VERSION},
+    decide::agent_run::is_finished,
     name::label_value,
     plan::runner_spec::WORKSPACE,
 };
 use serde::Serialize;
 
-use super::{tree::Node, world::is_terminal};
+use super::tree::Node;
 
 const RECORD: &str = "run.yaml";
 const LOCK: &str = ".lock";
@@ -76,7 +77,7 @@ impl RunFolder {
                     folder.passed_over = passed_over;
                     return Ok((folder, found));
                 }
-                Some(found) if !is_terminal(&found) && folder.has_begun() => passed_over.push(folder.path),
+                Some(found) if !is_finished(&found) && folder.has_begun() => passed_over.push(folder.path),
                 None | Some(_) => {}
             }
         }
@@ -189,7 +190,7 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
 fn is_continued(found: &Resource<AgentRun>, wanted: &Resource<AgentRun>) -> bool {
     let mut spec = found.spec.clone();
     spec.cancel = wanted.spec.cancel;
-    !is_terminal(found) && found.metadata.name == wanted.metadata.name && spec == wanted.spec
+    !is_finished(found) && found.metadata.name == wanted.metadata.name && spec == wanted.spec
 }
 
 /// The same file under a second name where the disk can do that: logs are long. Nothing writes to it any more.

@@ -7,10 +7,10 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, Resource, agent_run::Phase, common::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, Resource, common::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
-        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide},
+        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide, is_finished},
     },
     plan::Defaults,
     resolve::{Found, References},
@@ -107,7 +107,7 @@ impl LocalWorld {
     /// Wants every run that has not ended to end.
     pub(super) fn cancel_all(&self) {
         for (name, run) in self.runs().iter_mut() {
-            if is_terminal(run) || run.spec.cancel == Some(true) {
+            if is_finished(run) || run.spec.cancel == Some(true) {
                 continue;
             }
             run.spec.cancel = Some(true);
@@ -126,7 +126,7 @@ impl LocalWorld {
     pub(super) async fn kill_all(&self) {
         for name in self.names() {
             let (Some(run), Some(place)) = (self.run(&name), self.place(&name)) else { continue };
-            if is_terminal(&run) {
+            if is_finished(&run) {
                 continue;
             }
             if let Err(error) = place.adapter.cancel(&self.reference(&run), Grace(Duration::ZERO)).await {
@@ -175,7 +175,7 @@ impl World for LocalWorld {
             return Ok(None);
         };
         let references = self.references(&run);
-        let observation = if is_terminal(&run) {
+        let observation = if is_finished(&run) {
             Observation::Lost
         } else {
             let reference = current_ref(&run, &references, &self.settings);
@@ -254,10 +254,6 @@ impl World for LocalWorld {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
-}
-
-pub(super) fn is_terminal(run: &Resource<AgentRun>) -> bool {
-    run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
 }
 
 fn bump(run: &mut Resource<AgentRun>) {

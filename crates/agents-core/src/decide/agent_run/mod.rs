@@ -129,6 +129,11 @@ fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Sett
     settings.only_runtime.or(recorded).or(of_run).or(of_agent).unwrap_or(settings.default_runtime)
 }
 
+/// Whether the run has reached a phase that never changes again.
+pub fn is_finished(run: &Resource<AgentRun>) -> bool {
+    run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
+}
+
 /// Decides what to do about a run.
 pub fn decide(
     snapshot: &RunSnapshot,
@@ -137,7 +142,7 @@ pub fn decide(
     now: Timestamp,
 ) -> Plan<AgentRunStatus> {
     let run = &snapshot.run;
-    if run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal) {
+    if is_finished(run) {
         return Plan::settled();
     }
     if run.metadata.annotations.get(TEMPLATE_ANNOTATION).is_some_and(|value| value == "true") {
