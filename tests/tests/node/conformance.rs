@@ -36,7 +36,7 @@ use axum::{Router, extract::Path, routing::get};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use xtask::cluster::Cluster;
+use xtask::cluster::{Cluster, images::product_reference};
 
 use super::install::{NAMESPACE, SHELL_IMAGE, create, kubectl, run};
 
@@ -98,7 +98,7 @@ impl Jobs<'_> {
         let settings = Settings {
             defaults: Defaults {
                 image: SHELL_IMAGE.to_owned(),
-                runner_image: format!("ghcr.io/proompteng/agents:{}", env!("CARGO_PKG_VERSION")),
+                runner_image: product_reference(),
                 service_account: "agents-run".to_owned(),
                 grace_seconds: 5,
             },

@@ -12,7 +12,7 @@ use serde_json::Value;
 use xtask::cluster::{
     Cluster, Progress,
     image::Entry,
-    images::{debian, product},
+    images::{debian, product, product_reference},
     product::build,
 };
 
@@ -26,8 +26,7 @@ pub(crate) const CODEX_IMAGE: &str = "docker.io/agents-tests/codex:test";
 /// Images, a namespace that enforces Pod Security "restricted", and the chart with its own values.
 pub(crate) fn everything(cluster: &Cluster) -> Result<()> {
     let progress = Progress::new(|line| eprintln!("{line}"));
-    let image = format!("ghcr.io/proompteng/agents:{}", env!("CARGO_PKG_VERSION"));
-    cluster.import_image(&product(&image, &build(&progress)?))?;
+    cluster.import_image(&product(&product_reference(), &build(&progress)?))?;
     let codex = BTreeMap::from([("/usr/local/bin/codex".to_owned(), Entry::program(codex_binary()?))]);
     cluster.import_image(&debian(CODEX_IMAGE, codex, &progress)?)?;
     cluster.kubectl(&["create", "namespace", NAMESPACE])?;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets};
 
 use super::processes::Identity;
-use super::{Cluster, Lifetime, NODE_NAME, Options, Progress, default_dir, probe};
+use super::{Cluster, Lifetime, NODE_NAME, Options, Progress, default_dir, images, probe, product};
 
 /// Starts, stops and shows the test cluster.
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,8 @@ enum Action {
     Status,
     /// Print the path of the kubeconfig
     Kubeconfig,
+    /// Build the product's image from the present code and give it to the node, under the name the chart uses
+    Load,
 }
 
 /// Does what was asked and returns the text for standard output.
@@ -51,6 +53,7 @@ pub fn execute(arguments: ClusterArguments, progress: Progress) -> Result<String
         Action::Down => Ok(format!("no cluster in {}\n", dir.display())),
         Action::Status => Ok(status(&running()?)),
         Action::Kubeconfig => Ok(format!("{}\n", running()?.kubeconfig().display())),
+        Action::Load => load(&running()?, &progress),
     }
 }
 
@@ -67,6 +70,15 @@ fn up(dir: PathBuf, node: bool, progress: Progress) -> Result<String> {
     // What a crash left in the folder is taken away by the start.
     let cluster = Cluster::start(Options { node, dir: Some(dir), lifetime: Lifetime::Person, progress })?;
     Ok(format!("up after {:.1} s\n{}", started.elapsed().as_secs_f64(), export(&cluster)))
+}
+
+fn load(cluster: &Cluster, progress: &Progress) -> Result<String> {
+    if cluster.layout.network.is_none() {
+        bail!("the cluster has no node to take an image; start one with `cargo xtask cluster up --node`");
+    }
+    let image = images::product_reference();
+    cluster.import_image(&images::product(&image, &product::build(progress)?))?;
+    Ok(format!("the node has {image}\n"))
 }
 
 fn export(cluster: &Cluster) -> String {

@@ -135,6 +135,11 @@ pub fn shell() -> Result<ImageSpec> {
     Ok(image)
 }
 
+/// The image that the chart installs when nothing else is said.
+pub fn product_reference() -> String {
+    format!("ghcr.io/proompteng/agents:{}", env!("CARGO_PKG_VERSION"))
+}
+
 /// The product: its two static programs below `/usr/local/bin`, nothing else; `agents` is the entrypoint.
 pub fn product(reference: &str, programs: &product::Programs) -> ImageSpec {
     let product::Programs { agents, agent_runner } = programs;
