@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
-use xtask::cluster::Cluster;
+use xtask::{cluster::Cluster, workspace};
 
-use super::stage::{Stage, agent, play, provider, run, workspace};
+use super::stage::{Stage, agent, play, provider, run};
 
 /// kubectl finds every kind by its names, explains every field and lists all kinds by their category.
 pub(crate) fn kubectl_knows_the_kinds(cluster: &Cluster) -> Result<()> {

@@ -22,7 +22,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use xtask::cluster::{Cluster, Component};
+use xtask::{
+    cluster::{Cluster, Component},
+    workspace,
+};
 
 /// How long anything may take that a case waits for.
 const DEADLINE: Duration = Duration::from_secs(45);
@@ -36,10 +39,6 @@ static AGENTS: OnceLock<PathBuf> = OnceLock::new();
 /// The program under test.
 pub(crate) fn agents() -> Result<&'static PathBuf> {
     AGENTS.get().context("the program has not been built")
-}
-
-pub(crate) fn workspace() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// Builds the controller and makes a cluster ready for it: definitions, a node by hand, nobody who schedules.

@@ -40,6 +40,8 @@ use processes::{Identity, Spawner, child_of, run, run_with_input};
 use programs::Programs;
 pub use programs::{Unavailable, Way};
 
+use crate::workspace;
+
 /// How long one step of a start may take; generous, for two cores may be shared by a build.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
@@ -86,12 +88,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { node: false, dir: None, lifetime: Lifetime::Harness, progress: Progress::silent() }
     }
-}
-
-/// The workspace this program was built from.
-pub(crate) fn workspace() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own).to_owned()
 }
 
 /// The folder of the cluster that `cargo xtask cluster up` starts by default.

@@ -39,9 +39,10 @@ pub(super) const NODE: &[Package] = &[
     BUSYBOX,
 ];
 
-/// The static busybox that test images are made of.
 /// What installs the published agent CLIs of the tests, where a person has none of their own in PATH.
 pub(super) const NPM: Package = program("npm", "npm");
+
+/// The static busybox that test images are made of.
 pub(super) const BUSYBOX: Package = program("busybox-static", "busybox");
 
 /// Makes the root file system of Debian images.

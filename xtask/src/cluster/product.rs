@@ -10,7 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Progress, workspace};
+use super::Progress;
+use crate::workspace;
 
 /// The static programs of the product.
 #[derive(Clone, Debug)]

@@ -66,7 +66,7 @@ pub(super) fn needed(node: bool) -> Vec<ModuleSet> {
 
 impl ModuleSet {
     fn source(&self) -> PathBuf {
-        super::workspace().join("tests/cluster").join(self.name)
+        crate::workspace().join("tests/cluster").join(self.name)
     }
 
     fn linker_flags(&self) -> Result<String> {

@@ -13,6 +13,7 @@ use std::{
 
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Resource},
+    decide::agent_run::open_attempt,
     resolve::{Found, References},
 };
 use agents_runtime::driver::Requests;
@@ -194,11 +195,7 @@ impl Caches {
     /// Asks for every run of the namespace that has nothing under way: any of them may wait for what has changed.
     fn waiting(&self, namespace: &str, ask: &Ask) {
         for run in self.runs.objects() {
-            let under_way = run
-                .status
-                .as_ref()
-                .and_then(|status| status.attempts.last())
-                .is_some_and(|attempt| attempt.finished_at.is_none());
+            let under_way = run.status.as_ref().and_then(open_attempt).is_some();
             if run.metadata.namespace == namespace && !under_way {
                 ask.ask(Key::new(namespace, &run.metadata.name));
             }

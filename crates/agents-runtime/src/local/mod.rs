@@ -29,7 +29,10 @@ use agents_core::{
         agent_run::{Phase, TEMPLATE_ANNOTATION},
         common::{ParameterValue, RuntimeKind, Scalar},
     },
-    decide::{Notice, agent_run::is_finished},
+    decide::{
+        Notice,
+        agent_run::{is_finished, open_attempt},
+    },
     status::Reason,
 };
 use tokio::{sync::mpsc, task::JoinSet};
@@ -357,7 +360,7 @@ fn wants_another_runtime(run: &Resource<AgentRun>, manifests: &Manifests) -> boo
 /// Whether a run waits for something that a fixed folder of manifests will never bring.
 fn is_stuck(run: &Resource<AgentRun>) -> bool {
     let Some(status) = &run.status else { return false };
-    let lives = status.attempts.last().is_some_and(|attempt| attempt.finished_at.is_none());
+    let lives = open_attempt(status).is_some();
     let waits_for_ever = |reason: &str| match Reason::parse(reason) {
         Some(
             Reason::AgentNotFound

@@ -98,6 +98,11 @@ pub struct RunSnapshot {
     pub blind_since: Option<Timestamp>,
 }
 
+/// The attempt that the status has recorded and that has not ended.
+pub fn open_attempt(status: &AgentRunStatus) -> Option<&Attempt> {
+    status.attempts.last().filter(|attempt| attempt.finished_at.is_none())
+}
+
 /// Number of the attempt that is under way or comes next.
 pub fn current_attempt(status: Option<&AgentRunStatus>) -> i32 {
     match status.and_then(|status| status.attempts.last()) {
@@ -118,7 +123,7 @@ fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Sett
     let recorded = run
         .status
         .as_ref()
-        .filter(|status| status.attempts.last().is_some_and(|attempt| attempt.finished_at.is_none()))
+        .filter(|status| open_attempt(status).is_some())
         .and_then(|status| status.runtime_ref.as_ref())
         .map(|reference| reference.kind);
     let of_run = run.spec.runtime.as_ref().and_then(|runtime| runtime.kind);
@@ -168,8 +173,7 @@ impl Decision<'_> {
 
     /// The current attempt, when the status has recorded it.
     fn recorded(&self) -> Option<&Attempt> {
-        let last = self.run().status.as_ref()?.attempts.last()?;
-        last.finished_at.is_none().then_some(last)
+        open_attempt(self.run().status.as_ref()?)
     }
 
     fn reference(&self) -> RuntimeRef {
@@ -315,8 +319,12 @@ impl Decision<'_> {
     }
 
     /// The digest of the plan as it would be made now. It is what was submitted unless a reference changed since; the
-    /// runner's report corrects it in that case.
+    /// runner's report corrects it in that case. `None` once one is recorded: resolving and rendering it again would
+    /// change nothing.
     fn digest(&self) -> Option<String> {
+        if self.run().status.as_ref().is_some_and(|status| status.plan_digest.is_some()) {
+            return None;
+        }
         let resolved = resolve(self.run(), &self.snapshot.references).ok()?;
         plan::plan(&resolved, &self.settings.defaults).ok().map(|plan| plan.digest)
     }

@@ -184,8 +184,7 @@ impl Record {
     /// The entry of the current attempt, made when there is none.
     fn attempt(&mut self) -> &mut Attempt {
         let number = super::current_attempt(Some(&self.new));
-        let open = self.new.attempts.last().is_some_and(|attempt| attempt.finished_at.is_none());
-        if !open {
+        if super::open_attempt(&self.new).is_none() {
             if self.new.attempts.len() >= MAX_ATTEMPTS_KEPT {
                 self.new.attempts.remove(0);
             }
@@ -211,8 +210,8 @@ impl Record {
         self.times(submitted, started);
         self.new.runtime_ref =
             Some(RuntimeRef { uid: uid.or_else(|| self.known_uid(reference)), ..reference.clone() }.to_status());
-        if plan.is_some() && self.old.plan_digest.is_none() {
-            self.new.plan_digest = plan;
+        if let Some(digest) = plan {
+            self.new.plan_digest = Some(digest);
         }
         match observation {
             Observation::Pending { cause, .. } => {
@@ -326,7 +325,7 @@ impl Record {
             });
         }
         let reported = report.as_ref().map(|report| report.plan_digest.clone()).filter(|digest| !digest.is_empty());
-        if let Some(digest) = reported.or_else(|| self.old.plan_digest.is_none().then_some(plan).flatten()) {
+        if let Some(digest) = reported.or(plan) {
             self.new.plan_digest = Some(digest);
         }
         number
