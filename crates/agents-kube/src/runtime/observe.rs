@@ -22,6 +22,9 @@ use super::view::{ContainerState, JobEnd, JobView, Phase, PodNote, PodView, Term
 /// Longest message taken over from the kubelet, in bytes.
 const MAX_MESSAGE: usize = 1024;
 
+/// A Job's controller's own words.
+const PAST_DEADLINE: &str = "Job was active longer than specified deadline";
+
 /// What the Job `job` and those of `pods` that it controls say of the submission of the run `owner_uid`.
 ///
 /// `pods` may hold pods of other Jobs. When both come from GETs, the Job's is made first.
@@ -186,6 +189,10 @@ fn cause(
             _ => Reason::Evicted,
         };
         return Some((reason, said(note)));
+    }
+    // A Job's controller deletes the pods first and says why in a second write, which may not have arrived.
+    if job.deadline.zip(pod.deletion_asked).is_some_and(|(deadline, asked)| asked >= deadline) {
+        return Some((Reason::DeadlineExceeded, PAST_DEADLINE.to_owned()));
     }
     match (exit, init) {
         (Some(exit), _) if never_started(exit) => Some((Reason::StartFailed, message_of(&exit.reason, &exit.message))),

@@ -1,7 +1,7 @@
 //! What is read of Jobs and pods: small projections that decode straight from the API server's JSON, from a GET and
 //! from a watch alike. Everything else of an object is dropped while it is decoded.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use agents_core::plan::CONTAINER;
@@ -28,6 +28,8 @@ pub struct JobView {
     pub owner: Option<OwnerView>,
     /// The attempt it was created for, by its label.
     pub attempt: Option<i32>,
+    /// When its time is over and its controller deletes its pods.
+    pub deadline: Option<Timestamp>,
     /// Its end, decided or reached.
     pub end: Option<Box<JobEnd>>,
 }
@@ -89,6 +91,8 @@ pub struct PodView {
     pub job_uid: Option<String>,
     /// Uid of the run, by its label.
     pub run_uid: Option<String>,
+    /// When its deletion was asked for.
+    pub deletion_asked: Option<Timestamp>,
     /// Phase.
     pub phase: Phase,
     /// What the kubelet says of the pod as a whole: `Evicted`, …
@@ -193,7 +197,9 @@ pub struct Terminated {
 
 impl From<raw::Job> for JobView {
     fn from(job: raw::Job) -> Self {
-        let raw::Job { metadata, status: raw::JobStatus { conditions } } = job;
+        let raw::Job { metadata, spec, status: raw::JobStatus { start_time, conditions } } = job;
+        let allowed = spec.active_deadline_seconds.map(SignedDuration::from_secs);
+        let deadline = start_time.zip(allowed).and_then(|(start, allowed)| start.checked_add(allowed).ok());
         let attempt = metadata.labels.attempt.as_deref().and_then(|attempt| attempt.parse().ok());
         let end = |kind: &str| conditions.iter().find(|condition| condition.is_true(kind));
         let end = [
@@ -223,6 +229,7 @@ impl From<raw::Job> for JobView {
             created: metadata.creation_timestamp,
             deleting: metadata.deletion_timestamp.is_some(),
             attempt,
+            deadline,
             end,
         }
     }
@@ -240,6 +247,7 @@ impl From<raw::Pod> for PodView {
         let note = |found: Option<&raw::Condition>| found.map(raw::Condition::note).map(Box::new);
         let disrupted = note(conditions.iter().find(|condition| condition.is_true("DisruptionTarget")));
         let unscheduled = note(conditions.iter().find(|condition| condition.is_false("PodScheduled")));
+        let deletion_asked = metadata.deletion_asked();
         let job_uid = metadata.controller().filter(|owner| owner.kind == "Job").map(|owner| owner.uid);
         Self {
             namespace: metadata.namespace,
@@ -249,6 +257,7 @@ impl From<raw::Pod> for PodView {
             created: metadata.creation_timestamp,
             job_uid,
             run_uid: metadata.labels.run_uid,
+            deletion_asked,
             phase: match phase.as_str() {
                 "Pending" => Phase::Pending,
                 "Running" => Phase::Running,
@@ -299,18 +308,27 @@ impl From<raw::State> for ContainerState {
 
 /// The parts of the API server's JSON that are read, in its own shape.
 mod raw {
-    use super::{Deserialize, OwnerView, PodNote, Timestamp};
+    use super::{Deserialize, OwnerView, PodNote, SignedDuration, Timestamp};
 
     #[derive(Deserialize)]
     pub(super) struct Job {
         pub(super) metadata: Metadata,
         #[serde(default)]
+        pub(super) spec: JobSpec,
+        #[serde(default)]
         pub(super) status: JobStatus,
     }
 
     #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    pub(super) struct JobSpec {
+        pub(super) active_deadline_seconds: Option<i64>,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
     pub(super) struct JobStatus {
-        #[serde(default)]
+        pub(super) start_time: Option<Timestamp>,
         pub(super) conditions: Vec<Condition>,
     }
 
@@ -344,6 +362,8 @@ mod raw {
         #[serde(default)]
         pub(super) deletion_timestamp: Option<Timestamp>,
         #[serde(default)]
+        pub(super) deletion_grace_period_seconds: i64,
+        #[serde(default)]
         pub(super) labels: Labels,
         #[serde(default)]
         pub(super) owner_references: Vec<OwnerReference>,
@@ -353,6 +373,12 @@ mod raw {
         pub(super) fn controller(&self) -> Option<OwnerView> {
             let owner = self.owner_references.iter().find(|owner| owner.controller)?;
             Some(OwnerView { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
+        }
+
+        /// The API server stores when the deletion ends, not when it was asked for.
+        pub(super) fn deletion_asked(&self) -> Option<Timestamp> {
+            let grace = SignedDuration::from_secs(self.deletion_grace_period_seconds);
+            self.deletion_timestamp.and_then(|until| until.checked_sub(grace).ok())
         }
     }
 

@@ -148,6 +148,11 @@ fn table() -> Vec<(&'static str, String)> {
             "finished 10:00:06..10:03:00, exit 143, reports Cancelled, [DeadlineExceeded] Job was active longer than specified deadline".into(),
         ),
         (
+            "deadline-before-the-job-says-so",
+            "finished 10:00:06..10:03:00, exit 143, reports Cancelled, [DeadlineExceeded] Job was active longer than specified deadline".into(),
+        ),
+        ("deleted-before-the-deadline", "finished 10:00:06..10:03:00, exit 143, reports Cancelled".into()),
+        (
             "deadline-no-pod",
             "finished ..10:03:05, [DeadlineExceeded] Job was active longer than specified deadline".into(),
         ),
