@@ -6,7 +6,9 @@
 //! (what users read). [`template`] and [`name`] serve all of them.
 
 pub mod api;
+pub mod check;
 pub mod decide;
+pub mod kinds;
 pub mod name;
 pub mod plan;
 pub mod report;

@@ -1,22 +1,17 @@
 //! References followed: run + agent + provider + work item → [`Resolved`], or everything that is missing, or everything
 //! that can never become right.
-//!
-//! Byte limits stand here, because CEL counts characters and the local engine has no API server in front of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     api::{
         Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Resource,
         agent_provider::{AgentProviderSpec, SecretEnv},
         agent_run::{GitCoordinates, Output},
-        common::{
-            EnvVar, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, MAX_TEMPLATE_BYTES,
-            Parameters, Payloads, Resources, RuntimeKind,
-        },
-        implementation_spec::{ImplementationSpecSpec, MAX_TEXT_BYTES},
+        common::{EnvVar, Parameters, Resources, RuntimeKind},
+        implementation_spec::ImplementationSpecSpec,
     },
-    plan::variables::{is_name, is_reserved},
+    check::{self, Check, Fault},
     status::Reason,
 };
 
@@ -110,15 +105,6 @@ pub struct Missing {
     pub unblocked_by: String,
 }
 
-/// A fault of the spec itself.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fault {
-    /// Field path from the object's root, such as `spec.outputs[1].path`.
-    pub field: String,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
 /// Why a run could not be resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unresolved {
@@ -128,106 +114,13 @@ pub enum Unresolved {
     Invalid(Vec<Fault>),
 }
 
-/// Faults of a run's own spec, independent of any other object.
-pub fn check_run(run: &Resource<AgentRun>) -> Vec<Fault> {
-    let spec = &run.spec;
-    let mut faults = Vec::new();
-    let mut fault = |field: &str, problem: String| {
-        faults.push(Fault { field: field.to_owned(), problem });
-    };
-    match (&spec.implementation_spec_ref, &spec.implementation_ref) {
-        (Some(a), Some(b)) if a != b => fault(
-            "spec.implementationRef",
-            format!("names {:?} while spec.implementationSpecRef names {:?}: give one of them", b.name, a.name),
-        ),
-        (None, None) if spec.implementation.is_none() => fault(
-            "spec.implementationSpecRef",
-            "a run needs a work item: give implementationSpecRef, or implementation.inline".to_owned(),
-        ),
-        _ => {}
-    }
-    if let Some(work) = &spec.implementation {
-        check_work_item("spec.implementation.inline", &work.inline, &mut fault);
-    }
-    check_values("spec.parameters", &spec.parameters, &spec.payloads, &mut fault);
-    let mut names = BTreeSet::new();
-    for (n, output) in spec.outputs.iter().enumerate() {
-        let Output { name, path } = output;
-        if !names.insert(name) {
-            fault(&format!("spec.outputs[{n}].name"), format!("{name:?} is declared twice"));
-        }
-        if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
-            fault(&format!("spec.outputs[{n}].name"), "an output's name is one path segment".to_owned());
-        }
-        if let Some(path) = path
-            && (path.contains('\0') || path.split('/').any(|part| part == ".."))
-        {
-            fault(&format!("spec.outputs[{n}].path"), "a path without `..`, below the workspace".to_owned());
-        }
-        if let Some(path) = path
-            && path.starts_with('/')
-            && !path.starts_with("/workspace/")
-        {
-            fault(&format!("spec.outputs[{n}].path"), "an absolute path lies below /workspace".to_owned());
-        }
-    }
-    if spec.runtime.as_ref().and_then(|runtime| runtime.kind) == Some(RuntimeKind::Process)
-        && spec.runtime.as_ref().is_some_and(|runtime| runtime.job.is_some())
-    {
-        fault("spec.runtime.job", "settings of another runtime than runtime.type names".to_owned());
-    }
-    faults
-}
-
-fn check_work_item(at: &str, work: &ImplementationSpecSpec, fault: &mut impl FnMut(&str, String)) {
-    let ImplementationSpecSpec { text, summary, description, acceptance_criteria, labels: _, source: _ } = work;
-    if text.len() > MAX_TEXT_BYTES {
-        fault(&format!("{at}.text"), format!("{} bytes; at most {MAX_TEXT_BYTES}", text.len()));
-    }
-    if text.trim().is_empty() {
-        fault(&format!("{at}.text"), "says nothing".to_owned());
-    }
-    if description.as_ref().is_some_and(|text| text.len() > MAX_TEXT_BYTES) {
-        fault(&format!("{at}.description"), format!("more than {MAX_TEXT_BYTES} bytes"));
-    }
-    if summary.as_ref().is_some_and(|text| text.chars().count() > 256) {
-        fault(&format!("{at}.summary"), "more than 256 characters".to_owned());
-    }
-    if acceptance_criteria.len() > 50 {
-        fault(&format!("{at}.acceptanceCriteria"), "more than 50".to_owned());
-    }
-}
-
-fn check_values(at: &str, parameters: &Parameters, payloads: &Payloads, fault: &mut impl FnMut(&str, String)) {
-    if parameters.len() > MAX_PARAMETERS {
-        fault(at, format!("{} entries; at most {MAX_PARAMETERS}", parameters.len()));
-    }
-    for (name, value) in parameters {
-        if name.is_empty() || name.chars().count() > MAX_PARAMETER_NAME {
-            fault(at, format!("a name has 1 to {MAX_PARAMETER_NAME} characters"));
-        }
-        let bytes = value.0.as_str().len();
-        if bytes > MAX_PARAMETER_BYTES {
-            fault(&format!("{at}.{name}"), format!("{bytes} bytes; at most {MAX_PARAMETER_BYTES}: use a payload"));
-        }
-        if value.0.as_str().contains('\0') {
-            fault(&format!("{at}.{name}"), "contains a NUL byte".to_owned());
-        }
-    }
-    for (name, value) in payloads {
-        if value.0.len() > MAX_PAYLOAD_BYTES {
-            fault(&format!("spec.payloads.{name}"), format!("more than {MAX_PAYLOAD_BYTES} bytes"));
-        }
-    }
-}
-
 /// Follows every reference of a run.
 ///
 /// # Errors
 /// Faults of the run's own spec come before missing objects: they cannot be cured by waiting.
 #[expect(clippy::too_many_lines, reason = "one precedence table, read from top to bottom")]
 pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Resolved, Unresolved> {
-    let faults = check_run(run);
+    let faults = check::faults::<AgentRun>(&run.spec);
     if !faults.is_empty() {
         return Err(Unresolved::Invalid(faults));
     }
@@ -254,29 +147,20 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
             want(&references.implementation, &reference.name, Reason::ImplementationNotFound, &mut missing)
                 .map(|found| (Some(reference.name.clone()), &found.spec))
         }
-        // `check_run` has refused a run without a work item.
+        // The check has refused a run without a work item.
         (None, None) => None,
     };
     let (Some(agent), Some(provider), Some((implementation_name, implementation))) = (agent, provider, work) else {
         return Err(Unresolved::Missing(missing));
     };
-    let mut faults = Vec::new();
-    let mut fault = |field: &str, problem: String| {
-        faults.push(Fault { field: field.to_owned(), problem });
-    };
-    let of_agent = format!("Agent/{}", agent.metadata.name);
-    let of_provider = format!("AgentProvider/{}", provider.metadata.name);
-    check_values(&format!("{of_agent} spec.inputs"), &agent.spec.inputs, &agent.spec.payloads, &mut fault);
-    check_provider(&of_provider, &provider.spec, &mut fault);
-    for (n, variable) in agent.spec.env.iter().enumerate() {
-        check_variable(&format!("{of_agent} spec.env[{n}].name"), &variable.name, &mut fault);
-    }
-    if let Some(name) = &implementation_name {
-        check_work_item(&format!("ImplementationSpec/{name} spec"), implementation, &mut fault);
+    let mut faults = faults_of::<Agent>(agent);
+    faults.extend(faults_of::<AgentProvider>(provider));
+    if let (Some(_), Found::Object(work)) = (&implementation_name, &references.implementation) {
+        faults.extend(faults_of::<ImplementationSpec>(work));
     }
     if !faults.is_empty() {
         // Another object's fault can be mended there, so the run waits.
-        let missing = faults.into_iter().map(|Fault { field, problem }| unreadable(&field, &problem)).collect();
+        let missing = faults.into_iter().map(|(object, fault)| unreadable(&object, &fault)).collect();
         return Err(Unresolved::Missing(missing));
     }
     let mut inputs = texts(&agent.spec.inputs);
@@ -358,62 +242,29 @@ fn want<'a, K: Kind>(
             None
         }
         Found::Unreadable(why) => {
-            missing.push(unreadable(&object, why));
+            missing.push(mend(object, why));
             None
         }
     }
 }
 
-fn unreadable(object: &str, why: &str) -> Missing {
+fn unreadable(object: &str, Fault { field, problem }: &Fault) -> Missing {
+    mend(object.to_owned(), &format!("{field}: {problem}"))
+}
+
+fn mend(object: String, why: &str) -> Missing {
     Missing {
         reason: Reason::ReferenceUnreadable,
-        object: object.split(' ').next().unwrap_or(object).to_owned(),
-        message: format!("{object}: {why}"),
+        message: format!("{object} {why}"),
         unblocked_by: format!("mend {object}"),
+        object,
     }
 }
 
-fn check_provider(at: &str, provider: &AgentProviderSpec, fault: &mut impl FnMut(&str, String)) {
-    let AgentProviderSpec { binary, args_template, env_template, input_files, secret_env, usage: _, workload: _ } =
-        provider;
-    if binary.trim().is_empty() || binary.contains('\0') {
-        fault(&format!("{at} spec.binary"), "names no program".to_owned());
-    }
-    let args = args_template.iter().enumerate().map(|(n, text)| (format!("argsTemplate[{n}]"), &text.0));
-    let env = env_template.iter().map(|(name, text)| (format!("envTemplate.{name}"), &text.0));
-    let files = input_files.iter().enumerate().map(|(n, file)| (format!("inputFiles[{n}].content"), &file.content.0));
-    for (field, text) in args.chain(env).chain(files) {
-        if text.len() > MAX_TEMPLATE_BYTES {
-            fault(&format!("{at} spec.{field}"), format!("{} bytes; at most {MAX_TEMPLATE_BYTES}", text.len()));
-        }
-    }
-    for (n, file) in input_files.iter().enumerate() {
-        let inside = file.path.starts_with("/workspace/") || file.path.starts_with("/root/");
-        if !inside || file.path.split('/').any(|part| part == "..") || file.path.contains('\0') {
-            fault(
-                &format!("{at} spec.inputFiles[{n}].path"),
-                "a path below /workspace or /root, without `..`".to_owned(),
-            );
-        }
-    }
-    for name in env_template.keys() {
-        check_variable(&format!("{at} spec.envTemplate"), name, fault);
-    }
-    let mut names = BTreeSet::new();
-    for (n, secret) in secret_env.iter().enumerate() {
-        check_variable(&format!("{at} spec.secretEnv[{n}].name"), &secret.name, fault);
-        if !names.insert(&secret.name) {
-            fault(&format!("{at} spec.secretEnv[{n}].name"), format!("{:?} is declared twice", secret.name));
-        }
-    }
-}
-
-fn check_variable(at: &str, name: &str, fault: &mut impl FnMut(&str, String)) {
-    if !is_name(name) {
-        fault(at, format!("{name:?} is not a variable name"));
-    } else if is_reserved(name) {
-        fault(at, format!("the variable {name} is reserved"));
-    }
+/// The faults of a referenced object, each with the object as `Kind/name`.
+fn faults_of<K: Check>(object: &Resource<K>) -> Vec<(String, Fault)> {
+    let name = format!("{}/{}", K::KIND, object.metadata.name);
+    check::faults::<K>(&object.spec).into_iter().map(|fault| (name.clone(), fault)).collect()
 }
 
 /// Lays one spelling of resources over what is there: `cpu`, `memory` and `ephemeral` are request and limit in one.

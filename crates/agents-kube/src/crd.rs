@@ -1,10 +1,27 @@
 //! CustomResourceDefinitions from the [`Kind`] trait, as JSON values: the typed form would print integer bounds as
 //! floats.
 
-use agents_core::api::{CATEGORY, Column, Kind, Rule, VERSION};
+use agents_core::{
+    api::{CATEGORY, Column, Kind, Rule, VERSION},
+    check::Check,
+    kinds::{self, Visitor},
+};
 use kube_core::schema::{OptionalEnum, OptionalIntOrString, StructuralSchemaRewriter};
 use schemars::{JsonSchema, generate::SchemaSettings, transform::AddNullable};
 use serde_json::{Map, Value, json};
+
+/// The CustomResourceDefinitions of every kind.
+pub fn all() -> Vec<Value> {
+    struct Definitions(Vec<Value>);
+    impl Visitor for Definitions {
+        fn visit<K: Kind + Check>(&mut self) {
+            self.0.push(crd::<K>());
+        }
+    }
+    let mut definitions = Definitions(Vec::new());
+    kinds::visit(&mut definitions);
+    definitions.0
+}
 
 /// The CustomResourceDefinition of a kind: namespaced, one served and stored version, a status subresource.
 ///
@@ -49,9 +66,11 @@ fn root<K: Kind>() -> Value {
     let mut root = json!({
         "type": "object",
         "description": K::DESCRIPTION,
-        "required": ["spec"],
         "properties": { "spec": part::<K::Spec>(), "status": part::<K::Status>() },
     });
+    if !K::SPEC_OPTIONAL {
+        root["required"] = json!(["spec"]);
+    }
     if !K::RULES.is_empty() {
         root["x-kubernetes-validations"] = K::RULES.iter().map(rule).collect();
     }
@@ -69,8 +88,8 @@ fn column(column: &Column) -> Value {
 }
 
 fn rule(rule: &Rule) -> Value {
-    let Rule { expression, message } = *rule;
-    json!({ "rule": expression, "message": message })
+    let Rule { field, expression, message } = *rule;
+    json!({ "rule": expression, "message": message, "fieldPath": field })
 }
 
 /// The structural schema of one part of an object.
@@ -160,15 +179,11 @@ fn whole(value: &mut Value) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use agents_core::api::{Agent, AgentProvider, AgentRun, ImplementationSpec};
+    use agents_core::api::AgentRun;
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
     use kube::core::cel::Validator;
 
     use super::*;
-
-    fn all() -> [Value; 4] {
-        [crd::<Agent>(), crd::<AgentProvider>(), crd::<AgentRun>(), crd::<ImplementationSpec>()]
-    }
 
     fn schema(crd: &Value) -> &Value {
         &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]

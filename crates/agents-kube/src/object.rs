@@ -125,7 +125,7 @@ impl<'de, K: Kind> de::Visitor<'de> for ObjectVisitor<K> {
         }
         Ok(Object {
             metadata: metadata.unwrap_or_default(),
-            spec: spec.ok_or_else(|| de::Error::missing_field("spec"))?,
+            spec: spec.map_or_else(api::absent_spec::<K, _>, Ok)?,
             status,
         })
     }

@@ -51,7 +51,7 @@ pub(crate) fn prepare(cluster: &Cluster) -> Result<()> {
     let definitions = workspace().join("crds");
     let definitions = definitions.to_str().context("a path is no text")?;
     let applied = cluster.kubectl(&["apply", "--server-side", "--warnings-as-errors", "--filename", definitions])?;
-    if applied.lines().count() != 4 {
+    if applied.lines().count() != agents_kube::crd::all().len() {
         bail!("not every definition was applied:\n{applied}");
     }
     cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", definitions])?;

@@ -8,7 +8,6 @@ mod reference;
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use agents_core::api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind};
 use anyhow::{Context as _, Result, bail};
 
 /// First line of every generated YAML or template file.
@@ -29,22 +28,18 @@ pub struct Artefact {
 /// A definition that has no YAML form.
 pub fn artefacts() -> Result<Vec<Artefact>> {
     let mut all = Vec::new();
-    for (plural, definition) in
-        [crd::<Agent>()?, crd::<AgentProvider>()?, crd::<AgentRun>()?, crd::<ImplementationSpec>()?]
-    {
-        let name = format!("agents.proompteng.ai_{plural}.yaml");
-        all.push(Artefact { path: format!("crds/{name}"), text: definition.clone() });
-        all.push(Artefact { path: format!("charts/agents/crds/{name}"), text: definition });
+    for definition in agents_kube::crd::all() {
+        let group = definition["spec"]["group"].as_str().context("a definition without a group")?;
+        let plural = definition["spec"]["names"]["plural"].as_str().context("a definition without a plural")?;
+        let name = format!("{group}_{plural}.yaml");
+        let yaml = serde_saphyr::to_string(&definition).context("failed to write a definition as YAML")?;
+        let text = format!("{HEADER}{yaml}");
+        all.push(Artefact { path: format!("crds/{name}"), text: text.clone() });
+        all.push(Artefact { path: format!("charts/agents/crds/{name}"), text });
     }
     all.extend(chart::artefacts());
     all.push(reference::reasons());
     Ok(all)
-}
-
-fn crd<K: Kind>() -> Result<(&'static str, String)> {
-    let yaml =
-        serde_saphyr::to_string(&agents_kube::crd::crd::<K>()).context("failed to write a definition as YAML")?;
-    Ok((K::PLURAL, format!("{HEADER}{yaml}")))
 }
 
 /// Writes every generated file below `root`, or with `check` only compares.

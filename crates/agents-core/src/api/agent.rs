@@ -20,6 +20,7 @@ impl Kind for Agent {
     const DESCRIPTION: &'static str = "Defaults and provider shared by the runs of one agent.";
     const COLUMNS: &'static [Column] =
         &[Column { name: "Provider", path: ".spec.providerRef.name", kind: "string", wide: false }];
+    const EXAMPLE: &'static str = include_str!("examples/agent.yaml");
     type Spec = AgentSpec;
     type Status = AgentStatus;
 }

@@ -21,6 +21,7 @@ impl Kind for AgentProvider {
     const SHORT_NAMES: &'static [&'static str] = &["ap"];
     const DESCRIPTION: &'static str = "How to invoke an agent CLI: binary, templates, credentials, usage.";
     const COLUMNS: &'static [Column] = &[Column { name: "Binary", path: ".spec.binary", kind: "string", wide: false }];
+    const EXAMPLE: &'static str = include_str!("examples/agentprovider.yaml");
     type Spec = AgentProviderSpec;
     type Status = AgentProviderStatus;
 }

@@ -37,13 +37,19 @@ impl Kind for AgentRun {
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
     const RULES: &'static [Rule] = &[
-        Rule { expression: IMMUTABLE, message: "spec is immutable after creation, except suspend and cancel" },
         Rule {
+            field: ".spec",
+            expression: IMMUTABLE,
+            message: "spec is immutable after creation, except suspend and cancel",
+        },
+        Rule {
+            field: ".spec.cancel",
             expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
             message: "cancel cannot be taken back",
         },
     ];
     const SELECTABLE: &'static [&'static str] = &[".status.phase"];
+    const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
     type Spec = AgentRunSpec;
     type Status = AgentRunStatus;
 }

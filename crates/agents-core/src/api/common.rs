@@ -18,6 +18,8 @@ pub const MAX_SCALAR: usize = 256;
 pub const MAX_PAYLOAD_BYTES: usize = 128 * 1024;
 /// Largest template or file content, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
+/// Largest free-form object, in bytes of JSON.
+pub const MAX_FREE_FORM_BYTES: usize = 64 * 1024;
 
 /// A reference to an object in the same namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +27,57 @@ pub struct NameRef {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// A key of a Secret in the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key inside the Secret; what stands for it when absent is said by the field that holds this reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+}
+
+/// An object, by kind and name, that a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Subject {
+    /// Kind, such as `Agent` or `Orchestration`.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// Name of the object; `*` means every object of the kind.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the object; the namespace of this object when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// A free-form object, kept as it was written; at most [`MAX_FREE_FORM_BYTES`] bytes of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FreeForm(pub serde_json::Map<String, serde_json::Value>);
+
+impl FreeForm {
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl JsonSchema for FreeForm {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "FreeForm".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+    }
 }
 
 /// A value that may be written as a string or an integer and is read as a string.

@@ -26,6 +26,7 @@ impl Kind for ImplementationSpec {
         Column { name: "Source", path: ".spec.source.provider", kind: "string", wide: false },
         Column { name: "Summary", path: ".spec.summary", kind: "string", wide: true },
     ];
+    const EXAMPLE: &'static str = include_str!("examples/implementationspec.yaml");
     type Spec = ImplementationSpecSpec;
     type Status = ImplementationSpecStatus;
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, value::MapDeserializer},
+};
 
 /// API group of the core kinds.
 pub const GROUP: &str = "agents.proompteng.ai";
@@ -31,6 +34,8 @@ pub struct Column {
 /// A CEL rule on the object's root, checked by the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
+    /// Path from the object's root of the field that the refusal names, such as `.spec.cron`.
+    pub field: &'static str,
     /// The CEL expression; `oldSelf` makes it a transition rule.
     pub expression: &'static str,
     /// What the user reads when it fails.
@@ -55,6 +60,10 @@ pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'stat
     const COLUMNS: &'static [Column];
     /// CEL rules on the root.
     const RULES: &'static [Rule] = &[];
+    /// Whether an object without `spec` is one whose spec has no fields; only where every field is optional.
+    const SPEC_OPTIONAL: bool = false;
+    /// A manifest that shows what the kind is for, as a user would write it.
+    const EXAMPLE: &'static str;
     /// Fields usable in field selectors.
     const SELECTABLE: &'static [&'static str] = &[];
     /// What users write.
@@ -97,7 +106,7 @@ pub struct Meta {
 
 /// An object of kind `K` as decisions see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(bound = "")]
+#[serde(bound = "", try_from = "Written<K>")]
 pub struct Resource<K: Kind> {
     /// Projected metadata.
     pub metadata: Meta,
@@ -106,4 +115,33 @@ pub struct Resource<K: Kind> {
     /// What was stored last; empty on a new object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<K::Status>,
+}
+
+/// An object as it is written: one without `spec` is still an object of some kinds.
+#[derive(Deserialize)]
+#[serde(bound = "")]
+struct Written<K: Kind> {
+    metadata: Meta,
+    spec: Option<K::Spec>,
+    status: Option<K::Status>,
+}
+
+impl<K: Kind> TryFrom<Written<K>> for Resource<K> {
+    type Error = serde::de::value::Error;
+
+    fn try_from(written: Written<K>) -> Result<Self, Self::Error> {
+        let Written { metadata, spec, status } = written;
+        Ok(Self { metadata, spec: spec.map_or_else(absent_spec::<K, _>, Ok)?, status })
+    }
+}
+
+/// What an object without `spec` says.
+///
+/// # Errors
+/// The kind needs one.
+pub fn absent_spec<K: Kind, E: serde::de::Error>() -> Result<K::Spec, E> {
+    if !K::SPEC_OPTIONAL {
+        return Err(E::missing_field("spec"));
+    }
+    K::Spec::deserialize(MapDeserializer::new(std::iter::empty::<(&str, &str)>()))
 }

@@ -15,4 +15,4 @@ pub use agent::{Agent, AgentSpec, AgentStatus};
 pub use agent_provider::{AgentProvider, AgentProviderSpec, AgentProviderStatus};
 pub use agent_run::{AgentRun, AgentRunSpec, AgentRunStatus};
 pub use implementation_spec::{ImplementationSpec, ImplementationSpecSpec, ImplementationSpecStatus};
-pub use kind::{CATEGORY, Column, GROUP, Kind, Meta, Resource, Rule, VERSION};
+pub use kind::{CATEGORY, Column, GROUP, Kind, Meta, Resource, Rule, VERSION, absent_spec};

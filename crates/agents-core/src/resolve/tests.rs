@@ -87,8 +87,8 @@ proptest! {
         let value = if wide { "é".repeat(bytes / 2) } else { "e".repeat(bytes) };
         let mut spec = json!({"agentRef": {"name": "a"}, "implementation": {"inline": {"text": "t"}}});
         spec["parameters"] = json!({name.clone(): value});
-        let faults = check_run(&object("r", &spec));
-        prop_assert_eq!(faults.iter().any(|fault| fault.field == format!("spec.parameters.{name}")), value.len() > MAX_PARAMETER_BYTES);
+        let faults = crate::check::faults::<AgentRun>(&object::<AgentRun>("r", &spec).spec);
+        prop_assert_eq!(faults.iter().any(|fault| fault.field == format!("spec.parameters.{name}")), value.len() > crate::api::common::MAX_PARAMETER_BYTES);
     }
 }
 

@@ -1,0 +1,44 @@
+//! AgentProvider.
+
+use std::collections::BTreeSet;
+
+use super::{Check, Faults, values};
+use crate::api::{AgentProvider, AgentProviderSpec, common::MAX_TEMPLATE_BYTES};
+
+impl Check for AgentProvider {
+    fn check(spec: &AgentProviderSpec, faults: &mut Faults) {
+        let AgentProviderSpec { binary, args_template, env_template, input_files, secret_env, usage: _, workload: _ } =
+            spec;
+        if binary.trim().is_empty() || binary.contains('\0') {
+            faults.add("spec.binary", "names no program".to_owned());
+        }
+        let args = args_template.iter().enumerate().map(|(n, text)| (format!("argsTemplate[{n}]"), &text.0));
+        let env = env_template.iter().map(|(name, text)| (format!("envTemplate.{name}"), &text.0));
+        let files =
+            input_files.iter().enumerate().map(|(n, file)| (format!("inputFiles[{n}].content"), &file.content.0));
+        for (field, text) in args.chain(env).chain(files) {
+            if text.len() > MAX_TEMPLATE_BYTES {
+                faults.add(format!("spec.{field}"), format!("{} bytes; at most {MAX_TEMPLATE_BYTES}", text.len()));
+            }
+        }
+        for (n, file) in input_files.iter().enumerate() {
+            let inside = file.path.starts_with("/workspace/") || file.path.starts_with("/root/");
+            if !inside || file.path.split('/').any(|part| part == "..") || file.path.contains('\0') {
+                faults.add(
+                    format!("spec.inputFiles[{n}].path"),
+                    "a path below /workspace or /root, without `..`".to_owned(),
+                );
+            }
+        }
+        for name in env_template.keys() {
+            values::variable("spec.envTemplate", name, faults);
+        }
+        let mut names = BTreeSet::new();
+        for (n, secret) in secret_env.iter().enumerate() {
+            values::variable(&format!("spec.secretEnv[{n}].name"), &secret.name, faults);
+            if !names.insert(&secret.name) {
+                faults.add(format!("spec.secretEnv[{n}].name"), format!("{:?} is declared twice", secret.name));
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What the schema cannot say of a spec: byte limits, contradicting spellings, graphs, times, templates.
+//!
+//! One file per kind, a function of the spec alone. What CEL or the schema of the API server refuses is not repeated
+//! here. Everything a check finds is reported at once, each fault with its field.
+
+mod agent;
+mod agent_provider;
+mod agent_run;
+mod implementation_spec;
+mod values;
+
+use serde_json::Value;
+
+use crate::api::{Kind, common::MAX_FREE_FORM_BYTES};
+
+/// A fault of the spec itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Field path from the object's root, such as `spec.outputs[1].path`.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Every fault found so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Notes a fault of the field at `field`.
+    pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
+        self.0.push(Fault { field: field.into(), problem: problem.into() });
+    }
+
+    /// Notes text of more than `most` bytes; the schema counts characters.
+    pub fn bytes(&mut self, field: &str, text: &str, most: usize) {
+        if text.len() > most {
+            self.add(field, format!("{} bytes; at most {most}", text.len()));
+        }
+    }
+
+    /// Notes a free-form object that is too large.
+    pub fn free_form<'a>(&mut self, field: &str, written: impl IntoIterator<Item = (&'a String, &'a Value)>) {
+        let bytes: usize = written.into_iter().map(|(name, value)| name.len() + value.to_string().len() + 4).sum();
+        if bytes > MAX_FREE_FORM_BYTES {
+            self.add(field, format!("about {bytes} bytes of JSON; at most {MAX_FREE_FORM_BYTES}"));
+        }
+    }
+
+    /// Notes two spellings of one thing that differ.
+    pub fn same<T: PartialEq>(&mut self, canonical: (&str, Option<&T>), other: (&str, Option<&T>)) {
+        if let ((field, Some(one)), (spelling, Some(two))) = (canonical, other)
+            && one != two
+        {
+            self.add(spelling, format!("contradicts {field}: give one of them, or the same value in both"));
+        }
+    }
+
+    /// What was found.
+    pub fn into_vec(self) -> Vec<Fault> {
+        self.0
+    }
+}
+
+/// A kind whose specs can be checked without any other object.
+pub trait Check: Kind {
+    /// Notes every fault of `spec`.
+    fn check(spec: &Self::Spec, faults: &mut Faults);
+}
+
+/// Every fault of `spec`.
+pub fn faults<K: Check>(spec: &K::Spec) -> Vec<Fault> {
+    let mut faults = Faults::default();
+    K::check(spec, &mut faults);
+    faults.into_vec()
+}

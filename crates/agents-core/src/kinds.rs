@@ -1,0 +1,20 @@
+//! Every kind of the product, once: generators, checks and caches walk this list instead of keeping their own.
+
+use crate::{
+    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind},
+    check::Check,
+};
+
+/// Something done for each kind.
+pub trait Visitor {
+    /// Does it for `K`.
+    fn visit<K: Kind + Check>(&mut self);
+}
+
+/// Calls `visitor` for every kind, in the order in which they are documented.
+pub fn visit(visitor: &mut impl Visitor) {
+    visitor.visit::<Agent>();
+    visitor.visit::<AgentProvider>();
+    visitor.visit::<AgentRun>();
+    visitor.visit::<ImplementationSpec>();
+}
