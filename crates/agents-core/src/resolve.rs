@@ -118,7 +118,6 @@ pub enum Unresolved {
 ///
 /// # Errors
 /// Faults of the run's own spec come before missing objects: they cannot be cured by waiting.
-#[expect(clippy::too_many_lines, reason = "one precedence table, read from top to bottom")]
 pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Resolved, Unresolved> {
     let faults = check::faults::<AgentRun>(&run.spec);
     if !faults.is_empty() {
