@@ -13,7 +13,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{agent_provider::SecretEnv, common::RuntimeKind},
+    api::{agent_provider::SecretEnv, runtime::RuntimeKind},
     name::{ChildName, SubmissionKey},
     plan::{
         RunnerSpec, digest,

@@ -114,6 +114,7 @@ fn the_agents_commits_are_reported() {
         base_commit: Some(world.commit("trunk")),
         head_commit: Some(git(&repository, &["rev-parse", "HEAD"])),
         commits: Some(2),
+        ..VcsStatus::default()
     };
     assert_eq!(report.vcs, Some(expected));
     assert!(!workspace.join(".agent/gitconfig").exists());

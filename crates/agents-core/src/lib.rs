@@ -10,6 +10,7 @@ pub mod check;
 pub mod decide;
 pub mod kinds;
 pub mod name;
+pub mod normalise;
 pub mod plan;
 pub mod report;
 pub mod resolve;

@@ -1,17 +1,22 @@
 //! References followed: run + agent + provider + work item → [`Resolved`], or everything that is missing, or everything
 //! that can never become right.
 
+mod unsupported;
+
 use std::collections::BTreeMap;
 
+use self::unsupported::Unsupported;
 use crate::{
     api::{
         Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Resource,
         agent_provider::{AgentProviderSpec, SecretEnv},
         agent_run::{GitCoordinates, Output},
-        common::{EnvVar, Parameters, Resources, RuntimeKind},
+        common::{EnvVar, Parameters, Resources},
         implementation_spec::ImplementationSpecSpec,
+        runtime::{JobRuntime, RuntimeKind},
     },
-    check::{self, Check, Fault},
+    check::{self, Check, Fault, Faults},
+    normalise,
     status::Reason,
 };
 
@@ -90,6 +95,10 @@ pub struct Resolved {
     pub backoff_seconds: i64,
     /// Things that deserve attention and stop nothing.
     pub warnings: Vec<String>,
+    /// Fields that ask for something this version does not carry out and without which the run would be another one.
+    pub unsupported: Vec<String>,
+    /// The same, of settings that only a pod has.
+    pub unsupported_in_pods: Vec<String>,
 }
 
 /// An object that is not there yet.
@@ -166,21 +175,31 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     inputs.extend(texts(&spec.parameters));
     let mut payloads: BTreeMap<_, _> = agent.spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
     payloads.extend(spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())));
-    let run_job = spec.runtime.as_ref().and_then(|runtime| runtime.job.as_ref());
-    let agent_job = agent.spec.runtime.as_ref().and_then(|runtime| runtime.job.as_ref());
+    let job = job_settings(run, agent, &mut warnings);
     let run_workload = spec.workload.as_ref();
     let provider_workload = provider.spec.workload.as_ref();
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     let layers = [
         provider_workload.and_then(|workload| workload.resources.as_ref()),
         agent.spec.resources.as_ref(),
+        job.resources.as_ref(),
         run_workload.and_then(|workload| workload.resources.as_ref()),
     ];
     for layer in layers.into_iter().flatten() {
         add_resources(layer, &mut requests, &mut limits);
     }
+    let mut unsupported = Unsupported::default();
+    unsupported.run(spec);
+    unsupported.agent(&format!("Agent/{}", agent.metadata.name), &agent.spec);
+    unsupported.provider(&format!("AgentProvider/{}", provider.metadata.name), &provider.spec);
+    let of_work = implementation_name
+        .as_ref()
+        .map_or_else(|| "spec.implementation.inline".to_owned(), |name| format!("ImplementationSpec/{name} spec"));
+    unsupported.work_item(&of_work, implementation);
+    unsupported.job(&job);
+    warnings.append(&mut unsupported.warnings);
     let retry = spec.retry_policy.unwrap_or_default();
-    let defaults = agent.spec.defaults.unwrap_or_default();
+    let defaults = agent.spec.defaults.clone().unwrap_or_default();
     Ok(Resolved {
         run: run.metadata.name.clone(),
         namespace: run.metadata.namespace.clone(),
@@ -204,18 +223,40 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
             .find_map(|runtime| runtime.as_ref().and_then(|runtime| runtime.kind)),
         image: run_workload
             .and_then(|workload| workload.image.clone())
-            .or_else(|| run_job.and_then(|job| job.image.clone()))
-            .or_else(|| agent_job.and_then(|job| job.image.clone()))
+            .or(job.image)
             .or_else(|| provider_workload.and_then(|workload| workload.image.clone())),
-        service_account: [run_job, agent_job].into_iter().flatten().find_map(|job| job.service_account.clone()),
+        service_account: job
+            .service_account
+            .or_else(|| provider_workload.and_then(|workload| workload.service_account_name.clone())),
         requests,
         limits,
         secret_env: provider.spec.secret_env.clone(),
-        timeout_seconds: spec.timeout_seconds.or(defaults.timeout_seconds),
+        timeout_seconds: spec.timeout_seconds.or(defaults.timeout_seconds).filter(|seconds| *seconds > 0),
         retry_limit: retry.limit.or(defaults.retry_limit).unwrap_or(0).clamp(0, 100),
         backoff_seconds: retry.backoff_seconds.unwrap_or(DEFAULT_BACKOFF_SECONDS).max(0),
         warnings,
+        unsupported: unsupported.needed,
+        unsupported_in_pods: unsupported.needed_in_pods,
     })
+}
+
+/// The settings of the run's Jobs: its overrides over its runtime over its Agent's, field by field.
+fn job_settings(run: &Resource<AgentRun>, agent: &Resource<Agent>, warnings: &mut Vec<String>) -> JobRuntime {
+    // The checks have refused contradictions.
+    let mut known = Faults::default();
+    let mut overrides =
+        run.spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()).unwrap_or_default();
+    normalise::service_account("spec.runtimeOverrides", &mut overrides, &mut known);
+    let mut layers = vec![overrides];
+    let of_agent = format!("Agent/{} spec.runtime", agent.metadata.name);
+    for (at, runtime) in [("spec.runtime", &run.spec.runtime), (&of_agent, &agent.spec.runtime)] {
+        if let Some(runtime) = runtime {
+            let settings = normalise::runtime(at, runtime, &mut known);
+            warnings.extend(settings.unknown.iter().map(|key| format!("{key} is not known and not used")));
+            layers.push(settings.job);
+        }
+    }
+    layers.into_iter().reduce(normalise::over).unwrap_or_default()
 }
 
 fn texts(parameters: &Parameters) -> BTreeMap<String, String> {

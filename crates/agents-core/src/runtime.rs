@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{agent_provider::SecretEnv, agent_run::RuntimeRefStatus, common::RuntimeKind},
+    api::{agent_provider::SecretEnv, agent_run::RuntimeRefStatus, runtime::RuntimeKind},
     name::{ChildName, SubmissionKey},
     plan::{RunnerSpec, pod::PodPlan},
     report::Report,
@@ -83,6 +83,8 @@ impl RuntimeRef {
             name: name.as_str().to_owned(),
             namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
             uid: uid.clone(),
+            url: None,
+            others: serde_json::Map::new(),
         }
     }
 }

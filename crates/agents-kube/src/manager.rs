@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use agents_core::{api::common::RuntimeKind, decide::agent_run, plan::Defaults};
+use agents_core::{api::runtime::RuntimeKind, decide::agent_run, plan::Defaults};
 use agents_runtime::{
     adapter::{Registry, RuntimeAdapter},
     driver::{self, Driver},

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use agents_core::{
-    api::common::RuntimeKind,
+    api::runtime::RuntimeKind,
     decide::{EffectKind, Plan},
     runtime::{Observation, RuntimeRef, Submission},
     status::Reason,

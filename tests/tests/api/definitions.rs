@@ -64,7 +64,7 @@ pub(crate) fn examples_are_admitted(cluster: &Cluster) -> Result<()> {
 }
 
 /// Fields of a run's spec that may change at any time.
-const FREE: [&str; 2] = ["suspend", "cancel"];
+const FREE: [&str; 3] = ["suspend", "cancel", "ttlSecondsAfterFinished"];
 
 /// Each field of a run's spec with two values.
 fn values() -> Value {
@@ -81,6 +81,21 @@ fn values() -> Value {
         "outputs": [[{"name": "a"}], [{"name": "b"}]],
         "retryPolicy": [{"limit": 1}, {"limit": 2}],
         "timeoutSeconds": [60, 61],
+        "goal": [{"objective": "a"}, {"objective": "b"}],
+        "idempotencyKey": ["a", "b"],
+        "deliveryId": ["a", "b"],
+        "systemPromptRef": [{"kind": "Secret", "name": "a", "key": "a"}, {"kind": "ConfigMap", "name": "a", "key": "a"}],
+        "secrets": [["a"], ["b"]],
+        "memoryRef": [{"name": "a"}, {"name": "b"}],
+        "budgetRef": [{"name": "a"}, {"name": "b"}],
+        "approvalPolicyRef": [{"name": "a"}, {"name": "b"}],
+        "workspaceRef": [{"name": "a"}, {"name": "b"}],
+        "vcsRef": [{"name": "a"}, {"name": "b"}],
+        "vcsPolicy": [{"mode": "read-only"}, {"mode": "none"}],
+        "runtimeOverrides": [{"argo": {"namespace": "a"}}, {"argo": {"namespace": "b"}}],
+        "provider": [{"codex": {"model": "a"}}, {"codex": {"model": "b"}}],
+        "workflow": [{"steps": [{"name": "a"}]}, {"steps": [{"name": "b"}]}],
+        "priority": [1, 2],
     })
 }
 
@@ -93,7 +108,8 @@ pub(crate) fn a_judged_run_is_immutable(cluster: &Cluster) -> Result<()> {
         let definition: Value = serde_json::from_str(&definition)?;
         let known = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
         let known: BTreeSet<&str> = known.as_object().context("a schema")?.keys().map(String::as_str).collect();
-        let tried: BTreeSet<&str> = fields.keys().map(String::as_str).chain(FREE).collect();
+        // It excludes systemPromptRef, which is tried.
+        let tried: BTreeSet<&str> = fields.keys().map(String::as_str).chain(FREE).chain(["systemPrompt"]).collect();
         ensure!(known == tried, "the table and the schema differ: {:?}", known.symmetric_difference(&tried));
 
         let full: serde_json::Map<_, _> = fields.iter().map(|(field, two)| (field.clone(), two[0].clone())).collect();
@@ -115,7 +131,7 @@ pub(crate) fn a_judged_run_is_immutable(cluster: &Cluster) -> Result<()> {
                     stage.patch("agentruns", "full", &json!({"spec": {field: two[0]}})).await?;
                     continue;
                 }
-                let immutable = "spec is immutable after creation, except suspend and cancel";
+                let immutable = "is immutable once the run was judged";
                 refused(changed, immutable).with_context(|| format!("{field} was changed"))?;
                 if field != "agentRef" {
                     let removed = stage.patch("agentruns", "full", &json!({"spec": {field: null}})).await;
@@ -131,6 +147,8 @@ pub(crate) fn a_judged_run_is_immutable(cluster: &Cluster) -> Result<()> {
             ("suspend", json!(true)),
             ("suspend", json!(false)),
             ("suspend", Value::Null),
+            ("ttlSecondsAfterFinished", json!(60)),
+            ("ttlSecondsAfterFinished", Value::Null),
             ("cancel", json!(false)),
             ("cancel", json!(true)),
         ] {

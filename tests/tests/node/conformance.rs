@@ -11,7 +11,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{Agent, AgentProvider, AgentRun, Resource, common::RuntimeKind},
+    api::{Agent, AgentProvider, AgentRun, Resource, runtime::RuntimeKind},
     decide::{
         Effect,
         agent_run::{Observed, RunSnapshot, Settings, decide},

@@ -1,13 +1,19 @@
 //! AgentRun: one execution of one work item by one agent.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::{Condition, NameRef, Parameters, Payloads, RuntimeKind, RuntimeSpec, Usage, Workload},
+    common::{Condition, FreeForm, NameRef, Parameters, Payloads, Usage},
     implementation_spec::ImplementationSpecSpec,
     kind::{Column, Kind, Rule},
+    prompt::SystemPromptRef,
+    runtime::{RuntimeKind, RuntimeOverrides, RuntimeSpec},
+    workflow::{Workflow, WorkflowStatus},
+    workload::{Volume, Workload},
 };
 
 /// Annotation that makes a run a template: never executed, a target for others to copy.
@@ -36,49 +42,87 @@ impl Kind for AgentRun {
         Column { name: "Commit", path: ".status.vcs.headCommit", kind: "string", wide: true },
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
-    const RULES: &'static [Rule] = &[
-        Rule {
-            field: ".spec",
-            expression: IMMUTABLE,
-            message: "spec is immutable after creation, except suspend and cancel",
-        },
-        Rule {
-            field: ".spec.cancel",
-            expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
-            message: "cancel cannot be taken back",
-        },
-    ];
+    const RULES: &'static [Rule] = &rules();
     const SELECTABLE: &'static [&'static str] = &[".status.phase"];
     const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
     type Spec = AgentRunSpec;
     type Status = AgentRunStatus;
 }
 
-/// Compares each field that may not change; skipped until the controller has judged the run, and for templates.
-const IMMUTABLE: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Template' || (\
-self.spec.agentRef == oldSelf.spec.agentRef\
- && has(self.spec.implementationSpecRef) == has(oldSelf.spec.implementationSpecRef)\
- && (!has(self.spec.implementationSpecRef) || self.spec.implementationSpecRef == oldSelf.spec.implementationSpecRef)\
- && has(self.spec.implementationRef) == has(oldSelf.spec.implementationRef)\
- && (!has(self.spec.implementationRef) || self.spec.implementationRef == oldSelf.spec.implementationRef)\
- && has(self.spec.implementation) == has(oldSelf.spec.implementation)\
- && (!has(self.spec.implementation) || self.spec.implementation == oldSelf.spec.implementation)\
- && has(self.spec.parameters) == has(oldSelf.spec.parameters)\
- && (!has(self.spec.parameters) || self.spec.parameters == oldSelf.spec.parameters)\
- && has(self.spec.payloads) == has(oldSelf.spec.payloads)\
- && (!has(self.spec.payloads) || self.spec.payloads == oldSelf.spec.payloads)\
- && has(self.spec.execution) == has(oldSelf.spec.execution)\
- && (!has(self.spec.execution) || self.spec.execution == oldSelf.spec.execution)\
- && has(self.spec.workload) == has(oldSelf.spec.workload)\
- && (!has(self.spec.workload) || self.spec.workload == oldSelf.spec.workload)\
- && has(self.spec.runtime) == has(oldSelf.spec.runtime)\
- && (!has(self.spec.runtime) || self.spec.runtime == oldSelf.spec.runtime)\
- && has(self.spec.outputs) == has(oldSelf.spec.outputs)\
- && (!has(self.spec.outputs) || self.spec.outputs == oldSelf.spec.outputs)\
- && has(self.spec.retryPolicy) == has(oldSelf.spec.retryPolicy)\
- && (!has(self.spec.retryPolicy) || self.spec.retryPolicy == oldSelf.spec.retryPolicy)\
- && has(self.spec.timeoutSeconds) == has(oldSelf.spec.timeoutSeconds)\
- && (!has(self.spec.timeoutSeconds) || self.spec.timeoutSeconds == oldSelf.spec.timeoutSeconds))";
+/// One rule per field that may not change, so that the refusal names the field.
+macro_rules! immutable {
+    ($($field:literal),+ $(,)?) => {
+        [$(Rule {
+            field: concat!(".spec.", $field),
+            expression: concat!(
+                "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Template' || (",
+                "has(self.spec.", $field, ") == has(oldSelf.spec.", $field, ") && ",
+                "(!has(self.spec.", $field, ") || self.spec.", $field, " == oldSelf.spec.", $field, "))",
+            ),
+            message: concat!($field, " is immutable once the run was judged: make a new run"),
+        }),+]
+    };
+}
+
+/// Skipped until the controller has judged the run, and for templates.
+const IMMUTABLE: [Rule; 28] = immutable![
+    "agentRef",
+    "implementationSpecRef",
+    "implementationRef",
+    "implementation",
+    "goal",
+    "idempotencyKey",
+    "deliveryId",
+    "parameters",
+    "payloads",
+    "systemPrompt",
+    "systemPromptRef",
+    "secrets",
+    "memoryRef",
+    "budgetRef",
+    "approvalPolicyRef",
+    "workspaceRef",
+    "vcsRef",
+    "vcsPolicy",
+    "execution",
+    "workload",
+    "runtime",
+    "runtimeOverrides",
+    "provider",
+    "workflow",
+    "priority",
+    "outputs",
+    "retryPolicy",
+    "timeoutSeconds",
+];
+
+const OTHERS: [Rule; 3] = [
+    Rule {
+        field: ".spec.cancel",
+        expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
+        message: "cancel cannot be taken back",
+    },
+    Rule {
+        field: ".spec.implementationSpecRef",
+        expression: "has(self.spec.implementationSpecRef) || has(self.spec.implementationRef) || has(self.spec.implementation) || has(self.spec.workflow)",
+        message: "a run needs a work item: give implementationSpecRef or implementation.inline",
+    },
+    Rule {
+        field: ".spec.systemPrompt",
+        expression: "!has(self.spec.systemPrompt) || !has(self.spec.systemPromptRef)",
+        message: "give systemPrompt or systemPromptRef, not both",
+    },
+];
+
+const fn rules() -> [Rule; IMMUTABLE.len() + OTHERS.len()] {
+    let mut all = [OTHERS[0]; IMMUTABLE.len() + OTHERS.len()];
+    let mut n = 0;
+    while n < all.len() {
+        all[n] = if n < IMMUTABLE.len() { IMMUTABLE[n] } else { OTHERS[n - IMMUTABLE.len()] };
+        n += 1;
+    }
+    all
+}
 
 /// Desired state of an AgentRun.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -95,6 +139,17 @@ pub struct AgentRunSpec {
     /// A work item given in place; wins over a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub implementation: Option<Implementation>,
+    /// What the run is to reach, and at what price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+    /// A key under which the run was asked for; written by the HTTP API from its `Idempotency-Key` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub idempotency_key: Option<String>,
+    /// Other spelling of `idempotencyKey`; both may be given when they are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub delivery_id: Option<String>,
     /// Values for the provider's templates, also exported as `AGENT_INPUT_<KEY>`.
     #[serde(default, skip_serializing_if = "Parameters::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
@@ -103,15 +158,58 @@ pub struct AgentRunSpec {
     #[serde(default, skip_serializing_if = "Payloads::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
     pub payloads: Payloads,
+    /// System prompt of this run; wins over the Agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub system_prompt: Option<String>,
+    /// Where the system prompt of this run is read from; wins over the Agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_prompt_ref: Option<SystemPromptRef>,
+    /// Names of Secrets whose keys the provider gets as variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub secrets: Vec<String>,
+    /// The Memory the provider works with; the Agent's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_ref: Option<NameRef>,
+    /// The Budget that pays for the run, besides those that select it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_ref: Option<NameRef>,
+    /// The ApprovalPolicy that must let the run pass, besides those that select it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_policy_ref: Option<NameRef>,
+    /// The Workspace mounted as the run's working folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_ref: Option<NameRef>,
+    /// The VersionControlProvider that gives access to the repository; else the work item's, else the Agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcs_ref: Option<NameRef>,
+    /// What the run may do to the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcs_policy: Option<VcsPolicy>,
     /// Where the work happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
-    /// Image and resources of this run.
+    /// Image, resources and volumes of this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
     /// Runtime of this run; else the Agent's, else the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeSpec>,
+    /// Settings that win over those of the chosen runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_overrides: Option<RuntimeOverrides>,
+    /// Settings of one provider, by its name; kept as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub provider: BTreeMap<String, FreeForm>,
+    /// The steps of a run with `runtime.type: workflow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<Workflow>,
+    /// Place in the queue of runs that wait for a slot: higher first, 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: Option<i32>,
     /// Files that must exist for success.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
@@ -129,6 +227,47 @@ pub struct AgentRunSpec {
     /// Ends the run: gracefully, then by force. Cannot be taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<bool>,
+    /// Time the finished run is kept, in seconds; the controller's default when absent. The annotation
+    /// `agents.proompteng.ai/retain` keeps it for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 315_360_000))]
+    pub ttl_seconds_after_finished: Option<i32>,
+}
+
+/// What a run is to reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Goal {
+    /// What is to be reached.
+    #[schemars(length(min = 1, max = 8192))]
+    pub objective: String,
+    /// Tokens the run may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub token_budget: Option<i64>,
+}
+
+/// What a run may do to the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct VcsPolicy {
+    /// Fail the run when no VersionControlProvider gives access; otherwise it starts without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<bool>,
+    /// `read-write` (the default), `read-only`, or `none`: no access at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<VcsMode>,
+}
+
+/// Access to a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VcsMode {
+    /// Fetch and push.
+    ReadWrite,
+    /// Fetch.
+    ReadOnly,
+    /// Nothing.
+    None,
 }
 
 /// A work item given in place.
@@ -152,6 +291,22 @@ pub struct Coordinates {
     /// A repository that the runner checks out before the provider starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitCoordinates>,
+    /// Image and volumes of the place the work happens in; `workload` wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceCoordinates>,
+}
+
+/// Image and volumes of the place the work happens in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspaceCoordinates {
+    /// Image the provider runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// Volumes, mounted into the provider's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub volumes: Vec<Volume>,
 }
 
 /// A repository to check out.
@@ -196,6 +351,20 @@ pub struct RetryPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub backoff_seconds: Option<i64>,
+    /// `fresh` (the default) starts the provider anew; `resume` continues its former conversation in the same workspace
+    /// where the provider can, and starts anew where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<RetryMode>,
+}
+
+/// How a failed attempt is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RetryMode {
+    /// From nothing.
+    Fresh,
+    /// From where it stopped.
+    Resume,
 }
 
 /// Stage of a run's life. A terminal phase never changes again.
@@ -282,6 +451,21 @@ pub struct AgentRunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     pub spec_hash: Option<String>,
+    /// `sha256:` over the system prompt that was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub system_prompt_hash: Option<String>,
+    /// Name of the Argo Workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub workflow_name: Option<String>,
+    /// Uid of the Argo Workflow.
+    #[serde(rename = "workflowUID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub workflow_uid: Option<String>,
+    /// The wait for a slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
     /// Everything that keeps the run from running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -293,12 +477,30 @@ pub struct AgentRunStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub outputs: Vec<OutputStatus>,
+    /// The artifacts that were stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub artifacts: Vec<ArtifactStatus>,
+    /// Keys of the stored artifacts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 1024)))]
+    pub artifact_keys: Vec<String>,
+    /// What the work item's contract asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<ContractStatus>,
+    /// The steps of a workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<WorkflowStatus>,
     /// What the run did to the repository it checked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcs: Option<VcsStatus>,
     /// What the runner reported of the last finished attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<RunnerStatus>,
+    /// When this status was written last; accepted for objects of older controllers, never written: each change has its
+    /// own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
     /// Current conditions, one per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -355,8 +557,9 @@ pub struct Stopping {
     pub at: Timestamp,
 }
 
-/// What executes an attempt.
+/// What executes an attempt; fields of older controllers are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct RuntimeRefStatus {
     /// The runtime adapter.
     #[serde(rename = "type")]
@@ -372,6 +575,14 @@ pub struct RuntimeRefStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub uid: Option<String>,
+    /// Address of a page about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub url: Option<String>,
+    /// Fields of older controllers.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub others: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One reason why a run is not running, and what ends it.
@@ -393,6 +604,47 @@ pub struct BlockedBy {
     /// What must happen for the run to go on.
     #[schemars(length(max = 512))]
     pub unblocked_by: String,
+}
+
+/// The wait for a slot. The place in the queue is computed when it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueStatus {
+    /// Since when the run waits.
+    pub since: Timestamp,
+}
+
+/// A stored artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ArtifactStatus {
+    /// Name, as declared.
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+    /// Where the runner found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub path: Option<String>,
+    /// Key in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub key: Option<String>,
+    /// Address in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub url: Option<String>,
+}
+
+/// What a work item's contract asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContractStatus {
+    /// Keys that must have a value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 256)))]
+    pub required_keys: Vec<String>,
+    /// Those that have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 256)))]
+    pub missing_keys: Vec<String>,
 }
 
 /// A declared output that was found.
@@ -420,6 +672,21 @@ pub struct VcsStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub repository: Option<String>,
+    /// Kind of the hosting service, such as `github`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub provider: Option<String>,
+    /// Branch the work started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub base_branch: Option<String>,
+    /// Branch the work is pushed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub head_branch: Option<String>,
+    /// Access the run had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<VcsMode>,
     /// Branch that was checked out last; absent when none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
@@ -437,9 +704,10 @@ pub struct VcsStatus {
     pub commits: Option<i64>,
 }
 
-/// What the runner reported of an attempt.
+/// What the runner reported of an attempt; fields of older runners are kept.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct RunnerStatus {
     /// Provider name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -465,4 +733,8 @@ pub struct RunnerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub error: Option<String>,
+    /// Fields of older runners.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub others: serde_json::Map<String, serde_json::Value>,
 }

@@ -1,10 +1,10 @@
 //! Shapes that several kinds share: references, conditions, quantities, environment entries.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Largest number of parameters, inputs or payloads on one object.
 pub const MAX_PARAMETERS: usize = 100;
@@ -25,7 +25,7 @@ pub const MAX_FREE_FORM_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NameRef {
     /// Name of the object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -182,6 +182,23 @@ impl JsonSchema for PayloadValue {
     }
 }
 
+/// A short text, as the value of a map.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShortText(pub String);
+
+impl JsonSchema for ShortText {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "ShortText".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "maxLength": MAX_SCALAR })
+    }
+}
+
 /// A template: strict, rendered once; see the documentation of templates for its roots.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -246,71 +263,6 @@ pub struct Resources {
     pub ephemeral: Option<Scalar>,
 }
 
-/// Where a run executes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RuntimeSpec {
-    /// The runtime adapter.
-    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<RuntimeKind>,
-    /// Settings of `type: job`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobRuntime>,
-}
-
-/// A runtime adapter by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RuntimeKind {
-    /// One Kubernetes Job per attempt.
-    Job,
-    /// One local process per attempt; what `agents run` uses for every run.
-    Process,
-}
-
-impl RuntimeKind {
-    /// The name as written in manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Job => "job",
-            Self::Process => "process",
-        }
-    }
-}
-
-impl fmt::Display for RuntimeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Settings of the Job runtime.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct JobRuntime {
-    /// Image the provider runs in; `workload.image` wins.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
-    pub image: Option<String>,
-    /// Service account of the pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub service_account: Option<String>,
-}
-
-/// What the provider's container is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Workload {
-    /// Image the provider runs in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
-    pub image: Option<String>,
-    /// CPU, memory and other resources.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
-}
-
 /// Truth of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionStatus {
@@ -345,6 +297,63 @@ pub struct Condition {
     pub observed_generation: Option<i64>,
 }
 
+/// An amount of US dollars, in millionths; written as a decimal number in quotes, such as `"1.25"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Dollars(pub i64);
+
+impl fmt::Display for Dollars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(millionths) = *self;
+        let digits = format!("{:06}", millionths.unsigned_abs() % 1_000_000);
+        let sign = if millionths < 0 { "-" } else { "" };
+        write!(f, "{sign}{}", millionths.unsigned_abs() / 1_000_000)?;
+        match digits.trim_end_matches('0') {
+            "" => Ok(()),
+            digits => write!(f, ".{digits}"),
+        }
+    }
+}
+
+impl FromStr for Dollars {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is no decimal number of at most six places");
+        let (whole, digits) = text.split_once('.').unwrap_or((text, "0"));
+        let number = |part: &str| {
+            let decimal = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            decimal.then(|| part.parse::<i64>().ok()).flatten()
+        };
+        let whole = number(whole).and_then(|whole| whole.checked_mul(1_000_000)).ok_or_else(bad)?;
+        let digits = number(&format!("{digits:0<6}")).filter(|_| digits.len() <= 6).ok_or_else(bad)?;
+        whole.checked_add(digits).map(Self).ok_or_else(bad)
+    }
+}
+
+impl Serialize for Dollars {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Dollars {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Dollars {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Dollars".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "maxLength": 19, "pattern": r"^[0-9]{1,12}(\.[0-9]{1,6})?$" })
+    }
+}
+
 /// What a provider consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -358,6 +367,12 @@ pub struct Usage {
     /// Input tokens served from a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<i64>,
+    /// Price in US dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dollars: Option<Dollars>,
+    /// CPU time, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<i64>,
 }
 
 impl Usage {
@@ -370,10 +385,13 @@ impl Usage {
                 (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),
             }
         }
+        let millionths = |usage: Self| usage.dollars.map(|Dollars(millionths)| millionths);
         Self {
             input_tokens: add(self.input_tokens, other.input_tokens),
             output_tokens: add(self.output_tokens, other.output_tokens),
             cached_tokens: add(self.cached_tokens, other.cached_tokens),
+            dollars: add(millionths(self), millionths(other)).map(Dollars),
+            cpu_seconds: add(self.cpu_seconds, other.cpu_seconds),
         }
     }
 }

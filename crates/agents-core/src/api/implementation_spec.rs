@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::Condition,
+    common::{Condition, NameRef},
     kind::{Column, Kind},
 };
 
@@ -24,6 +24,8 @@ impl Kind for ImplementationSpec {
     const DESCRIPTION: &'static str = "What to implement, independent of who asks and who does it.";
     const COLUMNS: &'static [Column] = &[
         Column { name: "Source", path: ".spec.source.provider", kind: "string", wide: false },
+        Column { name: "Ready", path: ".status.conditions[?(@.type==\"Ready\")].status", kind: "string", wide: false },
+        Column { name: "Updated", path: ".status.syncedAt", kind: "date", wide: false },
         Column { name: "Summary", path: ".spec.summary", kind: "string", wide: true },
     ];
     const EXAMPLE: &'static str = include_str!("examples/implementationspec.yaml");
@@ -57,6 +59,37 @@ pub struct ImplementationSpecSpec {
     /// Where the work item came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// What a run of this work item must know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<Contract>,
+    /// The VersionControlProvider of its repository; a run's wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcs_ref: Option<NameRef>,
+}
+
+/// What a run of a work item must know.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Contract {
+    /// Keys that must have a value once mappings are applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 256)))]
+    pub required_keys: Vec<String>,
+    /// Keys that take the value of another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub mappings: Vec<Mapping>,
+}
+
+/// A key that takes the value of another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mapping {
+    /// Key that has the value.
+    #[schemars(length(min = 1, max = 256))]
+    pub from: String,
+    /// Key that takes it.
+    #[schemars(length(min = 1, max = 256))]
+    pub to: String,
 }
 
 /// Origin of a work item.
@@ -99,6 +132,14 @@ pub struct ImplementationSpecStatus {
     /// When the source was read last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synced_at: Option<Timestamp>,
+    /// Version of the work item at its source that was read last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub source_version: Option<String>,
+    /// When this status was written last; accepted for objects of older controllers, never written: each change has its
+    /// own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
     /// Current conditions, one per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -10,6 +10,10 @@ pub mod agent_run;
 pub mod common;
 pub mod implementation_spec;
 mod kind;
+pub mod prompt;
+pub mod runtime;
+pub mod workflow;
+pub mod workload;
 
 pub use agent::{Agent, AgentSpec, AgentStatus};
 pub use agent_provider::{AgentProvider, AgentProviderSpec, AgentProviderStatus};

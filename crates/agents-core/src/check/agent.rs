@@ -1,14 +1,40 @@
 //! Agent.
 
 use super::{Check, Faults, values};
-use crate::api::{Agent, AgentSpec};
+use crate::{
+    api::{Agent, AgentSpec},
+    normalise,
+};
 
 impl Check for Agent {
     fn check(spec: &AgentSpec, faults: &mut Faults) {
-        let AgentSpec { provider_ref: _, inputs, payloads, env, runtime: _, resources: _, defaults: _ } = spec;
+        let AgentSpec {
+            provider_ref: _,
+            inputs,
+            payloads,
+            env,
+            runtime,
+            resources: _,
+            config,
+            provider,
+            memory_ref: _,
+            vcs_ref: _,
+            security: _,
+            concurrency: _,
+            observability: _,
+            defaults: _,
+        } = spec;
         values::check("spec.inputs", inputs, "spec.payloads", payloads, faults);
         for (n, variable) in env.iter().enumerate() {
             values::variable(&format!("spec.env[{n}].name"), &variable.name, faults);
+        }
+        if let Some(runtime) = runtime {
+            normalise::runtime("spec.runtime", runtime, faults);
+        }
+        values::free("spec.runtime.config", runtime.as_ref().and_then(|runtime| runtime.config.as_ref()), faults);
+        values::free("spec.config", config.as_ref(), faults);
+        for (name, settings) in provider {
+            values::free(&format!("spec.provider.{name}"), Some(settings), faults);
         }
     }
 }

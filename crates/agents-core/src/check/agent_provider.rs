@@ -3,12 +3,38 @@
 use std::collections::BTreeSet;
 
 use super::{Check, Faults, values};
-use crate::api::{AgentProvider, AgentProviderSpec, common::MAX_TEMPLATE_BYTES};
+use crate::api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter, common::MAX_TEMPLATE_BYTES};
 
 impl Check for AgentProvider {
     fn check(spec: &AgentProviderSpec, faults: &mut Faults) {
-        let AgentProviderSpec { binary, args_template, env_template, input_files, secret_env, usage: _, workload: _ } =
-            spec;
+        let AgentProviderSpec {
+            binary,
+            args_template,
+            env_template,
+            input_files,
+            secret_env,
+            output_artifacts,
+            input_schema,
+            usage: _,
+            resume,
+            adapter,
+            health: _,
+            workload: _,
+        } = spec;
+        values::free("spec.inputSchema", input_schema.as_ref(), faults);
+        if let Some(Adapter { kind: _, exec: _, others }) = adapter {
+            faults.free_form("spec.adapter", others);
+        }
+        let mut artifacts = BTreeSet::new();
+        for (n, artifact) in output_artifacts.iter().enumerate() {
+            if !artifacts.insert(&artifact.name) {
+                faults.add(format!("spec.outputArtifacts[{n}].name"), format!("{:?} is declared twice", artifact.name));
+            }
+        }
+        let resume = resume.iter().flat_map(|resume| &resume.args_template).enumerate();
+        for (n, text) in resume {
+            faults.bytes(&format!("spec.resume.argsTemplate[{n}]"), &text.0, MAX_TEMPLATE_BYTES);
+        }
         if binary.trim().is_empty() || binary.contains('\0') {
             faults.add("spec.binary", "names no program".to_owned());
         }

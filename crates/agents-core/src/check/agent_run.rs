@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Check, Faults, implementation_spec, values};
-use crate::api::{AgentRun, AgentRunSpec, agent_run::Output, common::RuntimeKind};
+use crate::{
+    api::{AgentRun, AgentRunSpec, agent_run::Output, common::Payloads, runtime::RuntimeKind},
+    normalise,
+};
 
 impl Check for AgentRun {
     fn check(spec: &AgentRunSpec, faults: &mut Faults) {
@@ -12,7 +15,7 @@ impl Check for AgentRun {
                 "spec.implementationRef",
                 format!("names {:?} while spec.implementationSpecRef names {:?}: give one of them", b.name, a.name),
             ),
-            (None, None) if spec.implementation.is_none() => faults.add(
+            (None, None) if spec.implementation.is_none() && spec.workflow.is_none() => faults.add(
                 "spec.implementationSpecRef",
                 "a run needs a work item: give implementationSpecRef, or implementation.inline".to_owned(),
             ),
@@ -43,10 +46,40 @@ impl Check for AgentRun {
                 faults.add(format!("spec.outputs[{n}].path"), "an absolute path lies below /workspace".to_owned());
             }
         }
-        if spec.runtime.as_ref().and_then(|runtime| runtime.kind) == Some(RuntimeKind::Process)
-            && spec.runtime.as_ref().is_some_and(|runtime| runtime.job.is_some())
-        {
-            faults.add("spec.runtime.job", "settings of another runtime than runtime.type names".to_owned());
+        faults.same(
+            ("spec.idempotencyKey", spec.idempotency_key.as_ref()),
+            ("spec.deliveryId", spec.delivery_id.as_ref()),
+        );
+        if let Some(runtime) = &spec.runtime {
+            normalise::runtime("spec.runtime", runtime, faults);
+            values::free("spec.runtime.config", runtime.config.as_ref(), faults);
+        }
+        if let Some(job) = spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()) {
+            normalise::service_account("spec.runtimeOverrides", &mut { job }, faults);
+        }
+        for (name, settings) in &spec.provider {
+            values::free(&format!("spec.provider.{name}"), Some(settings), faults);
+        }
+        steps(spec, faults);
+    }
+}
+
+fn steps(spec: &AgentRunSpec, faults: &mut Faults) {
+    let steps = spec.workflow.as_ref().map(|workflow| workflow.steps.as_slice()).unwrap_or_default();
+    if !steps.is_empty() && spec.runtime.as_ref().and_then(|runtime| runtime.kind) == Some(RuntimeKind::Job) {
+        faults.add("spec.workflow.steps", "a run of runtime.type job has no steps: say workflow");
+    }
+    for (n, step) in steps.iter().enumerate() {
+        let at = format!("spec.workflow.steps[{n}]");
+        values::check(&format!("{at}.parameters"), &step.parameters, "", &Payloads::new(), faults);
+        if let Some(work) = &step.implementation {
+            implementation_spec::check_work_item(&format!("{at}.implementation.inline"), &work.inline, faults);
+        }
+        let own = spec.implementation_spec_ref.is_some()
+            || spec.implementation_ref.is_some()
+            || spec.implementation.is_some();
+        if !own && step.implementation.is_none() && step.implementation_spec_ref.is_none() {
+            faults.add(format!("{at}.implementationSpecRef"), "neither the step nor the run has a work item");
         }
     }
 }

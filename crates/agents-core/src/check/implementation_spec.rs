@@ -11,7 +11,16 @@ impl Check for ImplementationSpec {
 
 /// Notes every fault of a work item at `at`.
 pub(super) fn check_work_item(at: &str, work: &ImplementationSpecSpec, faults: &mut Faults) {
-    let ImplementationSpecSpec { text, summary, description, acceptance_criteria, labels: _, source: _ } = work;
+    let ImplementationSpecSpec {
+        text,
+        summary,
+        description,
+        acceptance_criteria,
+        labels: _,
+        source: _,
+        contract: _,
+        vcs_ref: _,
+    } = work;
     if text.len() > MAX_TEXT_BYTES {
         faults.add(format!("{at}.text"), format!("{} bytes; at most {MAX_TEXT_BYTES}", text.len()));
     }

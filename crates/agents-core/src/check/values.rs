@@ -2,7 +2,9 @@
 
 use super::Faults;
 use crate::{
-    api::common::{MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, Parameters, Payloads},
+    api::common::{
+        FreeForm, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, Parameters, Payloads,
+    },
     plan::variables::{is_name, is_reserved},
 };
 
@@ -28,6 +30,11 @@ pub(super) fn check(at: &str, parameters: &Parameters, payloads_at: &str, payloa
             faults.add(format!("{payloads_at}.{name}"), format!("more than {MAX_PAYLOAD_BYTES} bytes"));
         }
     }
+}
+
+/// Notes a free-form object that is too large.
+pub(super) fn free(at: &str, written: Option<&FreeForm>, faults: &mut Faults) {
+    faults.free_form(at, written.into_iter().flat_map(|FreeForm(written)| written));
 }
 
 /// Notes a name that a variable cannot have.

@@ -40,6 +40,8 @@ reasons! {
     ReferenceUnreadable,
     /// No adapter of the wanted runtime is configured.
     RuntimeNotConfigured,
+    /// The run asks for something that this version of the controller does not carry out.
+    NotSupported,
     /// `spec.suspend` is true.
     Suspended,
     /// An object of the name we would create belongs to someone else.

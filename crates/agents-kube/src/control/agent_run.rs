@@ -6,7 +6,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, GROUP, Kind, Resource, VERSION, common::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, GROUP, Kind, Resource, VERSION, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{Observed, RunSnapshot, Settings, current_ref, decide},
@@ -107,7 +107,11 @@ impl AgentRunWorld {
                 let (job, pods) = seen.as_ref().map_or((None, &[][..]), |(job, pods)| (Some(&**job), pods));
                 observe(&reference.owner_uid, job, pods.iter().map(AsRef::as_ref))
             }
-            RuntimeKind::Process => Observation::Lost,
+            RuntimeKind::Process
+            | RuntimeKind::Workflow
+            | RuntimeKind::Argo
+            | RuntimeKind::Temporal
+            | RuntimeKind::Custom => Observation::Lost,
         }
     }
 }

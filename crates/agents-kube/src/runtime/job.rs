@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use agents_core::{
-    api::{AgentRun, Kind, common::RuntimeKind},
+    api::{AgentRun, Kind, runtime::RuntimeKind},
     runtime::{Observation, RuntimeRef, Submission},
 };
 use agents_runtime::adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter};

@@ -27,7 +27,8 @@ use agents_core::{
         AgentRun, AgentRunStatus, Resource,
         agent_provider::SecretEnv,
         agent_run::{Phase, TEMPLATE_ANNOTATION},
-        common::{ParameterValue, RuntimeKind, Scalar},
+        common::{ParameterValue, Scalar},
+        runtime::RuntimeKind,
     },
     decide::{
         Notice,
@@ -368,6 +369,7 @@ fn is_stuck(run: &Resource<AgentRun>) -> bool {
             | Reason::ImplementationNotFound
             | Reason::ReferenceUnreadable
             | Reason::RuntimeNotConfigured
+            | Reason::NotSupported
             | Reason::SecretMissing
             | Reason::Suspended
             | Reason::Conflict,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, Resource, common::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{Observed, RunSnapshot, Settings, current_ref, decide, is_finished},

@@ -43,7 +43,7 @@ use std::{
 };
 
 use agents_core::{
-    api::common::RuntimeKind,
+    api::runtime::RuntimeKind,
     plan::{RunnerSpec, runner_spec::Roots},
     runtime::{Observation, RuntimeRef, Submission},
 };

@@ -155,6 +155,7 @@ impl Git<'_> {
             base_commit: base.clone(),
             head_commit: head,
             commits,
+            ..VcsStatus::default()
         }
     }
 

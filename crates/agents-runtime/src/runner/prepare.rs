@@ -207,7 +207,7 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
         checkout,
         timeout_seconds,
         grace_seconds: grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS),
-        usage: usage.as_ref().map(|usage| usage.parser),
+        usage: usage.as_ref().and_then(|usage| usage.parser),
         roots,
     })
 }

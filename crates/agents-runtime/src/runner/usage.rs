@@ -90,6 +90,8 @@ impl UsageReader {
                     input_tokens: count(usage.input),
                     output_tokens: count(usage.output),
                     cached_tokens: count(usage.cached),
+                    dollars: None,
+                    cpu_seconds: None,
                 };
                 match self.conversations.last_mut() {
                     Some((_, usage)) => *usage = Some(so_far),

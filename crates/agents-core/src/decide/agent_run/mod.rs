@@ -30,7 +30,7 @@ use crate::{
     api::{
         AgentRun, AgentRunStatus, Resource,
         agent_run::{Attempt, Phase, TEMPLATE_ANNOTATION},
-        common::RuntimeKind,
+        runtime::RuntimeKind,
     },
     name::SubmissionKey,
     plan::{self, Defaults, ExecutionPlan},
@@ -131,7 +131,11 @@ fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Sett
         Found::Object(agent) => agent.spec.runtime.as_ref().and_then(|runtime| runtime.kind),
         Found::Absent | Found::Unreadable(_) => None,
     };
-    settings.only_runtime.or(recorded).or(of_run).or(of_agent).unwrap_or(settings.default_runtime)
+    match settings.only_runtime.or(recorded).or(of_run).or(of_agent).unwrap_or(settings.default_runtime) {
+        // Without steps, which are looked at before anything starts, a workflow is one Job.
+        RuntimeKind::Workflow => RuntimeKind::Job,
+        other => other,
+    }
 }
 
 /// Whether the run has reached a phase that never changes again.
@@ -426,6 +430,18 @@ impl Decision<'_> {
         Plan { wake, ..record.into_plan() }
     }
 
+    fn unsupported(&self, resolved: &Resolved, runtime: RuntimeKind) -> Vec<String> {
+        let in_pods = match runtime {
+            RuntimeKind::Process => &[][..],
+            RuntimeKind::Job
+            | RuntimeKind::Workflow
+            | RuntimeKind::Argo
+            | RuntimeKind::Temporal
+            | RuntimeKind::Custom => &resolved.unsupported_in_pods,
+        };
+        resolved.unsupported.iter().chain(in_pods).cloned().collect()
+    }
+
     fn start(&self, resolved: &Resolved, execution: ExecutionPlan) -> Plan<AgentRunStatus> {
         let run = self.run();
         let number = current_attempt(run.status.as_ref());
@@ -433,6 +449,10 @@ impl Decision<'_> {
         let warning = (!resolved.warnings.is_empty()).then(|| resolved.warnings.join("; "));
         if let Some((blocker, until)) = self.held() {
             return self.block(&[blocker], warning.as_deref(), until);
+        }
+        let unsupported = self.unsupported(resolved, runtime);
+        if !unsupported.is_empty() {
+            return self.block(&[Blocker::unsupported(&unsupported)], warning.as_deref(), None);
         }
         if !self.settings.runtimes.contains(&runtime) {
             return self.block(&[Blocker::no_runtime(runtime)], warning.as_deref(), None);

@@ -7,7 +7,8 @@ use crate::{
     api::{
         AgentRun, AgentRunSpec, AgentRunStatus, Resource,
         agent_run::{Attempt, BlockedBy, MAX_ATTEMPTS_KEPT, Phase, RunnerStatus, Stopping},
-        common::{RuntimeKind, Usage},
+        common::Usage,
+        runtime::RuntimeKind,
     },
     decide::{Notice, Plan, Refusal},
     plan::digest,
@@ -40,6 +41,15 @@ impl Blocker {
             object: None,
             message: "spec.suspend is true".to_owned(),
             unblocked_by: "set spec.suspend to false".to_owned(),
+        }
+    }
+
+    pub(super) fn unsupported(fields: &[String]) -> Self {
+        Self {
+            reason: Reason::NotSupported,
+            object: None,
+            message: format!("this version does not carry out {}", fields.join(", ")),
+            unblocked_by: "a controller that carries it out, or a run that does not ask for it".to_owned(),
         }
     }
 
@@ -322,6 +332,7 @@ impl Record {
                 finished_at: Some(whole_seconds(report.finished_at)),
                 conversation: report.conversation.clone(),
                 error: report.error.as_deref().map(|error| cut(error, MAX_MESSAGE)),
+                others: serde_json::Map::new(),
             });
         }
         let reported = report.as_ref().map(|report| report.plan_digest.clone()).filter(|digest| !digest.is_empty());
@@ -372,6 +383,6 @@ impl Record {
 
 /// Over what may not change after submission.
 fn spec_hash(spec: &AgentRunSpec) -> String {
-    let fixed = AgentRunSpec { suspend: None, cancel: None, ..spec.clone() };
+    let fixed = AgentRunSpec { suspend: None, cancel: None, ttl_seconds_after_finished: None, ..spec.clone() };
     digest::of_json(&serde_json::to_value(&fixed).unwrap_or_default())
 }

@@ -16,10 +16,10 @@ use crate::{
 /// Longest wait between two attempts that doubling leads to, in seconds.
 const MAX_BACKOFF_SECONDS: i64 = 3600;
 
-fn defaults(references: &References) -> AgentDefaults {
+fn defaults(references: &References) -> Option<&AgentDefaults> {
     match &references.agent {
-        Found::Object(agent) => agent.spec.defaults.unwrap_or_default(),
-        Found::Absent | Found::Unreadable(_) => AgentDefaults::default(),
+        Found::Object(agent) => agent.spec.defaults.as_ref(),
+        Found::Absent | Found::Unreadable(_) => None,
     }
 }
 
@@ -29,13 +29,14 @@ pub(super) fn deadline(
     references: &References,
     started: Option<Timestamp>,
 ) -> Option<Timestamp> {
-    let timeout = run.spec.timeout_seconds.or(defaults(references).timeout_seconds)?;
+    let of_agent = || defaults(references)?.timeout_seconds;
+    let timeout = run.spec.timeout_seconds.or_else(of_agent).filter(|seconds| *seconds > 0)?;
     Some(after(started?, seconds(timeout)))
 }
 
 fn limit(run: &Resource<AgentRun>, references: &References) -> i32 {
     let of_run = run.spec.retry_policy.and_then(|policy| policy.limit);
-    of_run.or(defaults(references).retry_limit).unwrap_or(0).clamp(0, 100)
+    of_run.or_else(|| defaults(references)?.retry_limit).unwrap_or(0).clamp(0, 100)
 }
 
 /// The wait after attempt `number`: doubled for each, up to one hour or the wait asked for.

@@ -1,7 +1,7 @@
 //! What is created for a submission, and the submissions other tests start from.
 
 use agents_core::{
-    api::common::RuntimeKind,
+    api::runtime::RuntimeKind,
     name::SubmissionKey,
     plan::{
         CONTAINER, RUNNER_PATH, RunnerSpec,

@@ -1,0 +1,297 @@
+//! Where a run executes: the choice of a runtime and the settings of each.
+
+use std::{collections::BTreeMap, fmt};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::common::{FreeForm, Resources, ShortText};
+
+/// Where a run executes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeSpec {
+    /// The runtime: `job` (one Kubernetes Job per attempt), `workflow` (its steps as Jobs; without steps, one step named
+    /// `main`), `argo`, `temporal`, `custom`, or `process` (what `agents run` uses for every run).
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<RuntimeKind>,
+    /// Settings of `type: job` and of the Jobs of `type: workflow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRuntime>,
+    /// Settings of `type: argo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argo: Option<ArgoRuntime>,
+    /// Settings of `type: temporal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temporal: Option<TemporalRuntime>,
+    /// Settings of `type: custom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomRuntime>,
+    /// Other spelling of the settings of the chosen runtime: its keys are read into the block of that runtime; a key
+    /// given in both with different values is refused, an unknown key is a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<FreeForm>,
+}
+
+/// Settings of a run that win over those of its runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RuntimeOverrides {
+    /// Wins over `runtime.job`, field by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRuntime>,
+    /// Wins over `runtime.argo`, field by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argo: Option<ArgoRuntime>,
+    /// Wins over `runtime.temporal`, field by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temporal: Option<TemporalRuntime>,
+    /// Wins over `runtime.custom`, field by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomRuntime>,
+}
+
+/// A runtime by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// One Kubernetes Job per attempt.
+    Job,
+    /// One local process per attempt; what `agents run` uses for every run.
+    Process,
+    /// Several steps, each of them a Job; without steps the same as [`RuntimeKind::Job`].
+    Workflow,
+    /// An Argo Workflow.
+    Argo,
+    /// A Temporal workflow.
+    Temporal,
+    /// Something behind an HTTP endpoint.
+    Custom,
+}
+
+impl RuntimeKind {
+    /// The name as written in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Job => "job",
+            Self::Process => "process",
+            Self::Workflow => "workflow",
+            Self::Argo => "argo",
+            Self::Temporal => "temporal",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+impl fmt::Display for RuntimeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Settings of the Job runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JobRuntime {
+    /// Image the provider runs in; `workload.image` wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// Accepted for older manifests; the provider's `binary` is what is executed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 4096)))]
+    pub command: Vec<String>,
+    /// Service account of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account: Option<String>,
+    /// Other spelling of `serviceAccount`; both may be given when they are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
+    /// CPU, memory and other resources; `workload.resources` wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Labels a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub node_selector: BTreeMap<String, ShortText>,
+    /// Taints of nodes that the pod tolerates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub tolerations: Vec<Toleration>,
+    /// As in a pod: which nodes attract or repel it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<FreeForm>,
+    /// As in a pod: how pods spread over nodes and zones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub topology_spread_constraints: Vec<FreeForm>,
+    /// As in a pod: user, group and other settings of its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_security_context: Option<FreeForm>,
+    /// Priority class of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Scheduler that places the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub scheduler_name: Option<String>,
+    /// Secrets with credentials for pulling the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<PullSecret>,
+    /// Accepted for older manifests and overruled with a warning: attempts are `retryPolicy`'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub backoff_limit: Option<i32>,
+    /// Time a finished Job is kept, in seconds; never shorter than the controller needs to read its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<i32>,
+    /// Time logs are kept, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub log_retention_seconds: Option<i64>,
+}
+
+/// A taint that a pod tolerates, as in a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Toleration {
+    /// Key of the taint; every key when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
+    pub key: Option<String>,
+    /// `Equal` (the default) or `Exists`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<TolerationOperator>,
+    /// Value of the taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub value: Option<String>,
+    /// Effect of the taint; every effect when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<TaintEffect>,
+    /// Time the pod stays on a node after a `NoExecute` taint appeared, in seconds; for ever when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub toleration_seconds: Option<i64>,
+}
+
+/// How a toleration compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationOperator {
+    /// Key and value are equal.
+    Equal,
+    /// The key is there.
+    Exists,
+}
+
+/// What a taint does to pods that do not tolerate it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TaintEffect {
+    /// They are not placed.
+    NoSchedule,
+    /// They are placed elsewhere when possible.
+    PreferNoSchedule,
+    /// They are removed.
+    NoExecute,
+}
+
+/// A Secret with credentials for pulling images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PullSecret {
+    /// Name of the Secret, in the run's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Settings of the Argo runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArgoRuntime {
+    /// WorkflowTemplate that is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub workflow_template: Option<String>,
+    /// Namespace of the Workflow; `argo-workflows` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Service account of the Workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account: Option<String>,
+}
+
+/// Settings of the Temporal runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemporalRuntime {
+    /// Workflow type that is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub workflow_type: Option<String>,
+    /// Task queue its workers listen on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub task_queue: Option<String>,
+    /// `host:port` of the server; the controller's own setting when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub address: Option<String>,
+    /// Temporal namespace; `default` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub namespace: Option<String>,
+    /// Workflow id; derived from the run and its attempt when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub workflow_id: Option<String>,
+    /// Time limits of the workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TemporalTimeouts>,
+}
+
+/// Time limits of a Temporal workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct TemporalTimeouts {
+    /// Of the workflow as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<TemporalWorkflowTimeouts>,
+}
+
+/// Time limits of a Temporal workflow as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemporalWorkflowTimeouts {
+    /// Over all runs and retries, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000_000_i64))]
+    pub workflow_execution_timeout_ms: Option<i64>,
+    /// Of one run, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000_000_i64))]
+    pub workflow_run_timeout_ms: Option<i64>,
+    /// Of one workflow task, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000_000_i64))]
+    pub workflow_task_timeout_ms: Option<i64>,
+}
+
+/// Settings of the custom runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CustomRuntime {
+    /// `http://` or `https://` address that runs are sent to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048), regex(pattern = "^https?://"))]
+    pub url: Option<String>,
+    /// Other spelling of `url`; both may be given when they are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048), regex(pattern = "^https?://"))]
+    pub endpoint: Option<String>,
+    /// Body that is sent in place of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<FreeForm>,
+}
