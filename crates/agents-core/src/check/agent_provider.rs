@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Check, Faults, values};
-use crate::api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter, common::MAX_TEMPLATE_BYTES};
+use crate::{
+    api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter, common::MAX_TEMPLATE_BYTES},
+    template::{self, TemplateError},
+};
 
 impl Check for AgentProvider {
     fn check(spec: &AgentProviderSpec, faults: &mut Faults) {
@@ -31,10 +34,6 @@ impl Check for AgentProvider {
                 faults.add(format!("spec.outputArtifacts[{n}].name"), format!("{:?} is declared twice", artifact.name));
             }
         }
-        let resume = resume.iter().flat_map(|resume| &resume.args_template).enumerate();
-        for (n, text) in resume {
-            faults.bytes(&format!("spec.resume.argsTemplate[{n}]"), &text.0, MAX_TEMPLATE_BYTES);
-        }
         if binary.trim().is_empty() || binary.contains('\0') {
             faults.add("spec.binary", "names no program".to_owned());
         }
@@ -42,9 +41,13 @@ impl Check for AgentProvider {
         let env = env_template.iter().map(|(name, text)| (format!("envTemplate.{name}"), &text.0));
         let files =
             input_files.iter().enumerate().map(|(n, file)| (format!("inputFiles[{n}].content"), &file.content.0));
-        for (field, text) in args.chain(env).chain(files) {
-            if text.len() > MAX_TEMPLATE_BYTES {
-                faults.add(format!("spec.{field}"), format!("{} bytes; at most {MAX_TEMPLATE_BYTES}", text.len()));
+        let resume = resume.iter().flat_map(|resume| &resume.args_template).enumerate();
+        let resume = resume.map(|(n, text)| (format!("resume.argsTemplate[{n}]"), &text.0));
+        for (field, text) in args.chain(env).chain(files).chain(resume) {
+            let field = format!("spec.{field}");
+            faults.bytes(&field, text, MAX_TEMPLATE_BYTES);
+            if let Err(TemplateError { template, line, column, problem }) = template::parse(&field, text) {
+                faults.add(template, format!("line {line}, column {column}: {problem}"));
             }
         }
         for (n, file) in input_files.iter().enumerate() {

@@ -5,7 +5,7 @@ use crate::{
     api::common::{
         FreeForm, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, Parameters, Payloads,
     },
-    plan::variables::{is_name, is_reserved},
+    variable::{is_name, is_reserved},
 };
 
 /// Notes every fault of the parameters at `at` and the payloads at `payloads_at`.

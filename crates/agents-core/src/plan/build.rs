@@ -7,15 +7,13 @@ use thiserror::Error;
 use super::{
     digest,
     pod::{ContainerPlan, EnvPlan, EnvSource, MountPlan, NOBODY, PodPlan, SPEC_FILE, VolumePlan, VolumeSource},
+    render::render_provider,
     runner_spec::{
         AgentIdentity, ArtifactPaths, DEFAULT_GRACE_SECONDS, HOME, Limits, ProviderSpec, RunIdentity, RunnerSpec,
         SCHEMA_VERSION, WORKSPACE,
     },
 };
-use crate::{
-    resolve::Resolved,
-    template::{TemplateError, render_provider},
-};
+use crate::{resolve::Resolved, template::TemplateError};
 
 /// Path of the runner in every container.
 pub const RUNNER_PATH: &str = "/usr/local/bin/agent-runner";

@@ -3,8 +3,9 @@
 mod build;
 pub mod digest;
 pub mod pod;
+mod render;
 pub mod runner_spec;
-pub mod variables;
 
 pub use build::{CONTAINER, Defaults, ExecutionPlan, PlanError, RUNNER_PATH, SPEC_DIR, plan};
+pub use render::{MAX_RENDERED_TOTAL, Rendered, render_provider};
 pub use runner_spec::RunnerSpec;

@@ -11,7 +11,7 @@ use std::{
 
 use agents_core::{
     api::common::EnvVar,
-    plan::variables::{is_name, is_reserved},
+    variable::{is_name, is_reserved},
 };
 use thiserror::Error;
 

@@ -8,12 +8,12 @@ use std::{
 
 use agents_core::{
     api::{agent_provider::UsageParser, agent_run::Output},
+    plan::render_provider,
     plan::{
         RunnerSpec,
         runner_spec::{CHECKOUT_DIR, DEFAULT_GRACE_SECONDS, Limits, OUTPUTS_DIR, Observability, ProviderSpec},
     },
     status::Reason,
-    template::render_provider,
 };
 use thiserror::Error;
 
