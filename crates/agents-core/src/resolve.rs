@@ -3,7 +3,7 @@
 
 mod unsupported;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use self::unsupported::Unsupported;
 use crate::{
@@ -23,11 +23,11 @@ use crate::{
 /// Wait before the second attempt when nothing else is said, in seconds.
 pub const DEFAULT_BACKOFF_SECONDS: i64 = 10;
 
-/// What a look-up of a referenced object found.
+/// What a look-up of a referenced object found. Objects are shared: every decision looks them up, and texts are large.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Found<T> {
     /// The object.
-    Object(T),
+    Object(Arc<T>),
     /// No such object.
     #[default]
     Absent,

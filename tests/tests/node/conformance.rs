@@ -84,12 +84,12 @@ impl Jobs<'_> {
             "workload": {"image": SHELL_IMAGE},
         })))?;
         let references = References {
-            agent: Found::Object(agent),
-            provider: Found::Object(provider),
+            agent: Found::Object(Arc::new(agent)),
+            provider: Found::Object(Arc::new(provider)),
             implementation: Found::Absent,
         };
         let snapshot = RunSnapshot {
-            run,
+            run: Arc::new(run),
             object_proven: true,
             references,
             observed: Observed { observation: Observation::Lost, consistent: true },

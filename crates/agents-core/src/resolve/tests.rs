@@ -47,8 +47,8 @@ proptest! {
         if let Some(input) = &input.agent { agent["inputs"]["k"] = input.as_str().into(); }
         if let Some(input) = &input.run { run["parameters"]["k"] = input.as_str().into(); }
         let references = References {
-            agent: Found::Object(object("a", &agent)),
-            provider: Found::Object(object("p", &provider)),
+            agent: Found::Object(Arc::new(object("a", &agent))),
+            provider: Found::Object(Arc::new(object("p", &provider))),
             implementation: Found::Absent,
         };
         let resolved = resolve(&object("r", &run), &references).unwrap();
@@ -62,9 +62,9 @@ proptest! {
     fn exactly_what_is_absent_is_named(agent in any::<bool>(), provider in any::<bool>(), work in any::<bool>()) {
         let found = |there: bool, name: &str| if there { Some(name.to_owned()) } else { None };
         let references = References {
-            agent: if agent { Found::Object(object("a", &json!({"providerRef": {"name": "p"}}))) } else { Found::Absent },
-            provider: if provider { Found::Object(object("p", &json!({"binary": "b"}))) } else { Found::Absent },
-            implementation: if work { Found::Object(object("w", &json!({"text": "t"}))) } else { Found::Absent },
+            agent: if agent { Found::Object(Arc::new(object("a", &json!({"providerRef": {"name": "p"}})))) } else { Found::Absent },
+            provider: if provider { Found::Object(Arc::new(object("p", &json!({"binary": "b"})))) } else { Found::Absent },
+            implementation: if work { Found::Object(Arc::new(object("w", &json!({"text": "t"})))) } else { Found::Absent },
         };
         let run = object("r", &json!({"agentRef": {"name": "a"}, "implementationRef": {"name": "w"}}));
         let named: Vec<_> = match resolve(&run, &references) {
@@ -95,8 +95,8 @@ proptest! {
 #[test]
 fn an_inline_work_item_wins_over_a_reference_with_a_warning() {
     let references = References {
-        agent: Found::Object(object("a", &json!({"providerRef": {"name": "p"}}))),
-        provider: Found::Object(object("p", &json!({"binary": "b"}))),
+        agent: Found::Object(Arc::new(object("a", &json!({"providerRef": {"name": "p"}})))),
+        provider: Found::Object(Arc::new(object("p", &json!({"binary": "b"})))),
         implementation: Found::Absent,
     };
     let spec = json!({

@@ -145,7 +145,6 @@ impl World for AgentRunWorld {
         let references = self.caches.references(&run);
         let reference = current_ref(&run, &references, &self.settings);
         let observed = self.observed(&reference, confirm).await?;
-        let run = Resource::clone(&run);
         let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Some(RunSnapshot { run, object_proven, references, observed, blind_since }))
     }

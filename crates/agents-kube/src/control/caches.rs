@@ -286,7 +286,7 @@ impl Caches {
 fn found<K: agents_core::api::Kind>(watch: &Of<K>, namespace: &str, name: &str) -> Found<Resource<K>> {
     match watch.get(&Key::new(namespace, name)) {
         None => Found::Absent,
-        Some(Slot::Read(object)) => Found::Object(Resource::clone(&object)),
+        Some(Slot::Read(object)) => Found::Object(object),
         Some(Slot::Unreadable(why)) => Found::Unreadable(why.to_string()),
     }
 }

@@ -8,6 +8,7 @@ use std::{
     fmt, fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use agents_core::api::{Agent, AgentProvider, AgentRun, GROUP, ImplementationSpec, Kind, Meta, Resource, VERSION};
@@ -94,11 +95,11 @@ impl fmt::Debug for SecretData {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Manifests {
     /// Agents.
-    pub agents: BTreeMap<ObjectName, Resource<Agent>>,
+    pub agents: BTreeMap<ObjectName, Arc<Resource<Agent>>>,
     /// Providers.
-    pub providers: BTreeMap<ObjectName, Resource<AgentProvider>>,
+    pub providers: BTreeMap<ObjectName, Arc<Resource<AgentProvider>>>,
     /// Work items.
-    pub implementations: BTreeMap<ObjectName, Resource<ImplementationSpec>>,
+    pub implementations: BTreeMap<ObjectName, Arc<Resource<ImplementationSpec>>>,
     /// Runs.
     pub runs: BTreeMap<ObjectName, RunManifest>,
     /// Secrets.
@@ -359,17 +360,17 @@ impl Loader {
         match kind {
             "Agent" => {
                 if let Some(agent) = self.object::<Agent>(document, meta) {
-                    self.loaded.agents.insert(key(&agent.metadata), agent);
+                    self.loaded.agents.insert(key(&agent.metadata), Arc::new(agent));
                 }
             }
             "AgentProvider" => {
                 if let Some(provider) = self.object::<AgentProvider>(document, meta) {
-                    self.loaded.providers.insert(key(&provider.metadata), provider);
+                    self.loaded.providers.insert(key(&provider.metadata), Arc::new(provider));
                 }
             }
             "ImplementationSpec" => {
                 if let Some(work) = self.object::<ImplementationSpec>(document, meta) {
-                    self.loaded.implementations.insert(key(&work.metadata), work);
+                    self.loaded.implementations.insert(key(&work.metadata), Arc::new(work));
                 }
             }
             "AgentRun" => {

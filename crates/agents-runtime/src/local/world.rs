@@ -141,10 +141,10 @@ impl LocalWorld {
     }
 
     fn references(&self, run: &Resource<AgentRun>) -> References {
-        fn find<T: Clone>(objects: &BTreeMap<ObjectName, T>, namespace: &str, name: &str) -> Found<T> {
+        fn find<T>(objects: &BTreeMap<ObjectName, Arc<T>>, namespace: &str, name: &str) -> Found<T> {
             objects
                 .get(&(namespace.to_owned(), name.to_owned()))
-                .map_or(Found::Absent, |found| Found::Object(found.clone()))
+                .map_or(Found::Absent, |found| Found::Object(Arc::clone(found)))
         }
         let namespace = &run.metadata.namespace;
         let agent = find(&self.manifests.agents, namespace, &run.spec.agent_ref.name);
@@ -187,7 +187,7 @@ impl World for LocalWorld {
         };
         // Memory and the process adapter are the truth itself: there is no cache that could be behind.
         Ok(Some(RunSnapshot {
-            run,
+            run: Arc::new(run),
             object_proven: true,
             references,
             observed: Observed { observation, consistent: true },

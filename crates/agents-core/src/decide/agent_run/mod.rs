@@ -17,7 +17,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -87,7 +87,7 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSnapshot {
     /// The run.
-    pub run: Resource<AgentRun>,
+    pub run: Arc<Resource<AgentRun>>,
     /// Whether the run is known to be young enough for an irreversible decision.
     pub object_proven: bool,
     /// What it refers to.

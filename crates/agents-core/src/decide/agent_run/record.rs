@@ -115,7 +115,13 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn new(run: &Resource<AgentRun>, now: Timestamp) -> Self {
         let old = run.status.clone().unwrap_or_default();
-        let spec_hash = spec_hash(&run.spec);
+        let spec_hash = match &old.spec_hash {
+            // This spec was judged when the status was stored; the outcome stands in its condition `Warning`.
+            Some(hash) if old.observed_generation.is_some() && old.observed_generation == run.metadata.generation => {
+                hash.clone()
+            }
+            _ => spec_hash(&run.spec),
+        };
         let changed = old.spec_hash.as_ref().is_some_and(|hash| *hash != spec_hash);
         let warning = if changed {
             Some((

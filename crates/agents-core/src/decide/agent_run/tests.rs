@@ -52,15 +52,15 @@ fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
         whole[name] = value.clone();
     }
     RunSnapshot {
-        run: object("run-1", &whole),
+        run: Arc::new(object("run-1", &whole)),
         object_proven: true,
         references: References {
-            agent: Found::Object(object::<Agent>("writer", &json!({"providerRef": {"name": "shell"}}))),
-            provider: Found::Object(object::<AgentProvider>(
+            agent: Found::Object(Arc::new(object::<Agent>("writer", &json!({"providerRef": {"name": "shell"}})))),
+            provider: Found::Object(Arc::new(object::<AgentProvider>(
                 "shell",
                 &json!({"binary": "sh", "argsTemplate": ["-c", "{{ implementation.text }}"]}),
-            )),
-            implementation: Found::Object(object::<ImplementationSpec>("task", &json!({"text": "true"}))),
+            ))),
+            implementation: Found::Object(Arc::new(object::<ImplementationSpec>("task", &json!({"text": "true"})))),
         },
         observed: Observed { observation: Observation::Lost, consistent: false },
         blind_since: None,
@@ -74,7 +74,7 @@ fn decide_at(snapshot: &RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
 /// Applies the status of a Plan to the snapshot, as a world would.
 fn apply(snapshot: &mut RunSnapshot, plan: &Plan<AgentRunStatus>) {
     if let Some(status) = &plan.status {
-        snapshot.run.status = Some((**status).clone());
+        Arc::make_mut(&mut snapshot.run).status = Some((**status).clone());
     }
 }
 
@@ -193,8 +193,10 @@ fn everything_missing_is_named_at_once_and_the_run_goes_on_by_itself() {
 #[test]
 fn an_undefined_template_name_is_invalid_with_template_line_and_column() {
     let mut s = snapshot(&json!({}));
-    s.references.provider =
-        Found::Object(object("shell", &json!({"binary": "sh", "argsTemplate": ["-c", "echo\n  {{ inputs.nope }}"]})));
+    s.references.provider = Found::Object(Arc::new(object(
+        "shell",
+        &json!({"binary": "sh", "argsTemplate": ["-c", "echo\n  {{ inputs.nope }}"]}),
+    )));
     let plan = decide_at(&s, at(0));
     assert!(plan.before.is_empty());
     apply(&mut s, &plan);
@@ -207,8 +209,10 @@ fn an_undefined_template_name_is_invalid_with_template_line_and_column() {
 #[test]
 fn a_reserved_variable_is_refused_before_anything_starts() {
     let mut s = snapshot(&json!({}));
-    s.references.provider =
-        Found::Object(object("shell", &json!({"binary": "sh", "envTemplate": {"LD_PRELOAD": "x", "AGENT_NAME": "y"}})));
+    s.references.provider = Found::Object(Arc::new(object(
+        "shell",
+        &json!({"binary": "sh", "envTemplate": {"LD_PRELOAD": "x", "AGENT_NAME": "y"}}),
+    )));
     assert!(apply_now(&mut s, at(0)).before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Pending ReferenceUnreadable [ReferenceUnreadable,ReferenceUnreadable] AgentProvider/shell spec.envTemplate: the variable AGENT_NAME is reserved; AgentProvider/shell spec.envTemplate: the variable LD_PRELOAD is reserved");
 }
@@ -285,7 +289,7 @@ fn cancel_records_the_intent_then_acts_then_acts_by_force() {
     let mut s = snapshot(&json!({}));
     s.observed.observation = running(at(0));
     apply_now(&mut s, at(0));
-    s.run.spec.cancel = Some(true);
+    Arc::make_mut(&mut s.run).spec.cancel = Some(true);
     let plan = apply_now(&mut s, at(5));
     assert!(plan.before.is_empty(), "nothing is destroyed before the intent is stored");
     assert!(matches!(&plan.after[..], [Effect::Cancel { grace_seconds: 30, .. }]));
@@ -455,7 +459,7 @@ fn a_lost_report_is_confirmed_first() {
 #[test]
 fn a_template_is_never_executed() {
     let mut s = snapshot(&json!({}));
-    s.run.metadata.annotations.insert(TEMPLATE_ANNOTATION.into(), "true".into());
+    Arc::make_mut(&mut s.run).metadata.annotations.insert(TEMPLATE_ANNOTATION.into(), "true".into());
     let plan = apply_now(&mut s, at(0));
     assert!(plan.before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Template Template [] a template is never executed");
@@ -467,8 +471,27 @@ fn a_suspended_run_waits_before_its_next_attempt() {
     let mut s = snapshot(&json!({"suspend": true}));
     assert!(apply_now(&mut s, at(0)).before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Pending Suspended [Suspended] spec.suspend is true");
-    s.run.spec.suspend = Some(false);
+    Arc::make_mut(&mut s.run).spec.suspend = Some(false);
     assert_eq!(kinds(&decide_at(&s, at(1)).before), [EffectKind::Submit]);
+}
+
+#[test]
+fn a_spec_changed_after_its_submission_is_told_and_stays_told() {
+    fn warning(snapshot: &RunSnapshot) -> &str {
+        &status(snapshot).conditions.iter().find(|condition| condition.kind == "Warning").unwrap().reason
+    }
+    let mut s = snapshot(&json!({}));
+    s.observed.observation = running(at(0));
+    apply_now(&mut s, at(0));
+    assert_eq!(warning(&s), "AsExpected");
+    let run = Arc::make_mut(&mut s.run);
+    (run.spec.timeout_seconds, run.metadata.generation) = (Some(5000), Some(2));
+    apply_now(&mut s, at(1));
+    assert_eq!(warning(&s), "SpecChanged");
+    assert_eq!(decide_at(&s, at(2)).status, None);
+    s.observed.observation = finished(&s, 0, at(3));
+    apply_now(&mut s, at(3));
+    assert_eq!((warning(&s), status(&s).phase), ("SpecChanged", Some(Phase::Succeeded)));
 }
 
 #[test]
@@ -558,8 +581,8 @@ proptest! {
                 Event::Vanish => if s.run.status.as_ref().is_some_and(|status| status.attempts.last().is_some_and(|a| a.finished_at.is_none())) {
                     model.live.remove(&name);
                 },
-                Event::Cancel => s.run.spec.cancel = Some(true),
-                Event::Suspend(suspend) => s.run.spec.suspend = Some(suspend),
+                Event::Cancel => Arc::make_mut(&mut s.run).spec.cancel = Some(true),
+                Event::Suspend(suspend) => Arc::make_mut(&mut s.run).spec.suspend = Some(suspend),
                 Event::CrashBeforeStore => skip_store = true,
                 Event::CrashBeforeAfter => skip_after = true,
             }

@@ -1,5 +1,7 @@
 //! What the digest covers and what it leaves out; what a pod never carries.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -16,8 +18,8 @@ fn object<K: Kind>(spec: &Value) -> Resource<K> {
 
 fn resolved(provider: &Value, agent: &Value, run: &Value) -> Resolved {
     let references = References {
-        agent: Found::Object(object::<Agent>(agent)),
-        provider: Found::Object(object::<AgentProvider>(provider)),
+        agent: Found::Object(Arc::new(object::<Agent>(agent))),
+        provider: Found::Object(Arc::new(object::<AgentProvider>(provider))),
         implementation: Found::Absent,
     };
     resolve(&object::<AgentRun>(run), &references).unwrap()
