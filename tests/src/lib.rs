@@ -1,7 +1,10 @@
 //! What the rings above unit tests share.
 
 pub mod agents;
+pub mod api_server;
 pub mod apimodel;
+pub mod audit;
+pub mod controller;
 pub mod hand_kubelet;
 pub mod model;
 pub mod product;

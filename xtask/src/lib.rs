@@ -1,5 +1,6 @@
-//! What the project needs beside its product: the test cluster, generation, checks.
+//! What the project needs beside its product: the test cluster, generation, checks, benches.
 
+pub mod bench;
 pub mod check;
 pub mod cluster;
 pub mod generate;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use xtask::{
-    check,
+    bench, check,
     cluster::{Progress, cli},
     generate,
     rings::{self, Ring},
@@ -37,6 +37,9 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         require: Vec<Ring>,
     },
+    /// Measure the product on this machine
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Test { require } => {
             rings::run(&xtask::workspace(), &require.into_iter().collect(), say).map(|()| String::new())
         }
+        Command::Bench(what) => bench::run(&xtask::workspace(), &what).map(|()| String::new()),
     };
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K");

@@ -82,7 +82,7 @@ pub(crate) fn kills_at_any_moment_start_nothing_twice(cluster: &Cluster) -> Resu
             // A linear congruence is random enough to choose a moment.
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let delay = Duration::from_millis((seed >> 33) % 900);
-            let controller = stage.launch(Default::default()).await?;
+            let controller = stage.launch(Default::default())?;
             let run = format!("run-{n}");
             stage.run(&run, &json!({})).await?;
             tokio::time::sleep(delay).await;

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    io::{Read as _, Seek as _, SeekFrom},
     path::PathBuf,
     sync::{OnceLock, atomic::AtomicU32},
     time::Duration,
@@ -10,29 +9,26 @@ use std::{
 
 use agents_core::name::{ChildName, SubmissionKey};
 use agents_tests::{
-    hand_kubelet::{self, HandKubelet},
+    api_server::{self, admin},
+    audit,
+    hand_kubelet::HandKubelet,
     product,
 };
+pub(crate) use agents_tests::{audit::Asked, controller::ACCOUNT as CONTROLLER};
 use anyhow::{Context as _, Result, bail};
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
     core::{GroupVersionKind, TypeMeta},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use xtask::{
-    cluster::{Cluster, Component},
-    workspace,
-};
+use xtask::cluster::Cluster;
 
 /// How long anything may take that a case waits for.
 const DEADLINE: Duration = Duration::from_secs(45);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(15);
-/// The controller's service account; also its name in the audit log.
-pub(crate) const CONTROLLER: &str = "agents-controller";
 
 static AGENTS: OnceLock<PathBuf> = OnceLock::new();
 
@@ -41,32 +37,12 @@ pub(crate) fn agents() -> Result<&'static PathBuf> {
     AGENTS.get().context("the program has not been built")
 }
 
-/// Builds the controller and makes a cluster ready for it: definitions, a node by hand, nobody who schedules.
+/// Builds the controller and makes a cluster ready for it.
 pub(crate) fn prepare(cluster: &Cluster) -> Result<()> {
-    // Only fails when another provider was installed, and there is no other.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     if AGENTS.get().is_none() {
         AGENTS.set(product::agents()?).ok();
     }
-    let definitions = workspace().join("crds");
-    let definitions = definitions.to_str().context("a path is no text")?;
-    let applied = cluster.kubectl(&["apply", "--server-side", "--warnings-as-errors", "--filename", definitions])?;
-    if applied.lines().count() != agents_kube::crd::all().len() {
-        bail!("not every definition was applied:\n{applied}");
-    }
-    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", definitions])?;
-    // It would call every pod unschedulable, which each run's status then had to say.
-    cluster.kill9(Component::Scheduler)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { hand_kubelet::register_node(&admin(cluster).await?).await })
-}
-
-async fn admin(cluster: &Cluster) -> Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    // Answers are what cases are about, refusals included; the client's own retry hides some for minutes.
-    config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    api_server::prepare(cluster)
 }
 
 /// A namespace and everything a case does in it.
@@ -243,31 +219,12 @@ impl Stage<'_> {
 
     /// The end of the audit log as it is now.
     pub(crate) fn mark(&self) -> Result<u64> {
-        Ok(std::fs::metadata(self.cluster.audit_log())?.len())
+        audit::mark(self.cluster)
     }
 
     /// What was asked of the API server in this namespace since `mark`, watches apart.
     pub(crate) fn asked_since(&self, mark: u64) -> Result<Vec<Asked>> {
-        let mut file = std::fs::File::open(self.cluster.audit_log())?;
-        file.seek(SeekFrom::Start(mark))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let word = |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned();
-        Ok(events
-            .filter(|event| event["stage"] == "ResponseComplete" && event["verb"] != "watch")
-            .filter(|event| event["objectRef"]["namespace"] == self.namespace.as_str())
-            .map(|event| Asked {
-                who: word(&event, "/user/username"),
-                verb: word(&event, "/verb"),
-                resource: [word(&event, "/objectRef/resource"), word(&event, "/objectRef/subresource")]
-                    .join("/")
-                    .trim_end_matches('/')
-                    .to_owned(),
-                name: word(&event, "/objectRef/name"),
-                code: event.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
-            })
-            .collect())
+        audit::asked_since(self.cluster, mark, &self.namespace)
     }
 
     /// What the controllers asked since `mark`, Events and leases apart.
@@ -294,27 +251,6 @@ fn kind_of(plural: &str) -> (&'static str, &'static str, &'static str) {
         "pods" => ("", "v1", "Pod"),
         "serviceaccounts" => ("", "v1", "ServiceAccount"),
         other => unreachable!("no case uses {other}"),
-    }
-}
-
-/// One request, as audited.
-#[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    pub(crate) who: String,
-    pub(crate) verb: String,
-    pub(crate) resource: String,
-    pub(crate) name: String,
-    pub(crate) code: u64,
-}
-
-impl Asked {
-    pub(crate) fn is_write(&self) -> bool {
-        !matches!(self.verb.as_str(), "get" | "list")
-    }
-
-    /// Verb and resource.
-    pub(crate) fn what(&self) -> String {
-        format!("{} {}", self.verb, self.resource)
     }
 }
 

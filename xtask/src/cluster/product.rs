@@ -22,18 +22,28 @@ pub struct Programs {
     pub agent_runner: PathBuf,
 }
 
-/// Builds the static programs; cargo knows what is still fresh.
+/// Builds the static programs for a test's image; cargo knows what is still fresh.
 pub fn build(progress: &Progress) -> Result<Programs> {
+    build_as("image", progress)
+}
+
+/// The same as they are released, which takes minutes.
+pub fn build_release(progress: &Progress) -> Result<Programs> {
+    build_as("release", progress)
+}
+
+fn build_as(profile: &str, progress: &Progress) -> Result<Programs> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = match std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
         Some(given) => std::path::absolute(PathBuf::from(given)).context("CARGO_TARGET_DIR is no path")?,
         None => workspace().join("target"),
     }
     .join("static");
-    progress.tell("building the static programs of the product");
+    progress.tell(&format!("building the static programs of the product ({profile})"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--profile=image", "--package=agents-bin", "--bins"])
+        .args(["build", "--quiet", "--locked", "--package=agents-bin", "--bins"])
+        .args(["--profile", profile])
         .arg(format!("--target={target}"))
         .arg("--target-dir")
         .arg(&folder)
@@ -47,7 +57,7 @@ pub fn build(progress: &Progress) -> Result<Programs> {
         bail!("the build of the static programs ended with {status}");
     }
     let built = |name: &str| {
-        let path = folder.join(&target).join("image").join(name);
+        let path = folder.join(&target).join(profile).join(name);
         if !is_static(&path)? {
             bail!("{} needs shared libraries, so no image could run it", path.display());
         }

@@ -1,0 +1,218 @@
+//! One load and what the audit log says of it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use agents_core::name::{ChildName, SubmissionKey};
+use agents_tests::audit::Asked;
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+
+use crate::{
+    figures::{Figure, Gate, Target, Unit},
+    load::{Made, Shape},
+};
+
+pub(crate) struct Phase {
+    pub(crate) made: Vec<Made>,
+    /// Of the controller.
+    pub(crate) cpu: Duration,
+    pub(crate) asked: Vec<Asked>,
+    /// The controller's name in the audit log.
+    pub(crate) ours: &'static str,
+}
+
+/// Requests beside the work: Events and the lease.
+pub(crate) fn is_bookkeeping(asked: &Asked) -> bool {
+    matches!(asked.resource.as_str(), "events" | "leases")
+}
+
+/// The moments of one run.
+#[derive(Debug, Default)]
+struct Moments {
+    created: Option<Timestamp>,
+    submitted: Option<Timestamp>,
+    /// The pod's container runs.
+    started: Option<Timestamp>,
+    told_running: Option<Timestamp>,
+    /// The pod's container has ended.
+    ended: Option<Timestamp>,
+    told_end: Option<Timestamp>,
+    done: Option<Timestamp>,
+    writes: u32,
+    reads: u32,
+}
+
+impl Phase {
+    pub(crate) fn figures(&self, shape: Shape) -> Result<Vec<Figure>> {
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand runs")]
+        let count = self.made.len() as f64;
+        let moments = self.moments()?;
+        let span = |from: fn(&Moments) -> Option<Timestamp>, to: fn(&Moments) -> Option<Timestamp>| {
+            Spread::of(moments.values().map(|run| Some(milliseconds(from(run)?, to(run)?))))
+        };
+        let submit = span(|run| run.created, |run| run.submitted)?;
+        let start = span(|run| run.started, |run| run.told_running)?;
+        let end = span(|run| run.ended, |run| run.told_end)?;
+        let first = moments.values().filter_map(|run| run.created).min();
+        let last = moments.values().filter_map(|run| run.done).max();
+        let took = milliseconds(first.context("no run was made")?, last.context("no run has ended")?) / 1000.0;
+
+        let ours = || self.asked.iter().filter(|asked| asked.who == self.ours);
+        let work = || ours().filter(|asked| !is_bookkeeping(asked));
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand requests")]
+        let per_run = |requests: usize| requests as f64 / count;
+        let worst = moments.values().map(|run| run.writes + run.reads).max().unwrap_or_default();
+        let refused = work().filter(|asked| asked.code >= 400).count();
+        // A start that takes long is written too, and a load makes it long.
+        let (target, gate) = match shape {
+            Shape::OneByOne | Shape::Rate(_) => (Target::Exactly(3.0), Gate::Yes),
+            Shape::AtOnce => (Target::AtMost(4.0), Gate::Yes),
+        };
+        let mut figures = vec![
+            Figure::new("writes", "writes", per_run(work().filter(|asked| asked.is_write()).count()), Unit::PerRun)
+                .target(target, gate),
+            Figure::new("reads", "reads", per_run(work().filter(|asked| !asked.is_write()).count()), Unit::PerRun)
+                .target(Target::Exactly(0.0), gate),
+            Figure::new("refused", "of them refused", per_run(refused), Unit::PerRun)
+                .target(Target::Exactly(0.0), gate),
+            Figure::new("most", "requests of the dearest run", f64::from(worst), Unit::Count),
+            Figure::new("events", "Events", per_run(self.of("events")), Unit::PerRun),
+            Figure::new("leases", "requests for the lease, in all", per_run(self.of("leases")) * count, Unit::Count),
+        ];
+        let (middle, high) = match shape {
+            Shape::OneByOne | Shape::Rate(_) => (Some(4.0), Some(20.0)),
+            Shape::AtOnce => (None, None),
+        };
+        figures.extend(submit.figures(SUBMIT, middle, high));
+        figures.extend(start.figures(START, None, None));
+        figures.extend(end.figures(END, None, None));
+        figures.push(
+            Figure::new(
+                "cpu",
+                "CPU of the controller",
+                self.cpu.as_secs_f64() * 1000.0 / count,
+                Unit::MillisecondsPerRun,
+            )
+            .target(Target::AtMost(1.0), Gate::No),
+        );
+        figures.push(Figure::new("span", "first creation to last end", took, Unit::Seconds));
+        if shape == Shape::AtOnce {
+            figures.push(Figure::new("rate", "runs ended", count / took, Unit::PerSecond));
+        }
+        Ok(figures)
+    }
+
+    /// Requests of the controller for one kind of bookkeeping.
+    fn of(&self, resource: &str) -> usize {
+        self.asked.iter().filter(|asked| asked.who == self.ours && asked.resource == resource).count()
+    }
+
+    /// By name of the Job.
+    fn moments(&self) -> Result<BTreeMap<String, Moments>> {
+        let jobs: HashMap<&str, String> = self
+            .made
+            .iter()
+            .map(|Made { name, uid }| {
+                (name.as_str(), ChildName::of(name, &SubmissionKey::of_attempt(uid, 1)).to_string())
+            })
+            .collect();
+        let mut moments: BTreeMap<String, Moments> =
+            jobs.values().map(|job| (job.clone(), Moments::default())).collect();
+        // They are logged by their ends, and a watch can tell of a change before the answer to it is logged.
+        let mut asked: Vec<_> = self.asked.iter().collect();
+        asked.sort_by_key(|asked| asked.received);
+        for asked in asked {
+            let job = match asked.resource.as_str() {
+                "agentruns" | "agentruns/status" => jobs.get(asked.name.as_str()).map(String::as_str),
+                "jobs" => Some(asked.name.as_str()),
+                // The Job controller adds five characters.
+                "pods" | "pods/status" => asked.name.rsplit_once('-').map(|(job, _)| job),
+                _ => None,
+            };
+            let Some(run) = job.and_then(|job| moments.get_mut(job)) else { continue };
+            let ours = asked.who == self.ours;
+            if ours {
+                *(if asked.is_write() { &mut run.writes } else { &mut run.reads }) += 1;
+            }
+            match (asked.verb.as_str(), asked.resource.as_str(), ours) {
+                ("create", "agentruns", false) => run.created = Some(asked.answered),
+                ("create", "jobs", true) => run.submitted = run.submitted.or(Some(asked.received)),
+                // The kubelet by hand patches a pod twice; the Job controller patches no status.
+                ("patch", "pods/status", false) if run.started.is_none() => run.started = Some(asked.answered),
+                ("patch", "pods/status", false) => run.ended = Some(asked.answered),
+                ("update", "agentruns/status", true) => {
+                    if run.started.is_some() {
+                        run.told_running = run.told_running.or(Some(asked.received));
+                    }
+                    (run.told_end, run.done) = (Some(asked.received), Some(asked.answered));
+                }
+                _ => {}
+            }
+        }
+        for (job, run) in &moments {
+            ensure!(run.submitted.is_some() && run.done.is_some(), "the audit log lacks moments of {job}: {run:?}");
+        }
+        Ok(moments)
+    }
+}
+
+type Words = [(&'static str, &'static str); 4];
+
+const SUBMIT: Words = [
+    ("submitP50", "run stored to Job received, p50"),
+    ("submitP90", "run stored to Job received, p90"),
+    ("submitP99", "run stored to Job received, p99"),
+    ("submitMax", "run stored to Job received, most"),
+];
+const START: Words = [
+    ("startP50", "pod's start stored to status received, p50"),
+    ("startP90", "pod's start stored to status received, p90"),
+    ("startP99", "pod's start stored to status received, p99"),
+    ("startMax", "pod's start stored to status received, most"),
+];
+const END: Words = [
+    ("endP50", "pod's end stored to status received, p50"),
+    ("endP90", "pod's end stored to status received, p90"),
+    ("endP99", "pod's end stored to status received, p99"),
+    ("endMax", "pod's end stored to status received, most"),
+];
+
+/// Sorted milliseconds.
+struct Spread(Vec<f64>);
+
+impl Spread {
+    fn of(spans: impl Iterator<Item = Option<f64>>) -> Result<Self> {
+        let mut spans = spans.collect::<Option<Vec<_>>>().context("a run lacks a moment in the audit log")?;
+        spans.sort_by(f64::total_cmp);
+        Ok(Self(spans))
+    }
+
+    /// The smallest value that so many of a hundred do not exceed.
+    fn at(&self, percent: usize) -> f64 {
+        let rank = (self.0.len() * percent).div_ceil(100).max(1);
+        self.0.get(rank - 1).copied().unwrap_or(f64::NAN)
+    }
+
+    fn figures(&self, words: Words, middle: Option<f64>, high: Option<f64>) -> Vec<Figure> {
+        let targets = [middle, None, high, None];
+        words
+            .into_iter()
+            .zip([50, 90, 99, 100])
+            .zip(targets)
+            .map(|(((key, what), percent), target)| {
+                let figure = Figure::new(key, what, self.at(percent), Unit::Milliseconds);
+                match target {
+                    Some(most) => figure.target(Target::AtMost(most), Gate::No),
+                    None => figure,
+                }
+            })
+            .collect()
+    }
+}
+
+fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64() * 1000.0
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask bench`: what the product costs on this machine.
+//!
+//! A bench is a program of the tests crate, which has the cluster, the controller and the kubelet by hand; its arguments
+//! stand here, where both sides know them. It prints its result itself and fails when a count is not what it must be;
+//! times, memory and sizes are printed beside their targets and never fail, for machines are noisy.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::check::cargo_command;
+
+/// What is measured.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Bench {
+    /// One AgentRun from its creation to its end: requests, added latency, CPU, memory, sizes
+    Trunk(Trunk),
+}
+
+/// Arguments of the bench `trunk`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Trunk {
+    /// Runs one after another, and as many again at each rate
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Runs at once
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub burst: u32,
+    /// Form of the result
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// One JSON object, to be compared with another
+    Json,
+}
+
+impl Trunk {
+    fn arguments(self) -> Vec<String> {
+        let Self { runs, burst, output } = self;
+        let output = match output {
+            Output::Table => "table",
+            Output::Json => "json",
+        };
+        vec![format!("--runs={runs}"), format!("--burst={burst}"), format!("--output={output}")]
+    }
+}
+
+/// Builds and runs a bench.
+///
+/// # Errors
+/// It does not build, could not measure, or a count is not what it must be; it has said which.
+pub fn run(root: &Path, what: &Bench) -> Result<()> {
+    let (name, arguments) = match what {
+        Bench::Trunk(trunk) => ("trunk", trunk.arguments()),
+    };
+    let status = cargo_command(root, &["bench", "--quiet", "--package=agents-tests", "--bench", name, "--"])
+        .args(arguments)
+        .status()
+        .context("failed to start cargo bench")?;
+    if status.success() { Ok(()) } else { bail!("the bench {name} failed") }
+}
