@@ -3,18 +3,23 @@
 //! Everything here is a function of its arguments: no IO, no clock, no environment, no Kubernetes crates.
 //! The rooms follow one run from manifest to finish: [`api`] (what users write) → [`mod@resolve`] (references
 //! followed) → [`plan`] (what will be executed, with its digest) → [`decide`] (what to do now) → [`status`]
-//! (what users read). [`mod@check`] and [`normalise`] judge and read what users wrote; [`template`], [`name`] and [`variable`] serve all of them.
+//! (what users read). [`mod@check`] and [`normalise`] judge and read what users wrote, with [`cron`], [`timezone`],
+//! [`quantity`] and [`graph`]; [`template`], [`name`] and [`variable`] serve all of them.
 
 pub mod api;
 pub mod check;
+pub mod cron;
 pub mod decide;
+pub mod graph;
 pub mod kinds;
 pub mod name;
 pub mod normalise;
 pub mod plan;
+pub mod quantity;
 pub mod report;
 pub mod resolve;
 pub mod runtime;
 pub mod status;
 pub mod template;
+pub mod timezone;
 pub mod variable;
