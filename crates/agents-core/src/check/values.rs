@@ -1,10 +1,14 @@
-//! What several kinds hold: parameters, payloads, names of variables.
+//! What several kinds hold: parameters, payloads, names of variables, quantities.
+
+use std::collections::BTreeMap;
 
 use super::Faults;
 use crate::{
     api::common::{
         FreeForm, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, Parameters, Payloads,
+        Resources, Scalar,
     },
+    quantity::Quantity,
     variable::{is_name, is_reserved},
 };
 
@@ -43,5 +47,152 @@ pub(super) fn variable(at: &str, name: &str, faults: &mut Faults) {
         faults.add(at, format!("{name:?} is not a variable name"));
     } else if is_reserved(name) {
         faults.add(at, format!("the variable {name} is reserved"));
+    }
+}
+
+/// Notes a text that is no quantity, or a negative one; answers with the others.
+pub(super) fn quantity(at: &str, text: &str, faults: &mut Faults) -> Option<Quantity> {
+    match text.parse::<Quantity>() {
+        Err(error) => {
+            faults.add(at, format!("{text:?}: {error}"));
+            None
+        }
+        Ok(quantity) if quantity.is_negative() => {
+            faults.add(at, format!("{text:?} is negative"));
+            None
+        }
+        Ok(quantity) => Some(quantity),
+    }
+}
+
+/// Notes every fault of the resources at `at`: what no pod could be created with.
+pub(super) fn resources(at: &str, resources: &Resources, faults: &mut Faults) {
+    let Resources { requests, limits, cpu, memory, ephemeral } = resources;
+    let asked = amounts(&format!("{at}.requests"), requests, faults);
+    let bounds = amounts(&format!("{at}.limits"), limits, faults);
+    for (name, (field, most)) in &bounds {
+        if let Some((asked_at, least)) = asked.get(name)
+            && least > most
+        {
+            faults.add(asked_at, format!("{least} of {name}, more than {most} of {field}"));
+        }
+    }
+    for (name, (field, amount)) in asked.iter().chain(&bounds) {
+        if is_extended(name) && !amount.is_whole() {
+            faults.add(field, format!("{amount} of {name}, which is counted in whole numbers"));
+        }
+    }
+    for (name, (field, amount)) in asked.iter().filter(|(name, _)| is_extended(name)) {
+        if bounds.get(name).is_none_or(|(_, bound)| bound != amount) {
+            faults.add(field, format!("{name} cannot be overcommitted: its request is its limit"));
+        }
+    }
+    for (spelling, name, value) in
+        [("cpu", "cpu", cpu), ("memory", "memory", memory), ("ephemeral", "ephemeral-storage", ephemeral)]
+    {
+        let spelling = format!("{at}.{spelling}");
+        let amount = value.as_ref().and_then(|value| quantity(&spelling, value.as_str(), faults));
+        for other in [&asked, &bounds] {
+            if let Some((field, other)) = other.get(name) {
+                faults.same((field, Some(other)), (&spelling, amount.as_ref()));
+            }
+        }
+    }
+}
+
+/// The readable amounts by resource name, each with its field.
+fn amounts<'a>(
+    at: &str,
+    written: &'a BTreeMap<String, Scalar>,
+    faults: &mut Faults,
+) -> BTreeMap<&'a str, (String, Quantity)> {
+    let mut amounts = BTreeMap::new();
+    for (name, value) in written {
+        let field = format!("{at}.{name}");
+        if !is_resource(name) {
+            faults.add(
+                &field,
+                "no resource: cpu, memory, ephemeral-storage, hugepages-<size>, or a name with a domain such as \
+                 example.com/gpu",
+            );
+        }
+        if let Some(amount) = quantity(&field, value.as_str(), faults) {
+            amounts.insert(name.as_str(), (field, amount));
+        }
+    }
+    amounts
+}
+
+/// Whether a container can ask for it.
+fn is_resource(name: &str) -> bool {
+    if let Some(size) = name.strip_prefix("hugepages-") {
+        return size.parse::<Quantity>().is_ok_and(|size| !size.is_zero() && !size.is_negative());
+    }
+    matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_extended(name)
+}
+
+/// Whether it is counted by somebody else than Kubernetes: `domain/name`.
+fn is_extended(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(domain, name)| {
+        let label = |part: &str| {
+            !part.is_empty()
+                && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+        };
+        let edges = |name: &str, at: fn(&str) -> Option<char>| at(name).is_some_and(|c| c.is_ascii_alphanumeric());
+        domain.len() <= 253
+            && domain.split('.').all(label)
+            && name.len() <= 63
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            && edges(name, |name| name.chars().next())
+            && edges(name, |name| name.chars().next_back())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn fields(written: Value) -> Vec<String> {
+        let mut faults = Faults::default();
+        resources("r", &serde_json::from_value(written).unwrap(), &mut faults);
+        faults.into_vec().into_iter().map(|fault| fault.field).collect()
+    }
+
+    #[test]
+    fn resources_that_a_pod_can_have_have_no_fault() {
+        for good in [
+            json!({}),
+            json!({"cpu": 1, "memory": "2Gi", "ephemeral": "1G"}),
+            json!({"requests": {"cpu": "500m"}, "limits": {"cpu": 1, "memory": "1Gi", "hugepages-2Mi": "4Mi"}}),
+            json!({"cpu": "1", "requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}),
+            json!({"limits": {"nvidia.com/gpu": 1}}),
+            json!({"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": "1"}}),
+        ] {
+            assert_eq!(fields(good.clone()), Vec::<String>::new(), "{good}");
+        }
+    }
+
+    #[test]
+    fn resources_that_no_pod_can_have_name_the_field() {
+        for (bad, field) in [
+            (json!({"cpu": "lots"}), "r.cpu"),
+            (json!({"memory": "-1Gi"}), "r.memory"),
+            (json!({"ephemeral": "1GB"}), "r.ephemeral"),
+            (json!({"requests": {"memory": "1 Gi"}}), "r.requests.memory"),
+            (json!({"limits": {"gpu": 1}}), "r.limits.gpu"),
+            (json!({"limits": {"hugepages-": 1}}), "r.limits.hugepages-"),
+            (json!({"limits": {"Example.com/gpu": 1}}), "r.limits.Example.com/gpu"),
+            (json!({"requests": {"cpu": 2}, "limits": {"cpu": "1999m"}}), "r.requests.cpu"),
+            (json!({"cpu": 2, "limits": {"cpu": 1}}), "r.cpu"),
+            (json!({"memory": "1Gi", "requests": {"memory": "1G"}}), "r.memory"),
+            (json!({"requests": {"nvidia.com/gpu": 1}}), "r.requests.nvidia.com/gpu"),
+            (json!({"limits": {"nvidia.com/gpu": "500m"}}), "r.limits.nvidia.com/gpu"),
+        ] {
+            assert_eq!(fields(bad.clone()), [field], "{bad}");
+        }
     }
 }
