@@ -1,7 +1,10 @@
 //! Every kind of the product, once: generators, checks and caches walk this list instead of keeping their own.
 
 use crate::{
-    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind},
+    api::{
+        Agent, AgentProvider, AgentRun, ApprovalPolicy, Budget, ImplementationSpec, Kind, Orchestration,
+        OrchestrationRun, Schedule, Signal, SignalDelivery,
+    },
     check::Check,
 };
 
@@ -16,5 +19,12 @@ pub fn visit(visitor: &mut impl Visitor) {
     visitor.visit::<Agent>();
     visitor.visit::<AgentProvider>();
     visitor.visit::<AgentRun>();
+    visitor.visit::<ApprovalPolicy>();
+    visitor.visit::<Budget>();
     visitor.visit::<ImplementationSpec>();
+    visitor.visit::<Orchestration>();
+    visitor.visit::<OrchestrationRun>();
+    visitor.visit::<Schedule>();
+    visitor.visit::<Signal>();
+    visitor.visit::<SignalDelivery>();
 }

@@ -49,6 +49,17 @@ pub fn parse(name: &str, source: &str) -> Result<(), TemplateError> {
     environment.template_from_str(source).map(|_| ()).map_err(|error| describe(name, source, &error))
 }
 
+/// Whether `source` is a template at all, whatever values there will be; `name` says which one it is in an error.
+///
+/// # Errors
+/// A syntax error.
+pub fn syntax(name: &str, source: &str) -> Result<(), TemplateError> {
+    match environment().template_from_str(source) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(describe(name, source, &error)),
+    }
+}
+
 /// Renders templates with the values of one run.
 pub struct Renderer {
     environment: Environment<'static>,

@@ -6,7 +6,14 @@
 mod agent;
 mod agent_provider;
 mod agent_run;
+mod approval_policy;
+mod budget;
 mod implementation_spec;
+pub mod orchestration;
+mod orchestration_run;
+mod schedule;
+mod signal;
+mod signal_delivery;
 mod values;
 
 use serde_json::Value;
