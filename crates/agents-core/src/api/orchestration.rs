@@ -1,13 +1,10 @@
 //! Orchestration: steps that depend on each other.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
@@ -258,49 +255,20 @@ pub struct Step {
     pub extra: Map<String, Value>,
 }
 
-/// A reference written as `{name: x}` or as `x`, kept as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NameOrRef {
-    /// The name itself.
-    Name(String),
-    /// An object with the name.
-    Ref(NameRef),
-}
+/// A reference written as `{name: x}` or as `x`, kept as it was written. The schema cannot say either-or, so anything is
+/// read and the check refuses what is neither.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NameOrRef(pub Value);
 
 impl NameOrRef {
-    /// The name.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Name(name) | Self::Ref(NameRef { name }) => name,
+    /// The name, unless it is something else.
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Value::String(name) => Some(name),
+            Value::Object(reference) => reference.get("name").and_then(Value::as_str),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
         }
-    }
-}
-
-impl Serialize for NameOrRef {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Name(name) => serializer.serialize_str(name),
-            Self::Ref(reference) => reference.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for NameOrRef {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = NameOrRef;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name, or an object with a name")
-            }
-            fn visit_str<E: de::Error>(self, v: &str) -> Result<NameOrRef, E> {
-                Ok(NameOrRef::Name(v.to_owned()))
-            }
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<NameOrRef, A::Error> {
-                NameRef::deserialize(MapAccessDeserializer::new(map)).map(NameOrRef::Ref)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
     }
 }
 

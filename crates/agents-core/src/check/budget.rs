@@ -15,7 +15,13 @@ impl Check for Budget {
         let known = [("tokens", tokens), ("dollars", dollars), ("cpu", cpu), ("memory", memory), ("gpu", gpu)];
         for (name, amount) in known {
             if let Some(amount) = amount {
-                values::quantity(&format!("spec.limits.{name}"), &amount.to_string(), faults);
+                let at = format!("spec.limits.{name}");
+                match amount.text() {
+                    Some(text) => {
+                        values::quantity(&at, &text, faults);
+                    }
+                    None => faults.add(at, "a number or a quantity"),
+                }
             }
         }
         faults.free_form("spec.limits", extra);

@@ -47,7 +47,7 @@ fn spellings(step: &Step) -> [(&'static str, Option<&str>, Option<&str>); 7] {
         ("toolRef", name(step.tool_ref.as_ref())),
         ("orchestrationRef", name(step.orchestration_ref.as_ref())),
         ("policyRef", step.policy_ref.as_deref()),
-        ("signalRef", step.signal_ref.as_ref().map(NameOrRef::name)),
+        ("signalRef", step.signal_ref.as_ref().and_then(NameOrRef::name)),
         ("deliveryId", step.delivery_id.as_deref()),
         ("implementationSpecRef", name(step.implementation_spec_ref.as_ref())),
     ];
@@ -108,12 +108,15 @@ fn check_step(at: &str, step: &Step, faults: &mut Faults) {
         }
     }
     let refs = step_refs(step);
+    if step.signal_ref.as_ref().is_some_and(|reference| reference.name().is_none()) {
+        faults.add(format!("{at}.signalRef"), "a name, or an object with a name");
+    }
     match step.kind {
         StepKind::AgentRun if refs.implementation_spec.is_none() && step.implementation.is_none() => faults.add(
             format!("{at}.implementationSpecRef"),
             "a step of kind AgentRun needs a work item: give implementationSpecRef, or implementation.inline",
         ),
-        StepKind::SignalWait if refs.signal.is_none() && refs.delivery_id.is_none() => {
+        StepKind::SignalWait if step.signal_ref.is_none() && refs.signal.is_none() && refs.delivery_id.is_none() => {
             faults.add(format!("{at}.signalRef"), "a step of kind SignalWait needs signalRef or deliveryId");
         }
         StepKind::AgentRun
