@@ -2,6 +2,8 @@
 
 #[path = "api/controller.rs"]
 mod controller;
+#[path = "api/crons.rs"]
+mod crons;
 #[path = "api/definitions.rs"]
 mod definitions;
 #[path = "api/election.rs"]
@@ -53,6 +55,8 @@ const CASES: &[Case] = &[
     ("examples_are_admitted", definitions::examples_are_admitted),
     ("a_judged_run_is_immutable", definitions::a_judged_run_is_immutable),
     ("bad_input_is_refused_by_name", definitions::bad_input_is_refused_by_name),
+    ("expressions_are_those_of_a_cron_job", crons::expressions_are_those_of_a_cron_job),
+    ("time_zones_are_those_of_a_cron_job", crons::time_zones_are_those_of_a_cron_job),
 ];
 
 fn main() -> ExitCode {

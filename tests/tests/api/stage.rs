@@ -242,6 +242,8 @@ fn kind_of(plural: &str) -> (&'static str, &'static str, &'static str) {
         "agentproviders" => ("agents.proompteng.ai", "v1alpha1", "AgentProvider"),
         "agentruns" => ("agents.proompteng.ai", "v1alpha1", "AgentRun"),
         "implementationspecs" => ("agents.proompteng.ai", "v1alpha1", "ImplementationSpec"),
+        "schedules" => ("schedules.proompteng.ai", "v1alpha1", "Schedule"),
+        "cronjobs" => ("batch", "v1", "CronJob"),
         "jobs" => ("batch", "v1", "Job"),
         "leases" => ("coordination.k8s.io", "v1", "Lease"),
         "roles" => ("rbac.authorization.k8s.io", "v1", "Role"),

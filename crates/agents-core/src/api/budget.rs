@@ -115,7 +115,7 @@ pub enum UnknownUsage {
 pub struct LabelSelector {
     /// Labels with their values, at most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements, at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
