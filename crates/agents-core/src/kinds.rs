@@ -2,8 +2,9 @@
 
 use crate::{
     api::{
-        Agent, AgentProvider, AgentRun, ApprovalPolicy, Budget, ImplementationSpec, Kind, Orchestration,
-        OrchestrationRun, Schedule, Signal, SignalDelivery,
+        Agent, AgentProvider, AgentRun, ApprovalPolicy, Artifact, Budget, ImplementationSource, ImplementationSpec,
+        Kind, Memory, Orchestration, OrchestrationRun, Schedule, SecretBinding, Signal, SignalDelivery, Tool, ToolRun,
+        VersionControlProvider, Workspace,
     },
     check::Check,
 };
@@ -19,12 +20,20 @@ pub fn visit(visitor: &mut impl Visitor) {
     visitor.visit::<Agent>();
     visitor.visit::<AgentProvider>();
     visitor.visit::<AgentRun>();
-    visitor.visit::<ApprovalPolicy>();
-    visitor.visit::<Budget>();
     visitor.visit::<ImplementationSpec>();
+    visitor.visit::<ImplementationSource>();
+    visitor.visit::<Memory>();
+    visitor.visit::<VersionControlProvider>();
     visitor.visit::<Orchestration>();
     visitor.visit::<OrchestrationRun>();
     visitor.visit::<Schedule>();
+    visitor.visit::<Budget>();
+    visitor.visit::<ApprovalPolicy>();
     visitor.visit::<Signal>();
     visitor.visit::<SignalDelivery>();
+    visitor.visit::<Artifact>();
+    visitor.visit::<Tool>();
+    visitor.visit::<ToolRun>();
+    visitor.visit::<Workspace>();
+    visitor.visit::<SecretBinding>();
 }

@@ -265,7 +265,6 @@ fn times(digits: impl DoubleEndedIterator<Item = u64>, factor: u64) -> Vec<u64> 
     product
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a decimal digit fits")]
 fn last_digit(number: u128) -> u64 {
     (number % 10) as u64
 }

@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Check, Faults, values};
-use crate::{
-    api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter, common::MAX_TEMPLATE_BYTES},
-    template::{self, TemplateError},
-};
+use crate::api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter};
 
 impl Check for AgentProvider {
     fn check(spec: &AgentProviderSpec, faults: &mut Faults) {
@@ -44,11 +41,7 @@ impl Check for AgentProvider {
         let resume = resume.iter().flat_map(|resume| &resume.args_template).enumerate();
         let resume = resume.map(|(n, text)| (format!("resume.argsTemplate[{n}]"), &text.0));
         for (field, text) in args.chain(env).chain(files).chain(resume) {
-            let field = format!("spec.{field}");
-            faults.bytes(&field, text, MAX_TEMPLATE_BYTES);
-            if let Err(TemplateError { template, line, column, problem }) = template::parse(&field, text) {
-                faults.add(template, format!("line {line}, column {column}: {problem}"));
-            }
+            values::template_source(&format!("spec.{field}"), text, faults);
         }
         for (n, file) in input_files.iter().enumerate() {
             let inside = file.path.starts_with("/workspace/") || file.path.starts_with("/root/");

@@ -14,7 +14,15 @@ mod orchestration_run;
 mod schedule;
 mod signal;
 mod signal_delivery;
+mod artifact;
+mod implementation_source;
+mod memory;
+mod secret_binding;
+mod tool;
+mod tool_run;
 mod values;
+mod version_control_provider;
+mod workspace;
 
 use serde_json::Value;
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::Faults;
 use crate::{
     api::common::{
-        FreeForm, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, Parameters, Payloads,
-        Resources, Scalar,
+        FreeForm, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, MAX_TEMPLATE_BYTES,
+        Parameters, Payloads, Resources, Scalar, TemplateText,
     },
     quantity::Quantity,
+    template::{self, TemplateError},
     variable::{is_name, is_reserved},
 };
 
@@ -47,6 +48,19 @@ pub(super) fn variable(at: &str, name: &str, faults: &mut Faults) {
         faults.add(at, format!("{name:?} is not a variable name"));
     } else if is_reserved(name) {
         faults.add(at, format!("the variable {name} is reserved"));
+    }
+}
+
+/// Notes a template that is too large or cannot be read.
+pub(super) fn template(at: &str, text: &TemplateText, faults: &mut Faults) {
+    template_source(at, &text.0, faults);
+}
+
+/// The same of a template that stands in a field of plain text.
+pub(super) fn template_source(at: &str, source: &str, faults: &mut Faults) {
+    faults.bytes(at, source, MAX_TEMPLATE_BYTES);
+    if let Err(TemplateError { template: _, line, column, problem }) = template::parse(at, source) {
+        faults.add(at, format!("line {line}, column {column}: {problem}"));
     }
 }
 
