@@ -7,7 +7,11 @@ use agents_core::{
     kinds::{self, Visitor},
 };
 use kube_core::schema::{OptionalEnum, OptionalIntOrString, StructuralSchemaRewriter};
-use schemars::{JsonSchema, generate::SchemaSettings, transform::AddNullable};
+use schemars::{
+    JsonSchema, Schema,
+    generate::SchemaSettings,
+    transform::{AddNullable, RecursiveTransform},
+};
 use serde_json::{Map, Value, json};
 
 /// The CustomResourceDefinitions of every kind.
@@ -101,6 +105,7 @@ fn part<T: JsonSchema>() -> Value {
         })
         .with_transform(AddNullable::default())
         .with_transform(StructuralSchemaRewriter)
+        .with_transform(RecursiveTransform(describe_the_field))
         .with_transform(OptionalEnum)
         .with_transform(OptionalIntOrString)
         .into_generator()
@@ -111,6 +116,18 @@ fn part<T: JsonSchema>() -> Value {
         schema.remove("title");
     }
     schema
+}
+
+/// Of an optional enum, keeps what is said of the field: the rewriter would put what is said of the type in its place.
+fn describe_the_field(schema: &mut Schema) {
+    if schema.get("description").is_none() {
+        return;
+    }
+    if let Some(Value::Array(branches)) = schema.get_mut("anyOf") {
+        for branch in branches.iter_mut().filter_map(Value::as_object_mut) {
+            branch.remove("description");
+        }
+    }
 }
 
 /// Removes what the API server does not know or would take amiss: `nullable` (null has no meaning in any field of ours),

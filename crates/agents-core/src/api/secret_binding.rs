@@ -23,10 +23,10 @@ impl Kind for SecretBinding {
         "Which Secrets the runs of which agents may use. Once a namespace has one, what none allows is denied.";
     const COLUMNS: &'static [Column] = &[
         Column { name: "Phase", path: ".status.phase", kind: "string", wide: false },
-        Column { name: "Subjects", path: ".spec.subjects[*].name", kind: "string", wide: false },
         Column { name: "Secrets", path: ".spec.allowedSecrets", kind: "string", wide: false },
         Column { name: "Ready", path: ".status.conditions[?(@.type==\"Ready\")].status", kind: "string", wide: false },
         Column { name: "Reason", path: ".status.reason", kind: "string", wide: false },
+        Column { name: "Subjects", path: ".spec.subjects", kind: "string", wide: true },
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
     const SPEC_OPTIONAL: bool = true;
