@@ -16,6 +16,8 @@ mod kills;
 mod model;
 #[path = "api/path.rs"]
 mod path;
+#[path = "api/quantities.rs"]
+mod quantities;
 #[path = "api/sizes.rs"]
 mod sizes;
 #[path = "api/stage.rs"]
@@ -57,6 +59,7 @@ const CASES: &[Case] = &[
     ("bad_input_is_refused_by_name", definitions::bad_input_is_refused_by_name),
     ("expressions_are_those_of_a_cron_job", crons::expressions_are_those_of_a_cron_job),
     ("time_zones_are_those_of_a_cron_job", crons::time_zones_are_those_of_a_cron_job),
+    ("quantities_are_those_of_the_api_server", quantities::quantities_are_those_of_the_api_server),
 ];
 
 fn main() -> ExitCode {
