@@ -310,11 +310,6 @@ mod tests {
         assert!(!meanings.contains_key(CATEGORY), "kubectl expands the category first");
     }
 
-    #[test]
-    fn the_definition_of_agent_runs() {
-        insta::assert_yaml_snapshot!(crd::<AgentRun>());
-    }
-
     fn run(phase: Option<&str>, change: impl FnOnce(&mut Value)) -> Value {
         let mut run = json!({
             "apiVersion": "agents.proompteng.ai/v1alpha1", "kind": "AgentRun",

@@ -9,8 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{
     agent_run::Implementation,
-    common::{Condition, FreeForm, NameRef, Parameters, RuntimeSpec, Workload},
+    common::{Condition, FreeForm, NameRef, Parameters},
     kind::{Column, Kind},
+    runtime::RuntimeSpec,
+    workload::Workload,
 };
 
 /// Largest number of steps.

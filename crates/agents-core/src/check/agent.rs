@@ -14,7 +14,7 @@ impl Check for Agent {
             payloads,
             env,
             runtime,
-            resources: _,
+            resources,
             config,
             provider,
             memory_ref: _,
@@ -29,9 +29,15 @@ impl Check for Agent {
             values::variable(&format!("spec.env[{n}].name"), &variable.name, faults);
         }
         if let Some(runtime) = runtime {
-            normalise::runtime("spec.runtime", runtime, faults);
+            let settings = normalise::runtime("spec.runtime", runtime, faults);
+            if let Some(resources) = &settings.job.resources {
+                values::resources("spec.runtime.job.resources", resources, faults);
+            }
         }
         values::free("spec.runtime.config", runtime.as_ref().and_then(|runtime| runtime.config.as_ref()), faults);
+        if let Some(resources) = resources {
+            values::resources("spec.resources", resources, faults);
+        }
         values::free("spec.config", config.as_ref(), faults);
         for (name, settings) in provider {
             values::free(&format!("spec.provider.{name}"), Some(settings), faults);

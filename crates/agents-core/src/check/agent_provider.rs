@@ -19,8 +19,16 @@ impl Check for AgentProvider {
             resume,
             adapter,
             health: _,
-            workload: _,
+            workload,
         } = spec;
+        if let Some(resources) = workload.as_ref().and_then(|workload| workload.resources.as_ref()) {
+            values::resources("spec.workload.resources", resources, faults);
+        }
+        values::volumes(
+            "spec.workload.volumes",
+            workload.as_ref().map(|workload| workload.volumes.as_slice()).unwrap_or_default(),
+            faults,
+        );
         values::free("spec.inputSchema", input_schema.as_ref(), faults);
         if let Some(Adapter { kind: _, exec: _, others }) = adapter {
             faults.free_form("spec.adapter", others);

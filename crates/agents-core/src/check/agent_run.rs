@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Check, Faults, implementation_spec, values};
 use crate::{
-    api::{AgentRun, AgentRunSpec, agent_run::Output, common::Payloads, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunSpec, agent_run::Output, common::Payloads, runtime::RuntimeKind, workload::Workload},
+    graph::Node,
     normalise,
 };
 
@@ -51,12 +52,16 @@ impl Check for AgentRun {
             ("spec.deliveryId", spec.delivery_id.as_ref()),
         );
         if let Some(runtime) = &spec.runtime {
-            normalise::runtime("spec.runtime", runtime, faults);
+            let settings = normalise::runtime("spec.runtime", runtime, faults);
+            if let Some(resources) = &settings.job.resources {
+                values::resources("spec.runtime.job.resources", resources, faults);
+            }
             values::free("spec.runtime.config", runtime.config.as_ref(), faults);
         }
         if let Some(job) = spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()) {
             normalise::service_account("spec.runtimeOverrides", &mut { job }, faults);
         }
+        workload("spec.workload", spec.workload.as_ref(), faults);
         for (name, settings) in &spec.provider {
             values::free(&format!("spec.provider.{name}"), Some(settings), faults);
         }
@@ -69,12 +74,15 @@ fn steps(spec: &AgentRunSpec, faults: &mut Faults) {
     if !steps.is_empty() && spec.runtime.as_ref().and_then(|runtime| runtime.kind) == Some(RuntimeKind::Job) {
         faults.add("spec.workflow.steps", "a run of runtime.type job has no steps: say workflow");
     }
+    let nodes: Vec<_> = steps.iter().map(|step| Node { name: &step.name, depends_on: &step.depends_on }).collect();
+    super::steps::order("spec.workflow.steps", &nodes, faults);
     for (n, step) in steps.iter().enumerate() {
         let at = format!("spec.workflow.steps[{n}]");
         values::check(&format!("{at}.parameters"), &step.parameters, "", &Payloads::new(), faults);
         if let Some(work) = &step.implementation {
             implementation_spec::check_work_item(&format!("{at}.implementation.inline"), &work.inline, faults);
         }
+        workload(&format!("{at}.workload"), step.workload.as_ref(), faults);
         let own = spec.implementation_spec_ref.is_some()
             || spec.implementation_ref.is_some()
             || spec.implementation.is_some();
@@ -82,4 +90,12 @@ fn steps(spec: &AgentRunSpec, faults: &mut Faults) {
             faults.add(format!("{at}.implementationSpecRef"), "neither the step nor the run has a work item");
         }
     }
+}
+
+fn workload(at: &str, workload: Option<&Workload>, faults: &mut Faults) {
+    let Some(Workload { image: _, resources, volumes }) = workload else { return };
+    if let Some(resources) = resources {
+        values::resources(&format!("{at}.resources"), resources, faults);
+    }
+    values::volumes(&format!("{at}.volumes"), volumes, faults);
 }

@@ -1,14 +1,13 @@
 //! Orchestration: its steps, their graph, and the two ways in which a step can name what it is about.
 
-use super::{Check, Faults, approval_policy::expression, implementation_spec, values};
+use super::{Check, Faults, approval_policy::expression, implementation_spec, steps, values};
 use crate::{
     api::{
         Orchestration, OrchestrationSpec,
         common::{NameRef, Payloads},
         orchestration::{NameOrRef, Step, StepKind},
     },
-    graph::{self, GraphFault, Node},
-    template::{self, TemplateError},
+    graph::Node,
 };
 
 /// What a step names, whichever spelling it uses: a field of its own, or an entry of `with`.
@@ -83,14 +82,7 @@ impl Check for Orchestration {
 fn check_graph(at: &str, steps: &[Step], faults: &mut Faults) {
     let nodes: Vec<Node<'_>> =
         steps.iter().map(|step| Node { name: &step.name, depends_on: &step.depends_on }).collect();
-    for fault in graph::order(&nodes).err().into_iter().flatten() {
-        let field = match &fault {
-            GraphFault::Duplicate { node, .. } => format!("{at}[{node}].name"),
-            GraphFault::Unknown { node, dependency, .. } => format!("{at}[{node}].dependsOn[{dependency}]"),
-            GraphFault::Cycle { node, .. } => format!("{at}[{node}].dependsOn"),
-        };
-        faults.add(field, fault.to_string());
-    }
+    steps::order(at, &nodes, faults);
 }
 
 fn check_step(at: &str, step: &Step, faults: &mut Faults) {
@@ -102,10 +94,7 @@ fn check_step(at: &str, step: &Step, faults: &mut Faults) {
         }
     }
     for (key, value) in &step.with {
-        if let Err(error) = template::syntax("", value.0.as_str()) {
-            let TemplateError { template: _, line, column, problem } = error;
-            faults.add(format!("{at}.with.{key}"), format!("line {line}, column {column}: {problem}"));
-        }
+        values::template_source(&format!("{at}.with.{key}"), value.0.as_str(), faults);
     }
     let refs = step_refs(step);
     if step.signal_ref.as_ref().is_some_and(|reference| reference.name().is_none()) {

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use super::Faults;
 use crate::{
-    api::common::{
-        FreeForm, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, MAX_TEMPLATE_BYTES,
-        Parameters, Payloads, Resources, Scalar, TemplateText,
+    api::{
+        common::{
+            FreeForm, MAX_PARAMETER_BYTES, MAX_PARAMETER_NAME, MAX_PARAMETERS, MAX_PAYLOAD_BYTES, MAX_TEMPLATE_BYTES,
+            Parameters, Payloads, Resources, Scalar, TemplateText,
+        },
+        workload::Volume,
     },
     quantity::Quantity,
     template::{self, TemplateError},
@@ -40,6 +43,15 @@ pub(super) fn check(at: &str, parameters: &Parameters, payloads_at: &str, payloa
 /// Notes a free-form object that is too large.
 pub(super) fn free(at: &str, written: Option<&FreeForm>, faults: &mut Faults) {
     faults.free_form(at, written.into_iter().flat_map(|FreeForm(written)| written));
+}
+
+/// Notes volumes whose size is no quantity.
+pub(super) fn volumes(at: &str, volumes: &[Volume], faults: &mut Faults) {
+    for (n, volume) in volumes.iter().enumerate() {
+        if let Some(Scalar(size)) = &volume.size_limit {
+            quantity(&format!("{at}[{n}].sizeLimit"), size, faults);
+        }
+    }
 }
 
 /// Notes a name that a variable cannot have.

@@ -23,14 +23,14 @@ impl Layers {
     }
 }
 
-fn layers() -> impl Strategy<Value = Layers> {
-    let said = || option::of("[a-z]{1,8}");
+fn layers(of: &'static str) -> impl Strategy<Value = Layers> {
+    let said = move || option::of(of);
     (said(), said(), said()).prop_map(|(provider, agent, run)| Layers { provider, agent, run })
 }
 
 proptest! {
     #[test]
-    fn the_run_wins_over_its_agent_and_the_agent_over_the_provider(image in layers(), memory in layers(), input in layers()) {
+    fn the_run_wins_over_its_agent_and_the_agent_over_the_provider(image in layers("[a-z]{1,8}"), memory in layers("[1-9][0-9]{0,3}Mi"), input in layers("[a-z]{1,8}")) {
         let mut provider = json!({"binary": "b", "workload": {"resources": {}}});
         let mut agent = json!({"providerRef": {"name": "p"}, "inputs": {}, "resources": {}, "runtime": {"job": {}}});
         let mut run = json!({
