@@ -100,7 +100,10 @@ pub(crate) fn time_zones_are_those_of_a_cron_job(cluster: &Cluster) -> Result<()
 /// What a CronJob takes and we refuse: it would fire never, or each second, or is read as something else than it says.
 fn ours_alone(error: &CronError) -> bool {
     match error {
-        CronError::Never | CronError::TooOften | CronError::Part { problem: PartProblem::StarRange, .. } => true,
+        CronError::Never
+        | CronError::TooOften
+        | CronError::Blank(_)
+        | CronError::Part { problem: PartProblem::StarRange, .. } => true,
         CronError::Long(_)
         | CronError::FieldCount(_)
         | CronError::Part { .. }

@@ -4,8 +4,8 @@
 //! server accepts as a CronJob's schedule (a case against a real one compares them), and both fire at the same minutes.
 //! Cron libraries know other languages: seconds, years, `L`, `W`, `#`, Sunday as 7.
 //!
-//! Refused although a CronJob takes it, each with its own [`CronError`]: what never fires, and what would be read as
-//! something else than it says.
+//! Refused although a CronJob takes it, each with its own [`CronError`]: what never fires, what would be read as
+//! something else than it says, and blanks that are no plain spaces.
 
 mod next;
 
@@ -20,6 +20,9 @@ pub enum CronError {
     /// Longer than [`MAX_CRON_BYTES`].
     #[error("{0} bytes; at most {MAX_CRON_BYTES}")]
     Long(usize),
+    /// A blank that looks like a space and is none, as pasted texts have them.
+    #[error("{0:?} between the fields: write plain spaces")]
+    Blank(char),
     /// Not five fields.
     #[error("{0} fields; cron has five: minute, hour, day of month, month, day of week")]
     FieldCount(usize),
@@ -125,6 +128,10 @@ impl Cron {
     pub fn parse(text: &str) -> Result<Self, CronError> {
         if text.len() > MAX_CRON_BYTES {
             return Err(CronError::Long(text.len()));
+        }
+        let plain = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0c');
+        if let Some(blank) = text.chars().find(|c| c.is_whitespace() && !plain(*c)) {
+            return Err(CronError::Blank(blank));
         }
         if text.contains("TZ") {
             return Err(CronError::Zone);

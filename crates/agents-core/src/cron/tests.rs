@@ -24,6 +24,7 @@ fn what_is_wrong_is_named() {
         ("1/2/3 * * * *", "\"1/2/3\" is no minute: one range and one step at most"),
         ("*-5 * * * *", "\"*-5\" is no minute: a star is a whole range already"),
         ("-5 * * * *", "\"-5\" is no minute: neither a number nor a name that it has"),
+        ("0\u{a0}0 * * *", "'\\u{a0}' between the fields: write plain spaces"),
         ("0 0 30 2 *", "no date is ever like that, so it never fires"),
         ("0 0 31 4,6,9,11 *", "no date is ever like that, so it never fires"),
         (", * * * *", "no date is ever like that, so it never fires"),
