@@ -77,7 +77,9 @@ enum LogFormat {
 }
 
 pub(crate) fn main(args: Args) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // One thread: nearly all of the work is waiting for the API server, and threads that wake each other for every line
+    // of a watch cost more than what they do.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("failed to start the runtime").and_then(|runtime| runtime.block_on(run(args)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
