@@ -34,7 +34,7 @@ use crate::clock::Clock;
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long the API server itself may work on a write.
 const SERVER_TIMEOUT: &str = "10s";
-/// Largest answer that is read: a page of 500 objects of half a megabyte.
+/// Largest answer that is read: more than a page of 100 objects of etcd's largest size.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
 /// A kind of object that calls are about: any namespaced or cluster-wide type known at compile time.

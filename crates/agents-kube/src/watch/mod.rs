@@ -174,7 +174,8 @@ impl Settings {
     /// The usual settings.
     pub fn seeded(seed: u64) -> Self {
         Self {
-            page: 500,
+            // A page is held whole before it is decoded: of pods, each takes about 1 MiB.
+            page: 100,
             open_for: Duration::from_secs(290),
             trusted_for: Duration::from_secs(1800),
             silence: Duration::from_secs(150),
