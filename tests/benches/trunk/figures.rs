@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde_json::{Map, Value, json};
 use xtask::bench::{Output, Trunk};
 
@@ -49,6 +49,7 @@ impl Unit {
 pub(crate) enum Target {
     Exactly(f64),
     AtMost(f64),
+    Between(f64, f64),
 }
 
 impl Target {
@@ -57,6 +58,7 @@ impl Target {
             // Counts are small whole numbers, and their mean is that number only when every one is.
             Self::Exactly(wanted) => (value - wanted).abs() < f64::EPSILON,
             Self::AtMost(most) => value <= most,
+            Self::Between(least, most) => least - f64::EPSILON <= value && value <= most + f64::EPSILON,
         }
     }
 
@@ -64,6 +66,8 @@ impl Target {
         match self {
             Self::Exactly(wanted) => format!("{wanted}"),
             Self::AtMost(most) => format!("≤ {most}"),
+            Self::Between(least, most) if least.total_cmp(&most).is_eq() => format!("{least}"),
+            Self::Between(least, most) => format!("{least} to {most:.2}"),
         }
     }
 }
@@ -143,7 +147,7 @@ fn for_people(groups: &[Group]) -> String {
     let mut text = String::new();
     for Group { key: _, title, figures } in groups {
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.load_style(NOTHING);
         table.set_header([title.as_str(), "MEASURED", "", "TARGET", ""]);
         for Figure { key: _, what, value, unit, target } in figures {
             let (wanted, verdict) = match target {

@@ -18,7 +18,7 @@ use xtask::cluster::Cluster;
 use crate::{
     figures::{Figure, Unit},
     load::{Players, Shape},
-    phase::{Phase, is_bookkeeping},
+    phase::{Phase, is_bookkeeping, whole},
     process,
 };
 
@@ -117,8 +117,7 @@ impl<'a> Scene<'a> {
         let seconds = began.elapsed().as_secs_f64();
         let asked = audit::asked_since(self.cluster, mark, NAMESPACE)?;
         let ours = || asked.iter().filter(|asked| asked.who == OURS);
-        #[expect(clippy::cast_precision_loss, reason = "a few requests")]
-        let per_second = |count: usize| count as f64 / seconds;
+        let per_second = |count: usize| whole(count) / seconds;
         let (leases, other): (Vec<_>, Vec<_>) = ours().partition(|asked| is_bookkeeping(asked));
         Ok(vec![
             Figure::new("requests", "requests, the lease apart", per_second(other.len()), Unit::PerSecond)
