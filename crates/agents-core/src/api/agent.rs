@@ -41,6 +41,7 @@ impl Kind for Agent {
         message: "give systemPrompt or systemPromptRef, not both",
     }];
     const EXAMPLE: &'static str = include_str!("examples/agent.yaml");
+    const ACTED_ON: bool = true;
     type Spec = AgentSpec;
     type Status = AgentStatus;
 }

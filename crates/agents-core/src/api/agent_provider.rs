@@ -40,6 +40,7 @@ impl Kind for AgentProvider {
         message: "usage is read by a parser or from a file: give exactly one of them",
     }];
     const EXAMPLE: &'static str = include_str!("examples/agentprovider.yaml");
+    const ACTED_ON: bool = true;
     type Spec = AgentProviderSpec;
     type Status = AgentProviderStatus;
 }

@@ -45,6 +45,7 @@ impl Kind for AgentRun {
     const RULES: &'static [Rule] = &rules();
     const SELECTABLE: &'static [&'static str] = &[".status.phase"];
     const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
+    const ACTED_ON: bool = true;
     type Spec = AgentRunSpec;
     type Status = AgentRunStatus;
 }

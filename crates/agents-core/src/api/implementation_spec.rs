@@ -29,6 +29,7 @@ impl Kind for ImplementationSpec {
         Column { name: "Summary", path: ".spec.summary", kind: "string", wide: true },
     ];
     const EXAMPLE: &'static str = include_str!("examples/implementationspec.yaml");
+    const ACTED_ON: bool = true;
     type Spec = ImplementationSpecSpec;
     type Status = ImplementationSpecStatus;
 }

@@ -66,6 +66,8 @@ pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'stat
     const EXAMPLE: &'static str;
     /// Fields usable in field selectors.
     const SELECTABLE: &'static [&'static str] = &[];
+    /// Whether this version does what an object of the kind asks for, rather than only checking and storing it.
+    const ACTED_ON: bool = false;
     /// What users write.
     type Spec: Serialize + DeserializeOwned + JsonSchema + Debug + Clone + PartialEq + Send + Sync + 'static;
     /// What the controller writes.

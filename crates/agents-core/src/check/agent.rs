@@ -1,9 +1,10 @@
 //! Agent.
 
-use super::{Check, Faults, values};
+use super::{Check, Faults, Reference, values};
 use crate::{
-    api::{Agent, AgentSpec},
+    api::{Agent, AgentProvider, AgentSpec, Kind},
     normalise,
+    status::Reason,
 };
 
 impl Check for Agent {
@@ -42,5 +43,14 @@ impl Check for Agent {
         for (name, settings) in provider {
             values::free(&format!("spec.provider.{name}"), Some(settings), faults);
         }
+    }
+
+    fn references(spec: &AgentSpec) -> Vec<Reference> {
+        vec![Reference {
+            field: "spec.providerRef",
+            kind: AgentProvider::KIND,
+            name: spec.provider_ref.name.clone(),
+            absent: Reason::ProviderNotFound,
+        }]
     }
 }

@@ -27,7 +27,10 @@ mod workspace;
 
 use serde_json::Value;
 
-use crate::api::{Kind, common::MAX_FREE_FORM_BYTES};
+use crate::{
+    api::{Kind, common::MAX_FREE_FORM_BYTES},
+    status::Reason,
+};
 
 /// A fault of the spec itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,10 +81,28 @@ impl Faults {
     }
 }
 
+/// An object of the same namespace without which another one is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Field path from the object's root, such as `spec.providerRef`.
+    pub field: &'static str,
+    /// Kind of the object that is referred to.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// What its absence is called.
+    pub absent: Reason,
+}
+
 /// A kind whose specs can be checked without any other object.
 pub trait Check: Kind {
     /// Notes every fault of `spec`.
     fn check(spec: &Self::Spec, faults: &mut Faults);
+
+    /// Every object without which one with this spec is not ready.
+    fn references(_spec: &Self::Spec) -> Vec<Reference> {
+        Vec::new()
+    }
 }
 
 /// Every fault of `spec`.

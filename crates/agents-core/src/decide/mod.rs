@@ -5,6 +5,7 @@
 //! again. The same snapshot and the same `now` always give the same Plan.
 
 pub mod agent_run;
+pub mod declaration;
 
 use jiff::Timestamp;
 

@@ -5,6 +5,9 @@ use jiff::Timestamp;
 use super::{Reason, cut, whole_seconds};
 use crate::api::common::{Condition, ConditionStatus};
 
+/// Longest message of a condition, in bytes.
+pub const MAX_MESSAGE: usize = 4096;
+
 /// Every condition type of a run, in the order they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
@@ -167,20 +170,30 @@ pub fn conditions(from: &Conditions<'_>, previous: &[Condition], now: Timestamp)
                 }
                 _ => (verdict.truth(kind), reason, message),
             };
-            let since = previous
-                .iter()
-                .find(|old| old.kind == kind.as_str() && old.status == status)
-                .map_or_else(|| whole_seconds(now), |old| old.last_transition_time);
-            Condition {
-                kind: kind.as_str().to_owned(),
-                status,
-                reason: reason.as_str().to_owned(),
-                message: cut(message, 4096),
-                last_transition_time: since,
-                observed_generation: generation,
-            }
+            condition((kind, status, reason, message), generation, previous, now)
         })
         .collect()
+}
+
+/// One condition. Its transition time moves only when its status does.
+pub(crate) fn condition(
+    (kind, status, reason, message): (ConditionType, ConditionStatus, Reason, &str),
+    generation: Option<i64>,
+    previous: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let since = previous
+        .iter()
+        .find(|old| old.kind == kind.as_str() && old.status == status)
+        .map_or_else(|| whole_seconds(now), |old| old.last_transition_time);
+    Condition {
+        kind: kind.as_str().to_owned(),
+        status,
+        reason: reason.as_str().to_owned(),
+        message: cut(message, MAX_MESSAGE),
+        last_transition_time: since,
+        observed_generation: generation,
+    }
 }
 
 #[cfg(test)]

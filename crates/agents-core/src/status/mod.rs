@@ -3,7 +3,8 @@
 mod conditions;
 mod reason;
 
-pub use conditions::{ConditionType, Conditions, Verdict, conditions};
+pub(crate) use conditions::condition;
+pub use conditions::{ConditionType, Conditions, MAX_MESSAGE, Verdict, conditions};
 pub use reason::{ALL_REASONS, Reason};
 
 use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};

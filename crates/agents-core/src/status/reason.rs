@@ -36,7 +36,7 @@ reasons! {
     ProviderNotFound,
     /// The ImplementationSpec named by the run does not exist.
     ImplementationNotFound,
-    /// An object the run refers to cannot be read as its kind.
+    /// An object that is referred to cannot be read as its kind, or its spec is faulty.
     ReferenceUnreadable,
     /// No adapter of the wanted runtime is configured.
     RuntimeNotConfigured,
@@ -110,6 +110,8 @@ reasons! {
     Submitted,
     /// The attempt started.
     Started,
+    /// This version stores and checks the kind and does not act on it yet.
+    NotActedOn,
 }
 
 impl Reason {
