@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Calls,
-    control::{AgentRunWorld, Caches, Namespaces, Notices, NoticesTask},
+    control::{AgentRunWorld, Caches, DeclarationWorld, Namespaces, Notices, NoticesTask},
     lease::{self, Elector, Ended, Term},
     runtime::{CachedJobs, JobAdapter, JobSettings},
     watch,
@@ -146,7 +146,8 @@ impl Builder {
             concurrency,
             seed,
         } = self;
-        let caches = Arc::new(Caches::new(&calls, &namespaces, watch::Settings::seeded(seed)));
+        let watches = watch::Settings::seeded(seed);
+        let caches = Arc::new(Caches::new(&calls, &namespaces, watches));
         let mut registry = Registry::default();
         if let Some(settings) = jobs {
             let api = CachedJobs::new(calls.clone(), Arc::clone(&caches.jobs), Arc::clone(&caches.pods));
@@ -163,6 +164,8 @@ impl Builder {
         let elector = lease.map(|LeaseOptions { namespace, name, params }| {
             Elector::new(calls.clone(), namespace, name, identity.clone(), params)
         });
+        let tenure = elector.as_ref().map(Elector::tenure);
+        let declarations = DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone());
         let (notices, sender) = Notices::new(calls.clone(), &identity);
         let world = AgentRunWorld {
             calls,
@@ -170,12 +173,13 @@ impl Builder {
             adapters: registry,
             settings,
             blind_since: Mutex::default(),
-            tenure: elector.as_ref().map(Elector::tenure),
+            tenure,
             notices,
         };
         let keep = jobs.unwrap_or_default().ttl;
         Manager {
             world: Arc::new(world),
+            declarations: Arc::new(declarations),
             elector,
             sender,
             options: driver::Options { concurrency, seed, ..driver::Options::default() },
@@ -233,6 +237,7 @@ pub enum ManagerError {
 #[derive(Debug)]
 pub struct Manager {
     world: Arc<AgentRunWorld>,
+    declarations: Arc<DeclarationWorld>,
     elector: Option<Elector>,
     sender: NoticesTask,
     options: driver::Options,
@@ -273,7 +278,8 @@ impl Manager {
     /// # Errors
     /// The lease was lost, or a watch ended; the process ends then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ManagerError> {
-        let Self { world, elector, sender, options, health, keep } = self;
+        let Self { world, declarations, elector, sender, options, health, keep } = self;
+        let seed = options.seed;
         let caches = Arc::clone(&world.caches);
         let driver = Driver::new(Arc::clone(&world), options);
         let requests = driver.requests();
@@ -287,7 +293,7 @@ impl Manager {
             let decide = async {
                 tokio::select! {
                     biased;
-                    () = shutdown.cancelled() => return,
+                    () = shutdown.cancelled() => return Ok(()),
                     () = caches.declarations_synced() => {}
                 }
                 if let Some(term) = &term
@@ -302,21 +308,28 @@ impl Manager {
                     caches.ask_all(&requests);
                     tokio::join!(recover(term, &world), prove(&caches));
                 };
-                tokio::select! {
+                let runs = async {
+                    driver.run(driver_stop.clone()).await;
+                    Ok(())
+                };
+                let declared = declarations.run(seed, driver_stop.clone());
+                let ended = tokio::select! {
                     biased;
-                    () = driver.run(driver_stop.clone()) => {}
-                    () = executions => {}
-                }
+                    ended = async { tokio::try_join!(runs, declared) } => ended.map(drop),
+                    () = executions => Ok(()),
+                };
                 health.leading.store(false, Ordering::Release);
+                ended
             };
-            let Some(mut elector) = held else {
-                decide.await;
-                return Ok(());
-            };
+            let Some(mut elector) = held else { return decide.await };
             let decide = async {
-                decide.await;
-                released.cancel();
-                pending::<()>().await;
+                match decide.await {
+                    Ok(()) => {
+                        released.cancel();
+                        pending().await
+                    }
+                    Err(error) => error,
+                }
             };
             tokio::select! {
                 biased;
@@ -328,7 +341,7 @@ impl Manager {
                         Ok(())
                     }
                 },
-                () = decide => Ok(()),
+                error = decide => Err(error),
             }
         };
         tokio::select! {

@@ -1,13 +1,21 @@
 //! The rights the controller needs, each with its reason. The chart's Role is generated from this list, and a test on a
 //! real API server runs the controller with nothing else.
 
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use agents_core::{
+    api::{AgentRun, Kind},
+    check::Check,
+    kinds::{self, Visitor},
+};
+
 /// One rule of a Role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// API group; empty for the core group.
     pub group: &'static str,
     /// Resources, subresources as `resource/subresource`.
-    pub resources: &'static [&'static str],
+    pub resources: Vec<String>,
     /// Verbs.
     pub verbs: &'static [&'static str],
     /// Why the controller needs it.
@@ -15,50 +23,66 @@ pub struct Rule {
 }
 
 /// Rights in every namespace whose runs the controller looks after.
-pub const RUNS: &[Rule] = &[
-    Rule {
-        group: agents_core::api::GROUP,
-        resources: &["agents", "agentproviders", "agentruns", "implementationspecs"],
-        verbs: &["get", "list", "watch"],
-        reason: "reads what users declare",
-    },
-    Rule {
-        group: agents_core::api::GROUP,
-        resources: &["agentruns/status"],
-        verbs: &["update"],
-        reason: "stores the status, and nothing of the spec",
-    },
-    Rule {
-        group: agents_core::api::GROUP,
-        resources: &["agentruns/finalizers"],
-        verbs: &["update"],
-        reason: "names a run as the owner of its Job where the API server enforces that permission",
-    },
-    Rule {
-        group: "batch",
-        resources: &["jobs"],
-        verbs: &["create", "delete", "get", "list", "watch"],
-        reason: "runs each attempt as a Job, follows it, ends it",
-    },
-    Rule {
-        group: "",
-        resources: &["pods"],
-        verbs: &["delete", "get", "list", "watch"],
-        reason: "reads why a pod waits and the runner's report; deletes by force what outlives its grace",
-    },
-    Rule {
-        group: "",
-        resources: &["configmaps"],
-        verbs: &["create", "get"],
-        reason: "carries a runner spec that is too large for an annotation",
-    },
-    Rule { group: "events.k8s.io", resources: &["events"], verbs: &["create"], reason: "tells people what happened" },
-];
+pub static RUNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let mut rules = declarations();
+    rules.extend([
+        rule(
+            AgentRun::GROUP,
+            "agentruns/finalizers",
+            &["update"],
+            "names a run as the owner of its Job where the API server enforces that permission",
+        ),
+        rule(
+            "batch",
+            "jobs",
+            &["create", "delete", "get", "list", "watch"],
+            "runs each attempt as a Job, follows it, ends it",
+        ),
+        rule(
+            "",
+            "pods",
+            &["delete", "get", "list", "watch"],
+            "reads why a pod waits and the runner's report; deletes by force what outlives its grace",
+        ),
+        rule("", "configmaps", &["create", "get"], "carries a runner spec that is too large for an annotation"),
+        rule("events.k8s.io", "events", &["create"], "tells people what happened"),
+    ]);
+    rules
+});
 
 /// Rights in the controller's own namespace.
-pub const LEASE: &[Rule] = &[Rule {
-    group: "coordination.k8s.io",
-    resources: &["leases"],
-    verbs: &["create", "get", "update"],
-    reason: "elects the replica that works",
-}];
+pub static LEASE: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let verbs = &["create", "get", "update"];
+    vec![rule("coordination.k8s.io", "leases", verbs, "elects the replica that works")]
+});
+
+fn rule(group: &'static str, resource: &str, verbs: &'static [&'static str], reason: &'static str) -> Rule {
+    Rule { group, resources: vec![resource.to_owned()], verbs, reason }
+}
+
+/// What is done with every kind, group by group.
+fn declarations() -> Vec<Rule> {
+    struct Plurals(BTreeMap<&'static str, Vec<&'static str>>);
+    impl Visitor for Plurals {
+        fn visit<K: Kind + Check>(&mut self) {
+            self.0.entry(K::GROUP).or_default().push(K::PLURAL);
+        }
+    }
+    let mut plurals = Plurals(BTreeMap::new());
+    kinds::visit(&mut plurals);
+    let of_group = |(group, mut plurals): (&'static str, Vec<&'static str>)| {
+        plurals.sort_unstable();
+        let statuses = plurals.iter().map(|plural| format!("{plural}/status")).collect();
+        let objects = plurals.into_iter().map(str::to_owned).collect();
+        [
+            Rule { group, resources: objects, verbs: &["get", "list", "watch"], reason: "reads what users declare" },
+            Rule {
+                group,
+                resources: statuses,
+                verbs: &["update"],
+                reason: "stores the status, and nothing of the spec",
+            },
+        ]
+    };
+    plurals.0.into_iter().flat_map(of_group).collect()
+}

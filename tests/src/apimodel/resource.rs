@@ -1,9 +1,15 @@
 //! Which resources the model serves, their traits as the real API server has them, and how a URL names one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use agents_core::{
+    api::{Kind, VERSION},
+    check::Check,
+    kinds::{self, Visitor},
+};
 
 /// A served resource and the behaviours in which resources differ.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Resource {
     /// API group; empty for core.
     pub group: &'static str,
@@ -56,22 +62,33 @@ const fn builtin(group: &'static str, plural: &'static str, kind: &'static str) 
     }
 }
 
-const fn custom(plural: &'static str, kind: &'static str) -> Resource {
-    Resource {
-        group: "agents.proompteng.ai",
-        version: "v1alpha1",
-        plural,
-        kind,
-        status: true,
-        generation: true,
-        unconditional: false,
-        create_on_update: false,
-        custom: true,
+/// Every kind of the product.
+struct Custom(Vec<Resource>);
+
+impl Visitor for Custom {
+    fn visit<K: Kind + Check>(&mut self) {
+        self.0.push(Resource {
+            group: K::GROUP,
+            version: VERSION,
+            plural: K::PLURAL,
+            kind: K::KIND,
+            status: true,
+            generation: true,
+            unconditional: false,
+            create_on_update: false,
+            custom: true,
+        });
     }
 }
 
 /// Everything served.
-pub static RESOURCES: &[Resource] = &[
+pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
+    let mut custom = Custom(Vec::new());
+    kinds::visit(&mut custom);
+    BUILTIN.iter().copied().chain(custom.0).collect()
+});
+
+const BUILTIN: &[Resource] = &[
     Resource { status: true, generation: true, ..builtin("", "pods", "Pod") },
     builtin("", "configmaps", "ConfigMap"),
     builtin("", "secrets", "Secret"),
@@ -79,10 +96,6 @@ pub static RESOURCES: &[Resource] = &[
     Resource { create_on_update: true, ..builtin("events.k8s.io", "events", "Event") },
     Resource { status: true, generation: true, ..builtin("batch", "jobs", "Job") },
     Resource { unconditional: false, create_on_update: true, ..builtin("coordination.k8s.io", "leases", "Lease") },
-    custom("agents", "Agent"),
-    custom("agentruns", "AgentRun"),
-    custom("agentproviders", "AgentProvider"),
-    custom("implementationspecs", "ImplementationSpec"),
 ];
 
 /// The resource of a kind, whatever its group.

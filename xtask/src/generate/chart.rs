@@ -47,9 +47,9 @@ fn chart_yaml() -> String {
 fn rbac() -> String {
     let mut text = String::from(HEADER);
     text.push_str("{{- if .Values.rbac.create }}\n{{- $kind := ternary \"ClusterRole\" \"Role\" (eq .Values.scope \"cluster\") }}\n");
-    text.push_str(&role("{{ $kind }}", "{{ include \"agents.name\" . }}", RUNS));
+    text.push_str(&role("{{ $kind }}", "{{ include \"agents.name\" . }}", &RUNS));
     text.push_str(&binding("{{ $kind }}", "{{ include \"agents.name\" . }}"));
-    text.push_str(&role("Role", "{{ include \"agents.name\" . }}-lease", LEASE));
+    text.push_str(&role("Role", "{{ include \"agents.name\" . }}-lease", &LEASE));
     text.push_str(&binding("Role", "{{ include \"agents.name\" . }}-lease"));
     text.push_str("{{- end }}\n");
     text

@@ -84,20 +84,6 @@ impl AgentRunWorld {
         }
     }
 
-    /// A leader whose time is over leaves the rest to the next one.
-    fn may_act(&self) -> Result<(), Failure> {
-        if self.tenure.as_ref().is_none_or(Tenure::may_act) {
-            return Ok(());
-        }
-        Err(Failure {
-            step: "act",
-            class: Class::Retry,
-            reason: Reason::RuntimeUnavailable,
-            message: "the lease has run out".to_owned(),
-            source: None,
-        })
-    }
-
     /// What the caches say.
     fn watched(&self, reference: &RuntimeRef) -> Observation {
         match reference.runtime {
@@ -120,7 +106,21 @@ fn has_recorded_attempt(run: &Resource<AgentRun>) -> bool {
     run.status.as_ref().is_some_and(|status| !status.attempts.is_empty())
 }
 
-fn of_api(error: ApiError) -> Failure {
+/// A leader whose time is over leaves the rest to the next one.
+pub(super) fn may_act(tenure: Option<&Tenure>) -> Result<(), Failure> {
+    if tenure.is_none_or(Tenure::may_act) {
+        return Ok(());
+    }
+    Err(Failure {
+        step: "act",
+        class: Class::Retry,
+        reason: Reason::RuntimeUnavailable,
+        message: "the lease has run out".to_owned(),
+        source: None,
+    })
+}
+
+pub(super) fn of_api(error: ApiError) -> Failure {
     Failure {
         step: error.step,
         class: error.class,
@@ -168,7 +168,7 @@ impl World for AgentRunWorld {
                 source: None,
             })
         };
-        self.may_act()?;
+        may_act(self.tenure.as_ref())?;
         match effect {
             Effect::Submit(submission) => {
                 let submitted = adapter_of(submission.runtime)?.submit(submission).await;
@@ -192,7 +192,7 @@ impl World for AgentRunWorld {
     }
 
     async fn store(&self, snapshot: &RunSnapshot, status: &AgentRunStatus) -> Result<(), Failure> {
-        self.may_act()?;
+        may_act(self.tenure.as_ref())?;
         let meta = &snapshot.run.metadata;
         let key = Key::new(&meta.namespace, &meta.name);
         let began = self.calls.clock().boot();

@@ -40,7 +40,7 @@ pub enum Namespaces {
 }
 
 impl Namespaces {
-    fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         match self {
             Self::One(namespace) => Scope { namespace: Some(namespace.clone()), ..Scope::default() },
             Self::All => Scope::default(),

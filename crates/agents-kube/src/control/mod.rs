@@ -1,9 +1,13 @@
-//! The controllers: one file per kind, holding how its snapshot is gathered and nothing else that differs.
+//! The controllers: AgentRun's, and one for all kinds whose status says only whether they are right.
 
 mod agent_run;
 mod caches;
+mod declaration;
+mod declared;
 mod notices;
 
 pub use agent_run::AgentRunWorld;
 pub use caches::{Caches, Namespaces, Ready};
+pub use declaration::{DeclarationWorld, Snapshot as DeclarationSnapshot};
+pub use declared::Id;
 pub use notices::{Notices, NoticesTask};

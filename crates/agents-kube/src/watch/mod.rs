@@ -166,6 +166,8 @@ pub struct Settings {
     pub trusted_for: Duration,
     /// Silence after which a watch counts as dead. A healthy one has a bookmark every two minutes at the latest.
     pub silence: Duration,
+    /// Whether the kind may be missing, or hidden, for good: that is told once, and looked for more and more seldom.
+    pub may_be_absent: bool,
     /// Spreads what would otherwise coincide.
     pub seed: u64,
 }
@@ -179,6 +181,7 @@ impl Settings {
             open_for: Duration::from_secs(290),
             trusted_for: Duration::from_secs(1800),
             silence: Duration::from_secs(150),
+            may_be_absent: false,
             seed,
         }
     }

@@ -31,6 +31,8 @@ const TOO_SHORT: Duration = Duration::from_secs(1);
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait after a failure: an API server that is back is noticed this soon.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Longest wait for a kind that may be missing for good.
+const MAX_ABSENT_BACKOFF: Duration = Duration::from_secs(60);
 /// Longest wait that the API server may ask for.
 const MAX_ASKED: Duration = Duration::from_secs(30);
 
@@ -126,8 +128,17 @@ impl<K: Target, P: Projection> Watch<K, P> {
                 continue;
             };
             failures = failures.saturating_add(1);
-            tracing::warn!(kind = %K::kind(&()), failures, %error, "the watch is interrupted");
-            let mut wait = backoff(self.settings.seed, failures);
+            let absent =
+                self.settings.may_be_absent && matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Forbidden);
+            if absent && failures > 1 {
+                tracing::debug!(kind = %K::kind(&()), failures, %error, "the kind is still not there");
+            } else if absent {
+                tracing::warn!(kind = %K::kind(&()), %error, "the kind is not installed or may not be read; it is left alone");
+            } else {
+                tracing::warn!(kind = %K::kind(&()), failures, %error, "the watch is interrupted");
+            }
+            let most = if absent { MAX_ABSENT_BACKOFF } else { MAX_BACKOFF };
+            let mut wait = backoff(self.settings.seed, failures, most);
             if let Class::RetryAfter(asked) = error.class {
                 wait = wait.max(asked.min(MAX_ASKED));
             }
@@ -262,10 +273,10 @@ fn unavailable(message: &str) -> ApiError {
     ApiError::new("watch", ApiErrorKind::Unavailable, message)
 }
 
-/// The wait after this many failures in a row: doubled each time, up to a quarter less by seed.
-fn backoff(seed: u64, failures: u32) -> Duration {
+/// The wait after this many failures in a row: doubled each time up to `most`, up to a quarter less by seed.
+fn backoff(seed: u64, failures: u32, most: Duration) -> Duration {
     let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-    let full = MIN_BACKOFF.saturating_mul(factor).min(MAX_BACKOFF);
+    let full = MIN_BACKOFF.saturating_mul(factor).min(most);
     full.saturating_sub(share(full / 4, seed, u64::from(failures)))
 }
 
@@ -287,13 +298,13 @@ mod tests {
     fn waits_grow_to_a_bound_and_differ_by_seed() {
         let mut last = Duration::ZERO;
         for failures in 1..=40 {
-            let wait = backoff(7, failures);
+            let wait = backoff(7, failures, MAX_BACKOFF);
             assert!(wait >= MIN_BACKOFF * 3 / 4 && wait <= MAX_BACKOFF, "{failures}: {wait:?}");
             assert!(wait * 2 > last, "{failures}: {wait:?} after {last:?}");
             last = wait;
         }
         assert!(last >= MAX_BACKOFF * 3 / 4);
-        let first: Vec<Duration> = (0..20).map(|seed| backoff(seed, 3)).collect();
+        let first: Vec<Duration> = (0..20).map(|seed| backoff(seed, 3, MAX_BACKOFF)).collect();
         assert!(first.windows(2).any(|pair| pair[0] != pair[1]));
     }
 }
