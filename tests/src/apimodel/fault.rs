@@ -86,6 +86,7 @@ pub struct When {
     client: Option<String>,
     effects: bool,
     writes: bool,
+    verdicts: bool,
 }
 
 impl When {
@@ -94,14 +95,19 @@ impl When {
         Self::default()
     }
 
-    /// Every write, leases and events excepted.
+    /// Every write, leases, events and the status of declarations excepted.
     pub fn effects() -> Self {
         Self { effects: true, ..Self::default() }
     }
 
-    /// Every write, leases excepted.
+    /// Every write, leases and the status of declarations excepted.
     pub fn writes() -> Self {
         Self { writes: true, ..Self::default() }
+    }
+
+    /// Every write of the status of a declaration.
+    pub fn verdicts() -> Self {
+        Self { verdicts: true, ..Self::default() }
     }
 
     /// Only this verb.
@@ -135,7 +141,7 @@ impl When {
     }
 
     fn matches(&self, request: &Request, client: &str) -> bool {
-        let Self { verb, resource, subresource, name, client: wanted, effects, writes } = self;
+        let Self { verb, resource, subresource, name, client: wanted, effects, writes, verdicts } = self;
         verb.is_none_or(|verb| verb == request.verb)
             && resource.is_none_or(|plural| request.plural() == plural)
             && subresource.is_none_or(|status| request.is_status() == status)
@@ -143,6 +149,7 @@ impl When {
             && wanted.as_deref().is_none_or(|wanted| wanted == client)
             && (!effects || request.is_effect())
             && (!writes || request.is_write())
+            && (!verdicts || request.is_verdict())
     }
 }
 

@@ -34,5 +34,6 @@ pub use fault::{CrashAt, CrashPoint, Fault, Faults, Rule, WatchFault, WatchRule,
 pub use judge::{ATTEMPT_LABEL, Broken, RUN_UID_LABEL, Submission, Violation};
 pub use outcome::Outcome;
 pub use request::{Log, Record, Verb};
+pub use resource::RESOURCES;
 pub use store::{Change, Commit, Key};
 pub use world::{NAMESPACE, Settings, Settled, Supervised, World};

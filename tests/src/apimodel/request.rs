@@ -112,14 +112,21 @@ impl Request {
         self.target.as_ref().is_some_and(|target| target.subresource.is_some())
     }
 
-    /// Whether it writes something other than a lease or an event.
+    /// Whether it writes something other than a lease, an event or the status of a declaration.
     pub fn is_effect(&self) -> bool {
-        self.verb.mutates() && self.target.as_ref().is_some_and(|target| !target.resource.is_chatter())
+        self.is_write() && self.target.as_ref().is_some_and(|target| !target.resource.is_chatter())
     }
 
-    /// Whether it writes something other than a lease.
+    /// Whether it writes something other than a lease or the status of a declaration.
     pub fn is_write(&self) -> bool {
-        self.verb.mutates() && self.plural() != "leases"
+        self.verb.mutates() && self.plural() != "leases" && !self.is_verdict()
+    }
+
+    /// Whether it writes the status of a declaration, which no run depends on.
+    pub fn is_verdict(&self) -> bool {
+        self.verb.mutates()
+            && self.is_status()
+            && self.target.as_ref().is_some_and(|target| target.resource.is_declaration())
     }
 }
 
@@ -142,8 +149,10 @@ pub struct Record {
     pub name: Option<String>,
     /// Whether it goes to `/status`.
     pub status: bool,
-    /// Whether it writes something other than a lease or an event.
+    /// Whether it writes something other than a lease, an event or the status of a declaration.
     pub effect: bool,
+    /// Whether it writes the status of a declaration.
+    pub verdict: bool,
     /// HTTP status answered; `None` when no answer was sent.
     pub code: Option<u16>,
     /// The fault that struck it.
@@ -159,10 +168,16 @@ impl Log {
         Self(self.0.iter().filter(|record| keep(record)).cloned().collect())
     }
 
-    /// Writes, leases and events excepted.
+    /// Writes, leases, events and the status of declarations excepted.
     #[must_use]
     pub fn writes(&self) -> Self {
         self.only(|record| record.effect)
+    }
+
+    /// Writes of the status of declarations.
+    #[must_use]
+    pub fn verdicts(&self) -> Self {
+        self.only(|record| record.verdict)
     }
 
     /// Reads of single objects, the reads that a run should not need.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use agents_core::{
-    api::{Kind, VERSION},
+    api::{AgentRun, Kind, VERSION},
     check::Check,
     kinds::{self, Visitor},
 };
@@ -40,6 +40,11 @@ impl Resource {
     /// `plural.group`, as messages name it.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Whether users declare it, rather than run it.
+    pub fn is_declaration(&self) -> bool {
+        self.custom && self.kind != AgentRun::KIND
     }
 
     /// Whether a settled world may still write it.

@@ -103,6 +103,7 @@ impl State {
             name: request.name.clone(),
             status: request.is_status(),
             effect: request.is_effect(),
+            verdict: request.is_verdict(),
             code: None,
             fault,
         });
@@ -470,7 +471,7 @@ impl World {
         loop {
             let (last, quiet) = self.shared.with(|state, _| {
                 let stored = state.store.history().iter().rev().find(|commit| !commit.key.resource.is_chatter());
-                let tried = state.log.iter().rev().find(|record| record.effect);
+                let tried = state.log.iter().rev().find(|record| record.effect || record.verdict);
                 let last = stored.map(|c| c.at).into_iter().chain(tried.map(|r| r.at)).max().unwrap_or_default();
                 (last, state.settings.quiet)
             });

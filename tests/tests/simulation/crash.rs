@@ -40,9 +40,11 @@ fn part(record: &Record) -> Part {
     }
 }
 
-/// Every write but those of leases.
+/// Every write but those of leases and of the status of declarations.
 fn writes(log: &Log) -> Vec<Record> {
-    let of_controller = |record: &&Record| record.client == "a" && record.verb.mutates() && record.resource != "leases";
+    let of_controller = |record: &&Record| {
+        record.client == "a" && record.verb.mutates() && record.resource != "leases" && !record.verdict
+    };
     log.0.iter().filter(of_controller).cloned().collect()
 }
 

@@ -1,6 +1,6 @@
 //! What an undisturbed run costs.
 
-use agents_tests::apimodel::Log;
+use agents_tests::apimodel::{Log, RESOURCES};
 
 use super::{
     play::{keep_running, named, play, play_clean, simulate},
@@ -25,7 +25,10 @@ async fn a_happy_run_takes_three_writes_and_no_read() {
     assert!(log.gets().is_empty(), "{:?}", log.gets());
     let mut listed: Vec<_> = log.lists().0.iter().map(|record| record.resource).collect();
     listed.sort_unstable();
-    let watched = ["agentproviders", "agentruns", "agents", "implementationspecs", "jobs", "pods"];
+    let for_runs = ["agentproviders", "agentruns", "agents", "implementationspecs", "jobs", "pods"];
+    let declared = RESOURCES.iter().filter(|resource| resource.is_declaration()).map(|resource| resource.plural);
+    let mut watched: Vec<_> = for_runs.into_iter().chain(declared).collect();
+    watched.sort_unstable();
     assert_eq!(listed, watched, "each cache once, and nothing for the run");
 }
 

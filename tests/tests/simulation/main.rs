@@ -5,6 +5,7 @@
 //! execution per attempt, nothing stuck, nothing written once all is said.
 
 mod crash;
+mod declarations;
 mod election;
 mod fault;
 mod happy;

@@ -19,7 +19,7 @@ use crate::{
         common::{Condition, ConditionStatus},
     },
     check::{Fault, Reference},
-    status::{ConditionType, MAX_MESSAGE, Reason, condition, cut, whole_seconds},
+    status::{ConditionType, MAX_MESSAGE, Reason, condition, cut},
 };
 
 /// What [`Reason::NotActedOn`] says.
@@ -71,8 +71,6 @@ pub struct Traits {
     pub phase: bool,
     /// Whether the status has a reason and a message of its own.
     pub explains: bool,
-    /// Whether the status says when it was written.
-    pub dated: bool,
 }
 
 impl Traits {
@@ -89,7 +87,6 @@ impl Traits {
             acted_on: K::ACTED_ON,
             phase: !frozen_by_phase && Standing::PHASES.iter().all(|phase| takes("phase", phase)),
             explains: takes("reason", "NotActedOn") && takes("message", "-"),
-            dated: takes("updatedAt", "1970-01-01T00:00:00Z"),
         }
     }
 }
@@ -206,9 +203,6 @@ pub fn decide(declaration: &Declaration, now: Timestamp) -> Plan<Map<String, Val
     if status == declaration.status {
         return Plan::settled();
     }
-    if traits.dated {
-        status.insert("updatedAt".to_owned(), json!(whole_seconds(now)));
-    }
     Plan { status: Some(Box::new(status)), ..Plan::settled() }
 }
 
@@ -236,7 +230,7 @@ mod tests {
     };
 
     const EPOCH: Timestamp = Timestamp::UNIX_EPOCH;
-    const FULL: Traits = Traits { acted_on: false, phase: true, explains: true, dated: true };
+    const FULL: Traits = Traits { acted_on: false, phase: true, explains: true };
 
     fn declaration(status: Map<String, Value>) -> Declaration {
         Declaration { generation: Some(1), deleting: false, status, faults: vec![], needs: vec![], traits: FULL }
@@ -296,7 +290,6 @@ mod tests {
         let status = written(&mended, at(60));
         assert!(!status.contains_key("message") && !status.contains_key("reason"), "{status:?}");
         assert_eq!(status["observedGeneration"], 2);
-        assert_eq!(status["updatedAt"], "1970-01-01T00:01:00Z");
         assert_eq!(status["conditions"][2]["status"], "False");
         assert_eq!(status["conditions"][2]["message"], "");
         assert_eq!(status["conditions"][2]["lastTransitionTime"], "1970-01-01T00:01:00Z");
@@ -331,14 +324,14 @@ mod tests {
     fn declarations() -> impl Strategy<Value = Declaration> {
         let found = prop_oneof![Just(Referent::Right), Just(Referent::Faulty), Just(Referent::Absent)];
         let faults = prop::collection::vec(("spec[.][a-z]{1,8}", "\\PC{0,20}"), 0..3);
-        (1..4_i64, faults, prop::collection::vec(found, 0..3), any::<[bool; 4]>()).prop_map(
-            |(generation, faults, found, [acted_on, phase, explains, dated])| Declaration {
+        (1..4_i64, faults, prop::collection::vec(found, 0..3), any::<[bool; 3]>()).prop_map(
+            |(generation, faults, found, [acted_on, phase, explains])| Declaration {
                 generation: Some(generation),
                 deleting: false,
                 status: Map::new(),
                 faults: faults.iter().map(|(field, problem)| fault(field, problem)).collect(),
                 needs: found.into_iter().map(need).collect(),
-                traits: Traits { acted_on, phase, explains, dated },
+                traits: Traits { acted_on, phase, explains },
             },
         )
     }

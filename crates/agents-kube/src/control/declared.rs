@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn findings_are_kept_and_the_spec_is_not() {
-        let seen = declared(&agent(&json!({"providerRef": {"name": "p"}, "env": [{"name": "A=B", "value": "secret"}]})));
+        let seen =
+            declared(&agent(&json!({"providerRef": {"name": "p"}, "env": [{"name": "A=B", "value": "secret"}]})));
         assert_eq!(seen.identity(), Identity { namespace: "ns", name: "a", uid: "u", resource_version: "7" });
         assert!(!seen.is_right());
         assert_eq!(seen.needed(), [Id { kind: "AgentProvider", key: Key::new("ns", "p") }]);
