@@ -4,6 +4,8 @@
 mod controller;
 #[path = "api/crons.rs"]
 mod crons;
+#[path = "api/declarations.rs"]
+mod declarations;
 #[path = "api/definitions.rs"]
 mod definitions;
 #[path = "api/election.rs"]
@@ -53,6 +55,7 @@ const CASES: &[Case] = &[
     ("a_deadline_is_kept_from_outside", endings::a_deadline_is_kept_from_outside),
     ("a_job_deleted_behind_us_is_lost", endings::a_job_deleted_behind_us_is_lost),
     ("retries_wait_and_end", endings::retries_wait_and_end),
+    ("a_declaration_says_what_is_wrong_with_it", declarations::a_declaration_says_what_is_wrong_with_it),
     ("kubectl_knows_the_kinds", definitions::kubectl_knows_the_kinds),
     ("examples_are_admitted", definitions::examples_are_admitted),
     ("a_judged_run_is_immutable", definitions::a_judged_run_is_immutable),

@@ -17,6 +17,7 @@ pub(crate) fn a_run_costs_three_writes_and_no_read(cluster: &Cluster) -> Result<
     play(cluster, "happy", async |stage| {
         stage.declarations().await?;
         let _controller = stage.controller().await?;
+        stage.judged().await?;
         let kubelet = stage.kubelet();
         let mark = stage.mark()?;
         let run = stage.happy_run("hello").await?;
@@ -77,6 +78,7 @@ pub(crate) fn an_idle_controller_starts_at_once(cluster: &Cluster) -> Result<()>
         let _controller = stage.controller().await?;
         stage.run("first", &json!({})).await?;
         stage.run_in("first", "Succeeded").await?;
+        stage.judged().await?;
         let quiet = stage.mark()?;
         tokio::time::sleep(Duration::from_secs(20)).await;
         let asked = stage.controllers_asked(quiet)?;

@@ -1,0 +1,99 @@
+//! What is declared says whether it is right: by field, set and cleared, with one write for each change.
+
+use agents_kube::crd;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use xtask::cluster::Cluster;
+
+use super::stage::{Stage, agent, condition, play, provider};
+
+/// Kinds that are watched a second time, for the runs that refer to them.
+const FOR_RUNS: [&str; 3] = ["agentproviders", "agents", "implementationspecs"];
+
+impl Stage<'_> {
+    /// Waits until the only controller of the case has listed every kind and judged what [`Stage::declarations`] makes.
+    pub(crate) async fn judged(&self) -> Result<()> {
+        let kinds = crd::all();
+        let plurals: Vec<&str> = kinds.iter().filter_map(|kind| kind["spec"]["names"]["plural"].as_str()).collect();
+        self.until("every kind is listed", || async {
+            let asked = self.asked_since(0)?;
+            let listed = |plural: &&str| {
+                let lists = asked.iter().filter(|asked| asked.verb == "list" && asked.resource == *plural).count();
+                lists > usize::from(FOR_RUNS.contains(plural))
+            };
+            Ok(plurals.iter().filter(|plural| **plural != "agentruns").all(listed).then_some(()))
+        })
+        .await?;
+        self.says("agentproviders", "shell", "Ready", "True").await?;
+        self.says("agents", "agent", "Ready", "True").await?;
+        Ok(())
+    }
+
+    /// The object once its condition, of its present spec, has this truth; answers with reason and message.
+    async fn says(&self, plural: &str, name: &str, kind: &str, truth: &str) -> Result<[String; 2]> {
+        let found = self.until(&format!("{plural}/{name}: {kind}={truth}"), || async {
+            let object = self.find(plural, name).await?.context("it is not there")?;
+            let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+            anyhow::ensure!(current && condition(&object, kind) == truth, "{:#}", object["status"]);
+            Ok(Some(object))
+        });
+        let object = found.await?;
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        let entry = conditions.into_iter().find(|entry| entry["type"] == kind).context("no such condition")?;
+        Ok(["reason", "message"].map(|field| entry[field].as_str().unwrap_or_default().to_owned()))
+    }
+
+    /// How often the status of an object was written.
+    fn verdicts(&self, plural: &str, name: &str) -> Result<usize> {
+        let status = format!("{plural}/status");
+        Ok(self.asked_since(0)?.iter().filter(|asked| asked.resource == status && asked.name == name).count())
+    }
+}
+
+/// Faults are named by field and cleared when mended, references looked up again when they change, nothing written twice.
+pub(crate) fn a_declaration_says_what_is_wrong_with_it(cluster: &Cluster) -> Result<()> {
+    play(cluster, "declared", async |stage| {
+        let _controller = stage.controller().await?;
+        stage.create("agents", &agent("agent", "shell")).await?;
+        let [reason, message] = stage.says("agents", "agent", "Ready", "False").await?;
+        ensure!(reason == "ProviderNotFound" && message.contains("AgentProvider/shell"), "{reason}: {message}");
+
+        let mut broken = provider("shell");
+        broken["spec"]["argsTemplate"] = json!(["-c", "echo {{ implementation.text"]);
+        stage.create("agentproviders", &broken).await?;
+        let [reason, message] = stage.says("agentproviders", "shell", "InvalidSpec", "True").await?;
+        ensure!(reason == "InvalidSpec" && message.starts_with("spec.argsTemplate[1]: line 1"), "{reason}: {message}");
+        stage.says("agentproviders", "shell", "Stalled", "True").await?;
+        let wait = ["wait", "--for=condition=Ready=False", "--timeout=30s", "agentprovider/shell"];
+        stage.kubectl(&wait)?;
+        stage
+            .until("the Agent's new reason", || async {
+                let [reason, _] = stage.says("agents", "agent", "Ready", "False").await?;
+                Ok((reason == "ReferenceUnreadable").then_some(()))
+            })
+            .await?;
+        stage.patch("agentproviders", "shell", &json!({"spec": provider("shell")["spec"]})).await?;
+        for object in ["agentprovider/shell", "agent/agent"] {
+            stage.kubectl(&["wait", "--for=condition=Ready", "--timeout=30s", object])?;
+        }
+        let [reason, message] = stage.says("agentproviders", "shell", "InvalidSpec", "False").await?;
+        ensure!(reason == "AsExpected" && message.is_empty(), "{reason}: {message}");
+
+        let work = |text: &str| json!({"metadata": {"name": "work"}, "spec": {"text": text}});
+        stage.create("implementationspecs", &work(" \n")).await?;
+        let [_, message] = stage.says("implementationspecs", "work", "InvalidSpec", "True").await?;
+        ensure!(message.contains("spec.text: "), "{message}");
+        stage.patch("implementationspecs", "work", &json!({"spec": {"text": "hello"}})).await?;
+        stage.says("implementationspecs", "work", "Ready", "True").await?;
+
+        for (plural, name, writes) in
+            [("agents", "agent", 3), ("agentproviders", "shell", 2), ("implementationspecs", "work", 2)]
+        {
+            let written = stage.verdicts(plural, name)?;
+            ensure!(written == writes, "{written} writes of {plural}/{name} instead of {writes}");
+            let object: Value = stage.find(plural, name).await?.context("it is gone")?;
+            ensure!(condition(&object, "Accepted") == "True" && condition(&object, "Stalled") == "False", "{object:#}");
+        }
+        Ok(())
+    })
+}
