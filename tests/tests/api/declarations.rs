@@ -31,7 +31,8 @@ impl Stage<'_> {
 
     /// The object once its condition, of its present spec, has this truth; answers with reason and message.
     async fn says(&self, plural: &str, name: &str, kind: &str, truth: &str) -> Result<[String; 2]> {
-        let found = self.until(&format!("{plural}/{name}: {kind}={truth}"), || async {
+        let what = format!("{plural}/{name}: {kind}={truth}");
+        let found = self.until(&what, || async {
             let object = self.find(plural, name).await?.context("it is not there")?;
             let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
             anyhow::ensure!(current && condition(&object, kind) == truth, "{:#}", object["status"]);

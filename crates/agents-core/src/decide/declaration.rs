@@ -186,16 +186,13 @@ pub fn decide(declaration: &Declaration, now: Timestamp) -> Plan<Map<String, Val
         status.insert("phase".to_owned(), json!(standing.phase()));
     }
     if traits.explains {
-        match standing.trouble() {
-            Some((reason, message)) => {
-                status.insert("reason".to_owned(), json!(reason.as_str()));
-                // The shorter bound is that of every kind's own message.
-                status.insert("message".to_owned(), json!(cut(message, 1024)));
-            }
-            None => {
-                status.remove("reason");
-                status.remove("message");
-            }
+        if let Some((reason, message)) = standing.trouble() {
+            status.insert("reason".to_owned(), json!(reason.as_str()));
+            // Whoever reads the columns needs its beginning; the conditions have it whole.
+            status.insert("message".to_owned(), json!(cut(message, 1024)));
+        } else {
+            status.remove("reason");
+            status.remove("message");
         }
     }
     let conditions = conditions(&standing, declaration, now);
