@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|---|
 //! | its spec is faulty | False | False | True | True | `Invalid` |
 //! | an object it refers to is missing or faulty | False | True | False | False | `Pending` |
-//! | the kind is not acted on yet | Unknown | True | False | False | `Accepted` |
+//! | the kind is not acted on yet | Unknown | True | False | False | `Pending` |
 //! | ready | True | True | False | False | `Ready` |
 //!
 //! The status is handled as JSON, because one function serves every kind: whatever else stands in it is kept.
@@ -101,7 +101,7 @@ enum Standing {
 }
 
 impl Standing {
-    const PHASES: [&str; 4] = ["Invalid", "Pending", "Accepted", "Ready"];
+    const PHASES: [&str; 3] = ["Invalid", "Pending", "Ready"];
 
     fn of(declaration: &Declaration) -> Self {
         let Declaration { generation: _, deleting: _, status: _, faults, needs, traits } = declaration;
@@ -118,11 +118,10 @@ impl Standing {
     }
 
     fn phase(&self) -> &'static str {
-        let [invalid, pending, accepted, ready] = Self::PHASES;
+        let [invalid, pending, ready] = Self::PHASES;
         match self {
             Self::Invalid(_) => invalid,
-            Self::Waiting(..) => pending,
-            Self::NotActedOn => accepted,
+            Self::Waiting(..) | Self::NotActedOn => pending,
             Self::Ready => ready,
         }
     }
@@ -264,7 +263,7 @@ mod tests {
     #[test]
     fn each_standing_has_its_row() {
         let plain = declaration(Map::new());
-        insta::assert_snapshot!(row(&plain), @"Accepted, Ready=Unknown NotActedOn, Accepted=True AsExpected, InvalidSpec=False AsExpected, Stalled=False AsExpected");
+        insta::assert_snapshot!(row(&plain), @"Pending, Ready=Unknown NotActedOn, Accepted=True AsExpected, InvalidSpec=False AsExpected, Stalled=False AsExpected");
         let acted = Declaration { traits: Traits { acted_on: true, ..FULL }, ..plain.clone() };
         insta::assert_snapshot!(row(&acted), @"Ready, Ready=True AsExpected, Accepted=True AsExpected, InvalidSpec=False AsExpected, Stalled=False AsExpected");
         let waiting = Declaration { needs: vec![need(Referent::Absent)], ..acted.clone() };
@@ -308,7 +307,7 @@ mod tests {
         let theirs = json!({"type": "Unreachable", "status": "True", "odd": [1]});
         let stored = json!({"usedBytes": 7, "phase": "Lost", "conditions": [theirs.clone(), 5]});
         let status = written(&declaration(stored.as_object().unwrap().clone()), EPOCH);
-        assert_eq!((&status["usedBytes"], &status["phase"]), (&json!(7), &json!("Accepted")));
+        assert_eq!((&status["usedBytes"], &status["phase"]), (&json!(7), &json!("Pending")));
         assert_eq!(status["conditions"].as_array().unwrap()[4..], [theirs, json!(5)]);
     }
 
