@@ -60,7 +60,7 @@ pub fn grant(cluster: &Cluster, namespace: &str, account: &str) -> Result<PathBu
     if path.exists() {
         return Ok(path);
     }
-    let rules: Vec<Value> = [RUNS, LEASE]
+    let rules: Vec<Value> = [&*RUNS, &*LEASE]
         .into_iter()
         .flatten()
         .map(|rule| {
