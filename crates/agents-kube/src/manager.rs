@@ -71,6 +71,7 @@ pub struct Builder {
     lease: Option<LeaseOptions>,
     concurrency: usize,
     seed: u64,
+    declarations: bool,
 }
 
 impl Builder {
@@ -124,6 +125,14 @@ impl Builder {
         self
     }
 
+    /// Whether the status of every other kind is kept too, which is so unless said; a program that embeds the manager for
+    /// runs alone needs fewer rights and watches without it.
+    #[must_use]
+    pub fn declarations(mut self, kept: bool) -> Self {
+        self.declarations = kept;
+        self
+    }
+
     /// Spreads waits between replicas.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -145,6 +154,7 @@ impl Builder {
             lease,
             concurrency,
             seed,
+            declarations,
         } = self;
         let watches = watch::Settings::seeded(seed);
         let caches = Arc::new(Caches::new(&calls, &namespaces, watches));
@@ -165,7 +175,8 @@ impl Builder {
             Elector::new(calls.clone(), namespace, name, identity.clone(), params)
         });
         let tenure = elector.as_ref().map(Elector::tenure);
-        let declarations = DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone());
+        let declarations =
+            declarations.then(|| Arc::new(DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone())));
         let (notices, sender) = Notices::new(calls.clone(), &identity);
         let world = AgentRunWorld {
             calls,
@@ -179,7 +190,7 @@ impl Builder {
         let keep = jobs.unwrap_or_default().ttl;
         Manager {
             world: Arc::new(world),
-            declarations: Arc::new(declarations),
+            declarations,
             elector,
             sender,
             options: driver::Options { concurrency, seed, ..driver::Options::default() },
@@ -237,7 +248,7 @@ pub enum ManagerError {
 #[derive(Debug)]
 pub struct Manager {
     world: Arc<AgentRunWorld>,
-    declarations: Arc<DeclarationWorld>,
+    declarations: Option<Arc<DeclarationWorld>>,
     elector: Option<Elector>,
     sender: NoticesTask,
     options: driver::Options,
@@ -265,6 +276,7 @@ impl Manager {
             lease: None,
             concurrency: driver::Options::default().concurrency,
             seed: 0,
+            declarations: true,
         }
     }
 
@@ -312,7 +324,12 @@ impl Manager {
                     driver.run(driver_stop.clone()).await;
                     Ok(())
                 };
-                let declared = declarations.run(seed, driver_stop.clone());
+                let declared = async {
+                    match declarations {
+                        Some(declarations) => declarations.run(seed, driver_stop.clone()).await,
+                        None => Ok(()),
+                    }
+                };
                 let ended = tokio::select! {
                     biased;
                     ended = async { tokio::try_join!(runs, declared) } => ended.map(drop),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     fault::write_faults,
-    play::{keep_running, named, simulate},
+    play::{keep_whole_running, named, simulate},
     workload::{HAPPY, SECOND, apply_references, phase_seen},
 };
 
@@ -64,7 +64,7 @@ fn verdicts(world: &World) -> BTreeMap<String, Value> {
 async fn each_change_costs_one_write_and_a_settled_world_none() {
     let world = Arc::new(World::new(1));
     apply_references(&world, &["Agent", "AgentProvider", "ImplementationSpec"]);
-    let _controller = keep_running(&world, "a", false);
+    let _controller = keep_whole_running(&world, "a", false);
     for object in [("agents", "agent"), ("agentproviders", "provider"), ("implementationspecs", "work")] {
         becomes(&world, object, "Ready", "True", "AsExpected").await;
     }
@@ -90,7 +90,7 @@ async fn each_change_costs_one_write_and_a_settled_world_none() {
 async fn an_agent_is_judged_again_when_its_provider_changes() {
     let world = Arc::new(World::new(1));
     apply_references(&world, &["Agent"]);
-    let _controller = keep_running(&world, "a", false);
+    let _controller = keep_whole_running(&world, "a", false);
     let agent = ("agents", "agent");
     let message = becomes(&world, agent, "Ready", "False", "ProviderNotFound").await;
     assert_eq!(message, "spec.providerRef: AgentProvider/provider does not exist in this namespace");
@@ -128,7 +128,7 @@ async fn every_kind_is_judged_once() {
         let stored = world.apply(example);
         assert!(!stored.is_empty(), "{plural} has an example");
     }
-    let _controller = keep_running(&world, "a", false);
+    let _controller = keep_whole_running(&world, "a", false);
     tokio::time::sleep(60 * SECOND).await;
     for (plural, acted_on, _) in examples.0.iter().filter(|(plural, ..)| *plural != "agentruns") {
         for object in world.objects(plural) {
@@ -151,7 +151,7 @@ async fn every_kind_is_judged_once() {
 /// What changes while a controller works, and what its declarations come to.
 async fn story(world: &Arc<World>, names: &[&'static str], lease: bool) -> BTreeMap<String, Value> {
     apply_references(world, &["Agent", "ImplementationSpec"]);
-    let _controllers: Vec<_> = names.iter().map(|name| keep_running(world, name, lease)).collect();
+    let _controllers: Vec<_> = names.iter().map(|name| keep_whole_running(world, name, lease)).collect();
     tokio::time::sleep(20 * SECOND).await;
     apply(world, "AgentProvider", "provider", &json!({"binary": " "}));
     tokio::time::sleep(20 * SECOND).await;
@@ -213,7 +213,7 @@ async fn a_kind_that_is_not_installed_holds_up_nothing() {
         let lists = When::any().verb(Verb::List).on("implementationspecs");
         faults.rule(Rule::new(lists, Fault::Reject(404)).nth(2).forever());
     });
-    let _controller = keep_running(&world, "a", false);
+    let _controller = keep_whole_running(&world, "a", false);
     phase_seen(&world, "Succeeded").await;
     becomes(&world, ("agents", "agent"), "Ready", "True", "AsExpected").await;
     tokio::time::sleep(1200 * SECOND).await;

@@ -109,8 +109,7 @@ fn whatever_a_watch_does_the_result_is_the_same() {
     let mut cases = Vec::new();
     for workload in &workloads {
         for resource in WATCHED {
-            // Declarations are watched twice: for the runs that refer to them and for their own status.
-            let events = if matches!(resource, "agentruns" | "jobs" | "pods") { 6 } else { 3 };
+            let events = if matches!(resource, "agentruns" | "jobs" | "pods") { 6 } else { 1 };
             for nth in 1..=events {
                 for (n, fault) in faults.into_iter().enumerate() {
                     if workload.name == "happy" || fault == WatchFault::Drop || (n + nth) % 3 == 0 {
@@ -148,7 +147,7 @@ fn a_refused_watch_and_a_compacted_history_are_listed_again() {
             match refused {
                 Some(resource) => world.faults(|faults| {
                     let rule = Rule::new(When::any().verb(Verb::Watch).on(resource), Fault::Reject(410));
-                    faults.rule(rule.times(4));
+                    faults.rule(rule.times(2));
                 }),
                 // Every watch breaks at its second event, and what it would go on from is gone.
                 None => world.faults(|faults| {

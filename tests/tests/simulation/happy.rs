@@ -3,7 +3,7 @@
 use agents_tests::apimodel::{Log, RESOURCES};
 
 use super::{
-    play::{keep_running, named, play, play_clean, simulate},
+    play::{keep_running, keep_whole_running, named, play, play_clean, simulate},
     workload::{ALL, HAPPY, SECOND, phase_seen},
 };
 
@@ -18,7 +18,7 @@ fn writes(log: &Log) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_happy_run_takes_three_writes_and_no_read() {
-    let played = play_clean(&HAPPY).await;
+    let played = play(&HAPPY, 1, |world| keep_whole_running(world, "a", false)).await;
     let log = played.log.from("a");
     assert_eq!(writes(&log), ["Create jobs", "Update agentruns/status", "Update agentruns/status"]);
     assert_eq!((played.end.phase(), played.end.reason()), ("Succeeded", "Completed"));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use agents_core::plan::Defaults;
-use agents_kube::{Calls, LeaseOptions, Manager, ManagerError, lease};
+use agents_kube::{Calls, LeaseOptions, Manager, ManagerError, lease, manager::Builder};
 use agents_tests::apimodel::{Log, NAMESPACE, Settled, Supervised, World};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -13,8 +13,18 @@ use super::workload::{RUN, Workload};
 /// Longest time a workload may take, disturbed as it may be.
 pub const LIMIT: Duration = Duration::from_secs(7200);
 
-/// The whole controller as the binary puts it together.
+/// The controller of runs as the binary puts it together. Declarations are kept by a loop of its own that shares
+/// nothing with it but the lease, and costs most of the time of a simulated world: [`whole`] has both.
 pub fn manager(calls: Calls, identity: &str, lease: bool) -> Manager {
+    builder(calls, identity, lease).declarations(false).build()
+}
+
+/// The whole controller as the binary puts it together.
+pub fn whole(calls: Calls, identity: &str, lease: bool) -> Manager {
+    builder(calls, identity, lease).build()
+}
+
+fn builder(calls: Calls, identity: &str, lease: bool) -> Builder {
     let defaults = Defaults {
         image: "agent:1".to_owned(),
         runner_image: "runner:1".to_owned(),
@@ -22,19 +32,27 @@ pub fn manager(calls: Calls, identity: &str, lease: bool) -> Manager {
         grace_seconds: agents_core::plan::runner_spec::DEFAULT_GRACE_SECONDS,
     };
     let builder = Manager::builder(calls, identity).defaults(defaults).seed(identity.len() as u64);
-    let builder = if lease { builder.lease(lease_options()) } else { builder };
-    builder.build()
+    if lease { builder.lease(lease_options()) } else { builder }
 }
 
 pub fn lease_options() -> LeaseOptions {
     LeaseOptions { namespace: NAMESPACE.to_owned(), name: "agents".to_owned(), params: lease::Params::default() }
 }
 
-/// Keeps a controller running: one that crashes or ends is followed by another, with an identity of its own.
+/// Keeps a controller of runs running: one that crashes or ends is followed by another, with an identity of its own.
 pub fn keep_running(world: &World, name: &'static str, lease: bool) -> Supervised {
+    keep(world, name, move |calls, identity| manager(calls, identity, lease))
+}
+
+/// The same for the whole controller.
+pub fn keep_whole_running(world: &World, name: &'static str, lease: bool) -> Supervised {
+    keep(world, name, move |calls, identity| whole(calls, identity, lease))
+}
+
+fn keep(world: &World, name: &'static str, make: impl Fn(Calls, &str) -> Manager + Send + 'static) -> Supervised {
     world.supervise(name, move |calls| {
         let born = calls.clock().boot().as_millis();
-        let manager = manager(calls, &format!("{name}-{born}"), lease);
+        let manager = make(calls, &format!("{name}-{born}"));
         async move {
             let _end: Result<(), ManagerError> = manager.run(CancellationToken::new()).await;
         }
