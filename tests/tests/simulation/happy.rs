@@ -3,7 +3,7 @@
 use agents_tests::apimodel::{Log, RESOURCES};
 
 use super::{
-    play::{keep_running, keep_whole_running, named, play, play_clean, simulate},
+    play::{keep_running, keep_whole_running, named, play, simulate},
     workload::{ALL, HAPPY, SECOND, phase_seen},
 };
 
