@@ -37,7 +37,7 @@ pub fn artefacts() -> Result<Vec<Artefact>> {
         all.push(Artefact { path: format!("crds/{name}"), text: text.clone() });
         all.push(Artefact { path: format!("charts/agents/crds/{name}"), text });
     }
-    all.extend(chart::artefacts());
+    all.extend(chart::artefacts()?);
     all.push(reference::reasons());
     Ok(all)
 }
