@@ -1,22 +1,26 @@
 //! `agents controller`: the manager with a real client, real clocks, signals and health pages.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+mod health;
+
+use std::{convert::Infallible, future::pending, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use agents_core::plan::Defaults;
 use agents_kube::{
-    Calls, Clock, Health, LeaseOptions, Manager, Namespaces, lease,
+    Calls, Clock, LeaseOptions, Manager, Namespaces, installed, lease,
     runtime::{JobSettings, MIN_TTL},
 };
-use anyhow::{Context as _, Result};
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+use self::health::Watched;
 
 /// Field manager of everything the controller writes.
 const FIELD_MANAGER: &str = "agents-controller";
@@ -24,9 +28,9 @@ const FIELD_MANAGER: &str = "agents-controller";
 /// Look after the AgentRuns of a cluster.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Namespace whose runs are looked after; without it, that of the kubeconfig or of the pod
-    #[arg(long, env = "AGENTS_NAMESPACE", conflicts_with = "all_namespaces")]
-    namespace: Option<String>,
+    /// Namespaces whose runs are looked after, with commas between; without it, that of the kubeconfig or of the pod
+    #[arg(long, env = "AGENTS_NAMESPACE", value_delimiter = ',', conflicts_with = "all_namespaces")]
+    namespace: Vec<String>,
     /// Look after the runs of all namespaces
     #[arg(long, env = "AGENTS_ALL_NAMESPACES")]
     all_namespaces: bool,
@@ -51,16 +55,16 @@ pub(crate) struct Args {
     /// Lease that is held while runs are decided; without it the controller decides at once
     #[arg(long, env = "AGENTS_LEASE_NAME")]
     lease_name: Option<String>,
-    /// Namespace of the lease; without it, the namespace that is looked after
+    /// Namespace of the lease; without it, each namespace that is looked after has its own
     #[arg(long, env = "AGENTS_LEASE_NAMESPACE")]
     lease_namespace: Option<String>,
     /// Name of this replica in the lease and in Events
     #[arg(long, env = "AGENTS_IDENTITY", default_value = "agents-controller")]
     identity: String,
-    /// Reconciles under way at once
+    /// Reconciles under way at once, per namespace that is looked after
     #[arg(long, env = "AGENTS_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
-    /// Address of /healthz and /readyz
+    /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "AGENTS_HEALTH_ADDRESS", default_value = "127.0.0.1:8081")]
     health_address: SocketAddr,
     /// Form of the logs; their filter is read from RUST_LOG
@@ -100,42 +104,99 @@ async fn run(args: Args) -> Result<()> {
     // Only fails when another provider was installed, and there is no other.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = kube::Config::infer().await.context("failed to find a cluster")?;
-    let own = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let scopes = scopes(&args, &config.default_namespace)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let calls = Calls::connect(config, clock, FIELD_MANAGER).context("failed to make a client")?;
-    let namespaces = if args.all_namespaces { Namespaces::All } else { Namespaces::One(own.clone()) };
     // A restarted container has the same pod name: its own former lease must not look like its present one.
     let identity = format!("{}_{}_{}", args.identity, std::process::id(), Timestamp::now().as_millisecond());
-    let mut builder = Manager::builder(calls, identity)
+    let managers: Vec<_> = scopes.into_iter().map(|scope| manager(&args, scope, &calls, &identity)).collect();
+    let listener = TcpListener::bind(args.health_address)
+        .await
+        .with_context(|| format!("failed to listen on {}", args.health_address))?;
+    let watched = managers.iter().map(|(runs, manager)| Watched { runs: runs.clone(), health: manager.health() });
+    let pages = axum::serve(listener, health::pages(watched.collect()));
+    let shutdown = CancellationToken::new();
+    let mut work: JoinSet<_> = managers.into_iter().map(|(_, manager)| manager.run(shutdown.clone())).collect();
+    tracing::info!(health = %args.health_address, version = env!("CARGO_PKG_VERSION"), "started");
+    let all_ended = async {
+        while let Some(ended) = work.join_next().await {
+            ended.context("the controller was cut off")?.context("the controller ended")?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        result = all_ended => result?,
+        result = pages => result.context("the health pages ended")?,
+        result = stopped_twice(&shutdown) => result?,
+        never = tell_of_older_definitions(calls) => match never {},
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What one manager looks after, and where its lease lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Looked {
+    namespaces: Namespaces,
+    lease_namespace: String,
+}
+
+/// One for all namespaces, or one for each. A namespace's lease lies in it, so that it keeps its history when the list
+/// becomes longer or shorter.
+fn scopes(args: &Args, own: &str) -> Result<Vec<Looked>> {
+    let lease = |namespace: &str| args.lease_namespace.clone().unwrap_or_else(|| namespace.to_owned());
+    if args.all_namespaces {
+        return Ok(vec![Looked { namespaces: Namespaces::All, lease_namespace: lease(own) }]);
+    }
+    let mut namespaces = args.namespace.clone();
+    namespaces.sort();
+    namespaces.dedup();
+    if namespaces.is_empty() {
+        namespaces.push(own.to_owned());
+    }
+    if namespaces.iter().any(String::is_empty) {
+        bail!("a namespace is empty: --namespace takes names with commas between");
+    }
+    if namespaces.len() > 1 && args.lease_namespace.is_some() {
+        bail!("--lease-namespace cannot be one for several namespaces: leave it out, and each has its own lease");
+    }
+    Ok(namespaces
+        .into_iter()
+        .map(|namespace| Looked { lease_namespace: lease(&namespace), namespaces: Namespaces::One(namespace) })
+        .collect())
+}
+
+/// A manager, and the namespace of its runs; empty for all.
+fn manager(args: &Args, looked: Looked, calls: &Calls, identity: &str) -> (String, Manager) {
+    let Looked { namespaces, lease_namespace } = looked;
+    let runs = match &namespaces {
+        Namespaces::One(namespace) => namespace.clone(),
+        Namespaces::All => String::new(),
+    };
+    let mut builder = Manager::builder(calls.clone(), identity)
         .watch(namespaces)
         .jobs(Some(JobSettings { ttl: Duration::from_secs(args.job_ttl_seconds) }))
         .defaults(Defaults {
-            image: args.default_image.unwrap_or_else(|| args.runner_image.clone()),
-            runner_image: args.runner_image,
-            service_account: args.run_service_account,
+            image: args.default_image.clone().unwrap_or_else(|| args.runner_image.clone()),
+            runner_image: args.runner_image.clone(),
+            service_account: args.run_service_account.clone(),
             grace_seconds: args.grace_seconds,
         })
         .start_limit(Duration::from_secs(args.start_limit_seconds))
         .concurrency(usize::from(args.concurrency))
         .seed(u64::from(std::process::id()));
-    if let Some(name) = args.lease_name {
-        let namespace = args.lease_namespace.unwrap_or(own);
-        builder = builder.lease(LeaseOptions { namespace, name, params: lease::Params::default() });
+    if let Some(name) = args.lease_name.clone() {
+        builder = builder.lease(LeaseOptions { namespace: lease_namespace, name, params: lease::Params::default() });
     }
-    let manager = builder.build();
-    let listener = TcpListener::bind(args.health_address)
-        .await
-        .with_context(|| format!("failed to listen on {}", args.health_address))?;
-    let pages = axum::serve(listener, pages(manager.health()));
-    let shutdown = CancellationToken::new();
-    tracing::info!(health = %args.health_address, version = env!("CARGO_PKG_VERSION"), "started");
-    tokio::select! {
-        result = manager.run(shutdown.clone()) => result.context("the controller ended")?,
-        result = pages => result.context("the health pages ended")?,
-        result = stopped_twice(&shutdown) => result?,
+    (runs, builder.build())
+}
+
+/// Says once which definitions in the cluster are not those of this program; nothing else waits for it.
+async fn tell_of_older_definitions(calls: Calls) -> Infallible {
+    for installed in installed::settled(calls.client()).await {
+        installed.tell();
     }
-    tracing::info!("stopped");
-    Ok(())
+    pending().await
 }
 
 /// The first signal asks for the end, the second forces it.
@@ -153,18 +214,6 @@ async fn stopped_twice(shutdown: &CancellationToken) -> Result<()> {
     anyhow::bail!("stopped by force")
 }
 
-fn pages(health: Health) -> Router {
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(health)
-}
-
-async fn ready(State(health): State<Health>) -> (StatusCode, String) {
-    match health.ready() {
-        Ok(()) if health.is_leading() => (StatusCode::OK, "ok, leading\n".to_owned()),
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-    }
-}
-
 /// The machine's clocks.
 #[derive(Debug)]
 struct SystemClock;
@@ -177,5 +226,47 @@ impl Clock for SystemClock {
     fn boot(&self) -> Duration {
         // Linux has this clock since 2.6.39, and reading it cannot fail otherwise.
         clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn looked(arguments: &[&str]) -> Result<Vec<Looked>> {
+        let line = [&["controller", "--runner-image=i"], arguments].concat();
+        scopes(&Line::try_parse_from(line)?.args, "own")
+    }
+
+    fn one(namespace: &str, lease: &str) -> Looked {
+        Looked { namespaces: Namespaces::One(namespace.to_owned()), lease_namespace: lease.to_owned() }
+    }
+
+    #[test]
+    fn each_namespace_has_its_own_lease() {
+        assert_eq!(looked(&[]).unwrap(), [one("own", "own")]);
+        assert_eq!(looked(&["--namespace=b,a,b"]).unwrap(), [one("a", "a"), one("b", "b")]);
+        assert_eq!(looked(&["--namespace=a", "--lease-namespace=l"]).unwrap(), [one("a", "l")]);
+        let all = Looked { namespaces: Namespaces::All, lease_namespace: "own".to_owned() };
+        assert_eq!(looked(&["--all-namespaces"]).unwrap(), [all]);
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        for arguments in [
+            &["--namespace=a,"][..],
+            &["--namespace=a,b", "--lease-namespace=l"],
+            &["--namespace=a", "--all-namespaces"],
+        ] {
+            assert!(looked(arguments).is_err(), "{arguments:?}");
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! The `agents` binary: composition only. One file or folder per subcommand.
 
+mod cluster;
 mod controller;
+mod crds;
 mod run;
+mod wait;
 
 use std::{
     env,
@@ -28,8 +31,12 @@ struct Cli {
 enum Command {
     /// Look after the AgentRuns of a cluster.
     Controller(controller::Args),
+    /// Show, compare and upgrade the definitions of the kinds in a cluster.
+    Crds(crds::Args),
     /// Run AgentRuns from manifests here and now, as local processes, without a cluster.
     Run(run::Args),
+    /// Wait for the end of AgentRuns of a cluster, or for a condition of any object of the kinds.
+    Wait(wait::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +51,8 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command {
         Command::Controller(args) => controller::main(args),
+        Command::Crds(args) => crds::main(args),
         Command::Run(args) => run::main(args),
+        Command::Wait(args) => wait::main(args),
     }
 }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod control;
 pub mod crd;
+pub mod installed;
 pub mod lease;
 pub mod manager;
 pub mod object;

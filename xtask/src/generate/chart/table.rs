@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Longest line of a comment.
 const WIDTH: usize = 110;
@@ -170,7 +170,7 @@ pub(super) fn markdown(entries: &[Entry]) -> Result<String> {
 #[cfg(test)]
 /// The defaults as Helm would read them.
 pub(super) fn defaults(entries: &[Entry]) -> Value {
-    let mut root = Value::Object(Map::new());
+    let mut root = json!({});
     for Entry { path, leaf, .. } in entries {
         let at = path.split('.').fold(&mut root, |at, name| &mut at[name]);
         *at = leaf.as_ref().map_or_else(|| json!({}), |leaf| leaf.default.clone());

@@ -1,0 +1,62 @@
+//! The pages of a controller: whether it lives, whether it is ready, and its metrics.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use agents_kube::Health;
+use axum::{Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, routing::get};
+
+/// A manager as the pages see it.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    /// Namespace of its runs; empty for all.
+    pub(super) runs: String,
+    /// How it is doing.
+    pub(super) health: Health,
+}
+
+type All = Arc<Vec<Watched>>;
+
+/// `/healthz`, `/readyz` and `/metrics`.
+pub(super) fn pages(watched: Vec<Watched>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(Arc::new(watched))
+}
+
+/// Ready when every manager is; the leader is named so when it leads anywhere.
+async fn ready(State(all): State<All>) -> (StatusCode, String) {
+    let troubles: Vec<String> = all
+        .iter()
+        .filter_map(|Watched { runs, health }| {
+            let trouble = health.ready().err()?;
+            Some(if all.len() > 1 { format!("{runs}: {trouble}") } else { trouble })
+        })
+        .collect();
+    match troubles.as_slice() {
+        [] if all.iter().any(|watched| watched.health.is_leading()) => (StatusCode::OK, "ok, leading\n".to_owned()),
+        [] => (StatusCode::OK, "ok\n".to_owned()),
+        troubles => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", troubles.join("; "))),
+    }
+}
+
+/// The text format of Prometheus. Names of namespaces need no escapes.
+async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
+    let ready = u8::from(all.iter().all(|watched| watched.health.ready().is_ok()));
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!(
+        "# HELP agents_build_info The version that runs.\n# TYPE agents_build_info gauge\n\
+         agents_build_info{{version=\"{version}\"}} 1\n\
+         # HELP agents_ready Whether every cache is complete, as /readyz says.\n# TYPE agents_ready gauge\n\
+         agents_ready {ready}\n\
+         # HELP agents_leader Whether this replica decides the runs of a namespace; of all where it is empty.\n\
+         # TYPE agents_leader gauge\n"
+    );
+    for Watched { runs, health } in all.iter() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "agents_leader{{runs=\"{runs}\"}} {}", u8::from(health.is_leading()));
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}

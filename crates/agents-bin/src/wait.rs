@@ -1,0 +1,336 @@
+//! `agents wait`: waits until objects of a cluster are as wanted, says what happens meanwhile, and exits as the runs did.
+
+use std::{io::Write as _, process::ExitCode, time::Duration};
+
+use agents_core::{
+    api::{Kind, VERSION},
+    check::Check,
+    kinds::{self, Visitor},
+};
+use anyhow::{Result, anyhow, bail};
+use futures::StreamExt as _;
+use jiff::SignedDuration;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject},
+    core::GroupVersionKind,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde_json::Value;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, complain};
+
+/// A run was cancelled.
+const EXIT_CANCELLED: u8 = 130;
+/// The time is over.
+const EXIT_LATE: u8 = 124;
+/// No wait is longer.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Arguments of `agents wait`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit code: 0 when all are as wanted; of a single run that ended otherwise, its provider's, or 130 when it was cancelled; else
+1. 124 when the time is over, 2 for usage, cluster, rights or an object that is not there.")]
+pub(crate) struct Args {
+    /// What to wait for: KIND/NAME, or the name of an AgentRun
+    #[arg(value_name = "OBJECT", required = true, value_parser = object)]
+    objects: Vec<Wanted>,
+    /// Condition that is waited for, as TYPE or TYPE=STATUS; without it, Succeeded of a run and Ready of all else
+    #[arg(long = "for", value_name = "CONDITION", value_parser = condition)]
+    condition: Option<Condition>,
+    /// Longest wait, such as 90s, 5m or 1h; without it, as long as it takes
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Namespace of the objects; without it, that of the context
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// An object of one of the kinds.
+#[derive(Debug, Clone, PartialEq)]
+struct Wanted {
+    resource: ApiResource,
+    /// As people write it: `agentrun/NAME`.
+    title: String,
+    name: String,
+}
+
+/// A condition's type and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition {
+    kind: String,
+    status: String,
+}
+
+fn object(text: &str) -> Result<Wanted, String> {
+    let (kind, name) = text.split_once('/').unwrap_or(("agentrun", text));
+    if name.is_empty() || name.contains('/') {
+        return Err("KIND/NAME is wanted, such as agentrun/NAME".to_owned());
+    }
+    let mut search = Search { word: kind.to_lowercase(), found: None };
+    kinds::visit(&mut search);
+    let (singular, resource) = search.found.ok_or_else(|| format!("there is no kind {kind}"))?;
+    Ok(Wanted { resource, title: format!("{singular}/{name}"), name: name.to_owned() })
+}
+
+/// Finds the kind that a word names.
+struct Search {
+    word: String,
+    found: Option<(&'static str, ApiResource)>,
+}
+
+impl Visitor for Search {
+    fn visit<K: Kind + Check>(&mut self) {
+        let full = format!("{}.{}", K::PLURAL, K::GROUP);
+        let word = self.word.as_str();
+        if word == K::SINGULAR || word == K::PLURAL || K::SHORT_NAMES.contains(&word) || word == full {
+            let kind = GroupVersionKind::gvk(K::GROUP, VERSION, K::KIND);
+            self.found = Some((K::SINGULAR, ApiResource::from_gvk_with_plural(&kind, K::PLURAL)));
+        }
+    }
+}
+
+fn condition(text: &str) -> Result<Condition, String> {
+    let text = text.strip_prefix("condition=").unwrap_or(text);
+    let (kind, status) = text.split_once('=').unwrap_or((text, "True"));
+    let status = ["True", "False", "Unknown"].into_iter().find(|known| known.eq_ignore_ascii_case(status));
+    match status {
+        Some(status) if !kind.is_empty() => Ok(Condition { kind: kind.to_owned(), status: status.to_owned() }),
+        _ => Err("TYPE or TYPE=STATUS is wanted, with the status True, False or Unknown".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: Option<SignedDuration> = text.parse().ok();
+    let parsed = parsed.and_then(|parsed| Duration::try_from(parsed).ok());
+    parsed.filter(|parsed| *parsed <= FOREVER).ok_or_else(|| "a time such as 90s, 5m or 1h is wanted".to_owned())
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    AsWanted,
+    Otherwise(u8),
+    Late,
+}
+
+/// Runs the command.
+pub(crate) fn main(args: Args) -> ExitCode {
+    block_on(async {
+        let Args { objects, condition, timeout, namespace, cluster } = args;
+        let connection = match cluster.connect().await {
+            Ok(connection) => connection,
+            Err(error) => return complain(&error, Some(NO_CLUSTER), EXIT_USAGE),
+        };
+        let namespace = namespace.unwrap_or(connection.namespace);
+        let deadline = Instant::now() + timeout.unwrap_or(FOREVER);
+        let mut waits: JoinSet<Result<End>> = objects
+            .into_iter()
+            .map(|wanted| wait(connection.client.clone(), namespace.clone(), wanted, condition.clone(), deadline))
+            .collect();
+        let mut ends = Vec::new();
+        while let Some(ended) = waits.join_next().await {
+            match ended.map_err(anyhow::Error::from).and_then(|ended| ended) {
+                Ok(end) => ends.push(end),
+                Err(error) => {
+                    return complain(&error, Some("`kubectl get agents-all` lists what is there"), EXIT_USAGE);
+                }
+            }
+        }
+        ExitCode::from(exit_code(&ends))
+    })
+}
+
+fn exit_code(ends: &[End]) -> u8 {
+    if ends.contains(&End::Late) {
+        return EXIT_LATE;
+    }
+    match ends {
+        [End::Otherwise(code)] => *code,
+        ends if ends.iter().all(|end| *end == End::AsWanted) => 0,
+        _ => EXIT_NO,
+    }
+}
+
+async fn wait(
+    client: Client,
+    namespace: String,
+    wanted: Wanted,
+    condition: Option<Condition>,
+    deadline: Instant,
+) -> Result<End> {
+    let Wanted { resource, title, name } = wanted;
+    let is_run = resource.kind == agents_core::api::AgentRun::KIND;
+    let condition = condition.unwrap_or_else(|| Condition {
+        kind: if is_run { "Succeeded" } else { "Ready" }.to_owned(),
+        status: "True".to_owned(),
+    });
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &resource);
+    let changes = watcher::watch_object(api, &name).default_backoff();
+    let mut changes = std::pin::pin!(changes);
+    let mut told = String::new();
+    loop {
+        let change = tokio::select! {
+            change = changes.next() => change,
+            () = sleep_until(deadline) => {
+                say(&format!("{title}: the time is over; it is {}", if told.is_empty() { "unknown" } else { &told }));
+                return Ok(End::Late);
+            }
+        };
+        let object = match change {
+            Some(Ok(Some(object))) => object.data,
+            Some(Ok(None)) if told.is_empty() => bail!("there is no {title} in the namespace {namespace}"),
+            Some(Ok(None)) => {
+                say(&format!("{title}: it was deleted"));
+                return Ok(End::Otherwise(EXIT_NO));
+            }
+            Some(Err(error)) => match refusal(&error) {
+                Some(refusal) => return Err(anyhow!("cannot watch {title} in the namespace {namespace}: {refusal}")),
+                None => continue,
+            },
+            None => bail!("the watch of {title} ended"),
+        };
+        let status = &object["status"];
+        let state = state(status);
+        if state != told {
+            say(&format!("{title}: {state}"));
+            told = state;
+        }
+        if holds(status, &condition) {
+            return Ok(End::AsWanted);
+        }
+        if is_run && let Some(code) = ended(status) {
+            return Ok(End::Otherwise(code));
+        }
+    }
+}
+
+/// What an answer says that will not change by asking again.
+fn refusal(error: &watcher::Error) -> Option<String> {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchError(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => return None,
+    };
+    matches!(status.code, 401 | 403 | 404).then(|| status.message.clone())
+}
+
+/// Phase, reason and message in one line.
+fn state(status: &Value) -> String {
+    let word = |name: &str| status[name].as_str().unwrap_or_default();
+    let mut text = match word("phase") {
+        "" => "not looked at yet".to_owned(),
+        phase => phase.to_owned(),
+    };
+    if !word("reason").is_empty() {
+        text = format!("{text} ({})", word("reason"));
+    }
+    match word("message").lines().next() {
+        Some(message) => format!("{text}: {message}"),
+        None => text,
+    }
+}
+
+fn holds(status: &Value, wanted: &Condition) -> bool {
+    let Condition { kind, status: truth } = wanted;
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|condition| condition["type"] == kind.as_str() && condition["status"] == truth.as_str())
+}
+
+/// The exit code of a run that is over and not as wanted.
+fn ended(status: &Value) -> Option<u8> {
+    match status["phase"].as_str() {
+        Some("Succeeded") => Some(EXIT_NO),
+        Some("Cancelled") => Some(EXIT_CANCELLED),
+        Some("Failed") => {
+            let last = status["attempts"].as_array().and_then(|attempts| attempts.last());
+            let number = |name: &str| last.and_then(|last| last[name].as_i64());
+            let code = number("exitCode").or_else(|| number("signal").map(|signal| 128 + signal));
+            Some(code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(EXIT_NO))
+        }
+        _ => None,
+    }
+}
+
+/// A reader that has gone away (`| head`) ends nothing.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn objects_are_named_as_kubectl_names_them() {
+        for text in [
+            "hello",
+            "agentrun/hello",
+            "agentruns/hello",
+            "ar/hello",
+            "AgentRun/hello",
+            "agentruns.agents.proompteng.ai/hello",
+        ] {
+            let Wanted { resource, title, name } = object(text).unwrap();
+            assert_eq!(
+                (resource.plural.as_str(), title.as_str(), name.as_str()),
+                ("agentruns", "agentrun/hello", "hello")
+            );
+        }
+        for text in ["", "agentrun/", "pod/hello", "agentrun/a/b"] {
+            assert!(object(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_and_times_are_read_as_kubectl_reads_them() {
+        let of = |kind: &str, status: &str| Condition { kind: kind.to_owned(), status: status.to_owned() };
+        assert_eq!(condition("Failed"), Ok(of("Failed", "True")));
+        assert_eq!(condition("condition=Ready=false"), Ok(of("Ready", "False")));
+        assert!(condition("").is_err() && condition("Ready=maybe").is_err());
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("-1s").is_err() && duration("soon").is_err() && duration("9999999h").is_err());
+    }
+
+    #[test]
+    fn the_exit_code_follows_the_run() {
+        let failed = |attempt: Value| ended(&json!({ "phase": "Failed", "attempts": [{ "exitCode": 9 }, attempt] }));
+        assert_eq!(failed(json!({ "exitCode": 3 })), Some(3));
+        assert_eq!(failed(json!({ "signal": 11 })), Some(139));
+        assert_eq!(failed(json!({ "exitCode": 0 })), Some(EXIT_NO), "an output was missing");
+        assert_eq!(failed(json!({})), Some(EXIT_NO));
+        assert_eq!(ended(&json!({ "phase": "Cancelled" })), Some(EXIT_CANCELLED));
+        assert_eq!(ended(&json!({ "phase": "Running" })), None);
+        assert_eq!(ended(&json!({})), None);
+        assert_eq!(exit_code(&[End::AsWanted, End::AsWanted]), 0);
+        assert_eq!(exit_code(&[End::Otherwise(3)]), 3);
+        assert_eq!(exit_code(&[End::Otherwise(3), End::AsWanted]), EXIT_NO);
+        assert_eq!(exit_code(&[End::Otherwise(3), End::Late]), EXIT_LATE);
+    }
+
+    #[test]
+    fn a_line_says_phase_reason_and_message() {
+        let status = json!({ "phase": "Pending", "reason": "AgentNotFound", "message": "there is no Agent a\nmore" });
+        assert_eq!(state(&status), "Pending (AgentNotFound): there is no Agent a");
+        assert_eq!(state(&Value::Null), "not looked at yet");
+        assert!(holds(
+            &json!({ "conditions": [{ "type": "Ready", "status": "False" }] }),
+            &condition("Ready=False").unwrap()
+        ));
+        assert!(!holds(&Value::Null, &condition("Ready").unwrap()));
+    }
+}

@@ -1,0 +1,144 @@
+//! Which definitions in the cluster lack what this program knows, from the API server's OpenAPI documents: every
+//! authenticated user may read these, while definitions need rights that the controller has not.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use agents_core::api::VERSION;
+use http::{Request, StatusCode};
+use kube::{Client, Error};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time;
+
+use super::fields::Shape;
+use crate::crd;
+
+/// Time a document may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Time after which a change of a definition stands in its document.
+const PUBLISHED: Duration = Duration::from_secs(10);
+/// Longest wait between two tries.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How many fields are named.
+const NAMED: usize = 8;
+
+/// A definition in the cluster that is not what this program knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Kind.
+    pub kind: String,
+    /// API group.
+    pub group: String,
+    /// Paths of the fields that the cluster's definition lacks; `None` when there is no definition.
+    pub missing: Option<Vec<String>>,
+}
+
+impl Difference {
+    /// Logs it as a warning with what helps.
+    pub fn tell(&self) {
+        let Self { kind, group, missing } = self;
+        match missing {
+            None => tracing::warn!(%kind, %group, "the kind is not installed: run `agents crds apply`"),
+            Some(fields) => {
+                let named = fields.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let more = fields.len().saturating_sub(NAMED);
+                tracing::warn!(
+                    %kind, %group, fields = %named, more,
+                    "the installed definition is older than this program and drops these fields: run `agents crds apply`"
+                );
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    components: Components,
+}
+
+#[derive(Default, Deserialize)]
+struct Components {
+    #[serde(default)]
+    schemas: BTreeMap<String, Component>,
+}
+
+#[derive(Deserialize)]
+struct Component {
+    #[serde(rename = "x-kubernetes-group-version-kind", default)]
+    kinds: Vec<GroupVersionKind>,
+    #[serde(flatten)]
+    shape: Shape,
+}
+
+#[derive(Deserialize)]
+struct GroupVersionKind {
+    kind: String,
+    version: String,
+}
+
+/// Every definition that lacks something, in the order of the kinds.
+///
+/// # Errors
+/// The API server cannot be reached, or does not give its documents.
+pub async fn look(client: &Client) -> Result<Vec<Difference>, Error> {
+    let mut documents: BTreeMap<String, BTreeMap<String, Shape>> = BTreeMap::new();
+    let mut differences = Vec::new();
+    for definition in crd::all() {
+        let word = |path: &str| definition.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (group, kind) = (word("/spec/group"), word("/spec/names/kind"));
+        if !documents.contains_key(&group) {
+            documents.insert(group.clone(), document(client, &group).await?);
+        }
+        let missing = match documents.get(&group).and_then(|kinds| kinds.get(&kind)) {
+            None => None,
+            Some(theirs) => {
+                let ours = Shape::deserialize(&definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
+                Some(ours.map_err(Error::SerdeError)?.beyond(theirs))
+            }
+        };
+        if missing.as_ref().is_none_or(|fields| !fields.is_empty()) {
+            differences.push(Difference { kind, group, missing });
+        }
+    }
+    Ok(differences)
+}
+
+/// The kinds of a group; none when the group is not served.
+async fn document(client: &Client, group: &str) -> Result<BTreeMap<String, Shape>, Error> {
+    let request =
+        Request::get(format!("/openapi/v3/apis/{group}/{VERSION}")).body(Vec::new()).map_err(Error::HttpError)?;
+    let text = match time::timeout(LIMIT, client.request_text(request)).await {
+        Ok(Ok(text)) => text,
+        Ok(Err(Error::Api(status))) if status.code == StatusCode::NOT_FOUND.as_u16() => return Ok(BTreeMap::new()),
+        Ok(Err(error)) => return Err(error),
+        Err(late) => return Err(Error::Service(late.into())),
+    };
+    let document: Document = serde_json::from_str(&text).map_err(Error::SerdeError)?;
+    let of_kind = |component: Component| {
+        let Component { kinds, shape } = component;
+        let kind = kinds.into_iter().find(|kind| kind.version == VERSION)?.kind;
+        Some((kind, shape))
+    };
+    Ok(document.components.schemas.into_values().filter_map(of_kind).collect())
+}
+
+/// The same as soon as the API server answers, and after what was changed just now is published. It may take for ever.
+pub async fn settled(client: &Client) -> Vec<Difference> {
+    let mut wait = Duration::from_secs(1);
+    let mut seen = false;
+    loop {
+        match look(client).await {
+            Ok(differences) if differences.is_empty() || seen => return differences,
+            Ok(_) => {
+                seen = true;
+                time::sleep(PUBLISHED).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the installed definitions cannot be read");
+                time::sleep(wait).await;
+                wait = wait.saturating_mul(2).min(MAX_WAIT);
+            }
+        }
+    }
+}
