@@ -1,5 +1,7 @@
 //! Ring 3: the controller as a process against a real API server and the real Job controller; pods are played by hand.
 
+#[path = "api/charts.rs"]
+mod charts;
 #[path = "api/controller.rs"]
 mod controller;
 #[path = "api/crons.rs"]
@@ -12,6 +14,8 @@ mod definitions;
 mod election;
 #[path = "api/endings.rs"]
 mod endings;
+#[path = "api/installing.rs"]
+mod installing;
 #[path = "api/kills.rs"]
 mod kills;
 #[path = "api/model.rs"]
@@ -35,6 +39,8 @@ use xtask::rings::Ring;
 /// Those that wait longest come first.
 const CASES: &[Case] = &[
     ("the_death_of_the_api_server_is_survived", kills::the_death_of_the_api_server_is_survived),
+    ("definitions_are_brought_up_to_date", installing::definitions_are_brought_up_to_date),
+    ("every_variant_of_values_is_admitted", charts::every_variant_of_values_is_admitted),
     ("an_idle_controller_starts_at_once", path::an_idle_controller_starts_at_once),
     ("one_acts_and_the_other_takes_over", election::one_acts_and_the_other_takes_over),
     ("a_foreign_job_is_a_conflict", waiting::a_foreign_job_is_a_conflict),
@@ -56,6 +62,9 @@ const CASES: &[Case] = &[
     ("a_job_deleted_behind_us_is_lost", endings::a_job_deleted_behind_us_is_lost),
     ("retries_wait_and_end", endings::retries_wait_and_end),
     ("a_declaration_says_what_is_wrong_with_it", declarations::a_declaration_says_what_is_wrong_with_it),
+    ("waiting_ends_as_the_run_did", installing::waiting_ends_as_the_run_did),
+    ("meaningless_values_are_refused", charts::meaningless_values_are_refused),
+    ("alerts_and_dashboard_name_metrics_that_exist", charts::alerts_and_dashboard_name_metrics_that_exist),
     ("kubectl_knows_the_kinds", definitions::kubectl_knows_the_kinds),
     ("examples_are_admitted", definitions::examples_are_admitted),
     ("a_judged_run_is_immutable", definitions::a_judged_run_is_immutable),

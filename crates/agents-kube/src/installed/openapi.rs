@@ -16,7 +16,7 @@ use crate::crd;
 /// Time a document may take.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time after which a change of a definition stands in its document.
-const PUBLISHED: Duration = Duration::from_secs(10);
+const PUBLISHED: Duration = Duration::from_secs(5);
 /// Longest wait between two tries.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How many fields are named.

@@ -141,7 +141,7 @@ pub(super) fn cluster_roles() -> String {
             text,
             "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata:\n  \
              name: {{{{ printf \"%s-%s-{role}\" .Release.Namespace .Release.Name }}}}\n  \
-             {{{{- include \"extras.metadata\" (dict \"root\" . \"labels\" (dict \
+             {{{{- include \"extras.metadata\" (dict \"root\" . \"wide\" true \"labels\" (dict \
              \"rbac.authorization.k8s.io/aggregate-to-{role}\" \"true\")) | nindent 2 }}}}\nrules:\n{rules}"
         );
     }

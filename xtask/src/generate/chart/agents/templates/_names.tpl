@@ -5,9 +5,12 @@
 app.kubernetes.io/name: agents
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
-{{- /* Everything of an object's metadata but its name and namespace; takes the root, and `name`, `labels` and
-     `annotations` where an object has its own. */}}
+{{- /* Everything of an object's metadata but its name; takes the root, `wide` where an object has no namespace, and
+     `namespace`, `name`, `labels` and `annotations` where it has its own. */}}
 {{- define "agents.metadata" -}}
+{{- if not .wide -}}
+namespace: {{ .namespace | default .root.Release.Namespace }}
+{{ end -}}
 labels:
   app.kubernetes.io/name: {{ .name | default "agents" }}
   app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -31,4 +34,30 @@ annotations:
 {{- /* The namespaces with objects of this chart, as a JSON list. */}}
 {{- define "agents.namespaces" -}}
 {{ .Values.namespaces | default (list .Release.Namespace) | toJson }}
+{{- end }}
+{{- /* What the schema could refuse only without saying why; all faults at once. */}}
+{{- define "agents.faults" -}}
+{{- $faults := list }}
+{{- if eq .Values.image.tag "latest" }}
+{{- $faults = append $faults "image.tag: latest means another image every day; name a version or a digest" }}
+{{- end }}
+{{- $decided := dict
+  "AGENTS_ALL_NAMESPACES" "scope"
+  "AGENTS_HEALTH_ADDRESS" "service.port"
+  "AGENTS_IDENTITY" "the name of the pod"
+  "AGENTS_LEASE_NAME" "the name of the release"
+  "AGENTS_LEASE_NAMESPACE" "scope"
+  "AGENTS_NAMESPACE" "namespaces"
+  "AGENTS_RUN_SERVICE_ACCOUNT" "runs.serviceAccount" }}
+{{- range .Values.env }}
+{{- if hasKey $decided .name }}
+{{- $faults = append $faults (printf "env: %s is decided by %s" .name (get $decided .name)) }}
+{{- end }}
+{{- end }}
+{{- if eq .Values.runs.serviceAccount (include "agents.account" .) }}
+{{- $faults = append $faults "runs.serviceAccount: runs must not have the rights of the controller; name another account than its own" }}
+{{- end }}
+{{- with $faults }}
+{{- fail (printf "\n%s" (join "\n" .)) }}
+{{- end }}
 {{- end }}

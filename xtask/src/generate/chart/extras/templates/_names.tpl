@@ -1,6 +1,9 @@
-{{- /* Everything of an object's metadata but its name and namespace; takes the root, and `labels` where an object has
-     its own. */}}
+{{- /* Everything of an object's metadata but its name; takes the root, `wide` where an object has no namespace, and
+     `labels` where it has its own. */}}
 {{- define "extras.metadata" -}}
+{{- if not .wide -}}
+namespace: {{ .root.Release.Namespace }}
+{{ end -}}
 labels:
   app.kubernetes.io/name: agents-extras
   app.kubernetes.io/instance: {{ .root.Release.Name }}

@@ -1,0 +1,183 @@
+//! The charts on a real API server: every variant of values is admitted or refused by name, and what monitoring asks for
+//! exists.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
+use xtask::{cluster::Cluster, workspace};
+
+use super::stage::agents;
+
+const CHARTS: [&str; 2] = ["agents", "agents-extras"];
+/// Where the charts are rendered for.
+const NAMESPACE: &str = "charts";
+
+fn chart(name: &str) -> Result<String> {
+    let path = workspace().join("charts").join(name);
+    Ok(path.to_str().context("a path is no text")?.to_owned())
+}
+
+/// The files of values of a chart that are `valid` or `invalid`.
+fn variants(chart: &str, kind: &str) -> Result<Vec<PathBuf>> {
+    let folder = workspace().join("tests/fixtures/chart").join(chart).join(kind);
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    ensure!(!files.is_empty(), "{} is empty", folder.display());
+    Ok(files)
+}
+
+/// Every variant passes Helm's lint, and the API server would take all that it renders, without a warning, in namespaces
+/// that enforce Pod Security "restricted".
+pub(crate) fn every_variant_of_values_is_admitted(cluster: &Cluster) -> Result<()> {
+    for namespace in [NAMESPACE, "chart-a", "chart-b"] {
+        cluster.kubectl(&["create", "namespace", namespace])?;
+        let enforce = "pod-security.kubernetes.io/enforce=restricted";
+        cluster.kubectl(&["label", "namespace", namespace, enforce, "pod-security.kubernetes.io/warn=restricted"])?;
+    }
+    // The pod of `helm test` is admitted only beside its account, which no dry run makes.
+    for account in ["agents", "controller"] {
+        cluster.kubectl(&["create", "serviceaccount", account, "--namespace", NAMESPACE])?;
+    }
+    for kind in ["ServiceMonitor", "PrometheusRule"] {
+        cluster.kubectl_with_input(&["apply", "--filename=-"], &monitoring(kind).to_string())?;
+    }
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])?;
+    for name in CHARTS {
+        let path = chart(name)?;
+        let mut all: Vec<Option<PathBuf>> = vec![None];
+        all.extend(variants(name, "valid")?.into_iter().map(Some));
+        let local = Path::new(&path).join("values-local.yaml");
+        all.extend(local.exists().then_some(Some(local)));
+        for variant in all {
+            admitted(cluster, &path, variant.as_deref())
+                .with_context(|| format!("{name} with {:?}", variant.unwrap_or_else(|| "its own values".into())))?;
+        }
+    }
+    Ok(())
+}
+
+fn admitted(cluster: &Cluster, chart: &str, variant: Option<&Path>) -> Result<()> {
+    let values: Vec<&str> = match variant {
+        Some(path) => vec!["--values", path.to_str().context("a path is no text")?],
+        None => vec![],
+    };
+    cluster.helm(&[&["lint", "--strict", chart], values.as_slice()].concat())?;
+    let rendered =
+        cluster.helm(&[&["template", "agents", chart, "--namespace", NAMESPACE], values.as_slice()].concat())?;
+    if !rendered.lines().any(|line| line.starts_with("kind:")) {
+        return Ok(());
+    }
+    let apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict"];
+    let rest = ["--warnings-as-errors", "--filename=-"];
+    let shown = cluster.kubectl_with_input(&[&apply[..], &rest[..]].concat(), &rendered)?;
+    let objects = rendered.lines().filter(|line| line.starts_with("kind:")).count();
+    ensure!(shown.lines().count() == objects, "{objects} objects were rendered:\n{shown}");
+    Ok(())
+}
+
+/// A definition of the Prometheus operator as far as a dry run needs it.
+fn monitoring(kind: &str) -> serde_json::Value {
+    let plural = format!("{}s", kind.to_lowercase());
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.monitoring.coreos.com")},
+        "spec": {
+            "group": "monitoring.coreos.com", "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }}}],
+        },
+    })
+}
+
+/// Values that mean nothing are refused before anything is installed, with the name of the value.
+pub(crate) fn meaningless_values_are_refused(cluster: &Cluster) -> Result<()> {
+    for name in CHARTS {
+        let path = chart(name)?;
+        for variant in variants(name, "invalid")? {
+            let text = fs::read_to_string(&variant)?;
+            let wanted = text.lines().next().and_then(|line| line.strip_prefix("# refused: "));
+            let wanted = wanted.with_context(|| format!("{} does not say why it is refused", variant.display()))?;
+            let values = variant.to_str().context("a path is no text")?;
+            match cluster.helm(&["template", "agents", &path, "--values", values]) {
+                Ok(_) => bail!("{} was accepted", variant.display()),
+                Err(error) => {
+                    let said = format!("{error:#}");
+                    ensure!(said.contains(wanted), "{}: {said}", variant.display());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every metric that alerts and dashboard name is one that a controller shows.
+pub(crate) fn alerts_and_dashboard_name_metrics_that_exist(cluster: &Cluster) -> Result<()> {
+    let path = chart("agents-extras")?;
+    let rendered = cluster.helm(&["template", "agents", &path, "--set", "prometheusRule.enabled=true"])?;
+    let asked = metrics_in(&rendered);
+    ensure!(!asked.is_empty(), "nothing is asked for");
+    let address = "127.77.1.1:18099";
+    let log = cluster.dir().join("metrics-controller.log");
+    let _controller = Running(
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(agents()?)
+            .args(["controller", "--namespace=default", "--runner-image=runner.invalid/agents:1"])
+            .arg(format!("--health-address={address}"))
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log)?)
+            .spawn()
+            .context("failed to start the controller")?,
+    );
+    let start = Instant::now();
+    loop {
+        let page = page(address, "/metrics").unwrap_or_default();
+        let shown: BTreeSet<String> = metrics_in(&page);
+        let leads = page.lines().any(|line| line == "agents_leader{runs=\"default\"} 1");
+        if leads && page.lines().any(|line| line == "agents_ready 1") {
+            ensure!(asked.is_subset(&shown), "{asked:?} are asked for, and there are {shown:?}");
+            return Ok(());
+        }
+        if start.elapsed() > Duration::from_secs(30) {
+            bail!("the controller did not become ready:\n{page}\n{}", fs::read_to_string(&log).unwrap_or_default());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Names that look like metrics of ours, in front of their labels or their value.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+    words.filter(|word| word.starts_with("agents_")).map(str::to_owned).collect()
+}
+
+fn page(address: &str, path: &str) -> Result<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// Killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
