@@ -63,6 +63,7 @@ const CASES: &[Case] = &[
     ("retries_wait_and_end", endings::retries_wait_and_end),
     ("a_declaration_says_what_is_wrong_with_it", declarations::a_declaration_says_what_is_wrong_with_it),
     ("waiting_ends_as_the_run_did", installing::waiting_ends_as_the_run_did),
+    ("people_get_the_kinds_by_their_roles", charts::people_get_the_kinds_by_their_roles),
     ("meaningless_values_are_refused", charts::meaningless_values_are_refused),
     ("alerts_and_dashboard_name_metrics_that_exist", charts::alerts_and_dashboard_name_metrics_that_exist),
     ("kubectl_knows_the_kinds", definitions::kubectl_knows_the_kinds),

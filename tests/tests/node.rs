@@ -8,6 +8,8 @@ mod conformance;
 mod endings;
 #[path = "node/install.rs"]
 mod install;
+#[path = "node/lifecycle.rs"]
+mod lifecycle;
 
 use std::process::ExitCode;
 
@@ -15,6 +17,8 @@ use agents_tests::ring::{self, Case};
 use xtask::rings::Ring;
 
 const CASES: &[Case] = &[
+    ("runs_outlive_an_upgrade_and_an_uninstall", lifecycle::runs_outlive_an_upgrade_and_an_uninstall),
+    ("helm_test_executes_a_run", lifecycle::helm_test_executes_a_run),
     ("a_run_in_a_restricted_namespace_is_readable_by_kubectl", endings::a_run_is_readable_by_kubectl),
     ("each_ending_has_its_own_reason", endings::each_ending_has_its_own_reason),
     ("a_cancelled_run_leaves_nothing_behind", endings::a_cancelled_run_leaves_nothing_behind),

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use xtask::{cluster::Cluster, workspace};
 
-use super::stage::agents;
+use super::stage::{agents, play};
 
 const CHARTS: [&str; 2] = ["agents", "agents-extras"];
 /// Where the charts are rendered for.
@@ -117,6 +117,39 @@ pub(crate) fn meaningless_values_are_refused(cluster: &Cluster) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whoever may view, edit or administrate a namespace may do so with the kinds, and with nothing of another namespace.
+pub(crate) fn people_get_the_kinds_by_their_roles(cluster: &Cluster) -> Result<()> {
+    play(cluster, "people", async |stage| {
+        let path = chart("agents-extras")?;
+        let only = ["--show-only", "templates/clusterroles.yaml", "--namespace", &stage.namespace];
+        let roles = cluster.helm(&[&["template", "extras", &path], &only[..]].concat())?;
+        cluster.kubectl_with_input(&["apply", "--filename=-"], &roles)?;
+        for role in ["view", "edit"] {
+            let (name, user) = (format!("{role}ers"), format!("--user={role}er"));
+            stage.kubectl(&["create", "rolebinding", &name, &format!("--clusterrole={role}"), &user])?;
+        }
+        let may = |user: &str, verb: &str, namespace: &str| {
+            let (user, namespace) = (format!("--as={user}"), format!("--namespace={namespace}"));
+            cluster.kubectl(&["auth", "can-i", verb, "agentruns.agents.proompteng.ai", &user, &namespace]).is_ok()
+        };
+        // A controller gathers the rules.
+        stage
+            .until("the roles are gathered", async || {
+                let all = tokio::task::block_in_place(|| {
+                    may("viewer", "list", "people") && may("editer", "create", "people")
+                });
+                Ok(all.then_some(()))
+            })
+            .await?;
+        for (user, verb, namespace) in
+            [("viewer", "create", "people"), ("viewer", "delete", "people"), ("editer", "create", "default")]
+        {
+            ensure!(!may(user, verb, namespace), "{user} must not {verb} in {namespace}");
+        }
+        Ok(())
+    })
 }
 
 /// Every metric that alerts and dashboard name is one that a controller shows.
