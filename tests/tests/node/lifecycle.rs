@@ -24,7 +24,7 @@ pub(crate) fn helm_test_executes_a_run(cluster: &Cluster) -> Result<()> {
     ensure!(said.contains("Succeeded"), "{said}");
     let log = kubectl(cluster, &["logs", "agents-test"])?;
     ensure!(log.lines().last().is_some_and(|line| line.contains("agentrun/agents-test: Succeeded")), "{log}");
-    let left = kubectl(cluster, &["get", "agents-all", "--output=name"])?;
+    let left = kubectl(cluster, &["get", "agents,agentproviders,agentruns", "--output=name"])?;
     ensure!(!left.contains("agents-test"), "{left}");
     Ok(())
 }
