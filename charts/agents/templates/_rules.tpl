@@ -2,11 +2,83 @@
 {{- define "agents.rules.runs" -}}
 # reads what users declare
 - apiGroups: ["agents.proompteng.ai"]
-  resources: [agents, agentproviders, agentruns, implementationspecs]
+  resources: [agentproviders, agentruns, agents, implementationsources, implementationspecs, memories, versioncontrolproviders]
   verbs: [get, list, watch]
 # stores the status, and nothing of the spec
 - apiGroups: ["agents.proompteng.ai"]
-  resources: [agentruns/status]
+  resources: [agentproviders/status, agentruns/status, agents/status, implementationsources/status, implementationspecs/status, memories/status, versioncontrolproviders/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["approvals.proompteng.ai"]
+  resources: [approvalpolicies]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["approvals.proompteng.ai"]
+  resources: [approvalpolicies/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["artifacts.proompteng.ai"]
+  resources: [artifacts]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["artifacts.proompteng.ai"]
+  resources: [artifacts/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["budgets.proompteng.ai"]
+  resources: [budgets]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["budgets.proompteng.ai"]
+  resources: [budgets/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["orchestration.proompteng.ai"]
+  resources: [orchestrationruns, orchestrations]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["orchestration.proompteng.ai"]
+  resources: [orchestrationruns/status, orchestrations/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["schedules.proompteng.ai"]
+  resources: [schedules]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["schedules.proompteng.ai"]
+  resources: [schedules/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["security.proompteng.ai"]
+  resources: [secretbindings]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["security.proompteng.ai"]
+  resources: [secretbindings/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["signals.proompteng.ai"]
+  resources: [signaldeliveries, signals]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["signals.proompteng.ai"]
+  resources: [signaldeliveries/status, signals/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["tools.proompteng.ai"]
+  resources: [toolruns, tools]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["tools.proompteng.ai"]
+  resources: [toolruns/status, tools/status]
+  verbs: [update]
+# reads what users declare
+- apiGroups: ["workspaces.proompteng.ai"]
+  resources: [workspaces]
+  verbs: [get, list, watch]
+# stores the status, and nothing of the spec
+- apiGroups: ["workspaces.proompteng.ai"]
+  resources: [workspaces/status]
   verbs: [update]
 # names a run as the owner of its Job where the API server enforces that permission
 - apiGroups: ["agents.proompteng.ai"]

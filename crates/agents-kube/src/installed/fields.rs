@@ -41,6 +41,11 @@ enum Kept<'a> {
 const OWN: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 impl Shape {
+    /// An object of these properties and no others.
+    pub fn of(properties: BTreeMap<String, Shape>) -> Self {
+        Self { properties, ..Self::default() }
+    }
+
     /// What becomes of a field of this name.
     fn kept(&self, name: &str) -> Kept<'_> {
         self.properties.get(name).map_or_else(|| self.other(), Kept::As)

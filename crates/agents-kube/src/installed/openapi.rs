@@ -3,11 +3,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use agents_core::api::VERSION;
+use agents_core::{
+    api::{Kind, VERSION},
+    check::Check,
+    kinds::{self, Visitor},
+};
 use http::{Request, StatusCode};
 use kube::{Client, Error};
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::time;
 
 use super::fields::Shape;
@@ -26,9 +29,9 @@ const NAMED: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// Kind.
-    pub kind: String,
+    pub kind: &'static str,
     /// API group.
-    pub group: String,
+    pub group: &'static str,
     /// Paths of the fields that the cluster's definition lacks; `None` when there is no definition.
     pub missing: Option<Vec<String>>,
 }
@@ -38,12 +41,12 @@ impl Difference {
     pub fn tell(&self) {
         let Self { kind, group, missing } = self;
         match missing {
-            None => tracing::warn!(%kind, %group, "the kind is not installed: run `agents crds apply`"),
+            None => tracing::warn!(kind, group, "the kind is not installed: run `agents crds apply`"),
             Some(fields) => {
                 let named = fields.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
                 let more = fields.len().saturating_sub(NAMED);
                 tracing::warn!(
-                    %kind, %group, fields = %named, more,
+                    kind, group, fields = %named, more,
                     "the installed definition is older than this program and drops these fields: run `agents crds apply`"
                 );
             }
@@ -67,8 +70,8 @@ struct Components {
 struct Component {
     #[serde(rename = "x-kubernetes-group-version-kind", default)]
     kinds: Vec<GroupVersionKind>,
-    #[serde(flatten)]
-    shape: Shape,
+    #[serde(default)]
+    properties: BTreeMap<String, Shape>,
 }
 
 #[derive(Deserialize)]
@@ -77,28 +80,42 @@ struct GroupVersionKind {
     version: String,
 }
 
-/// Every definition that lacks something, in the order of the kinds.
+/// A kind of this program.
+struct Ours {
+    kind: &'static str,
+    shape: Shape,
+}
+
+/// The kinds of this program by their groups. Shapes alone, one definition after another: whole definitions of all kinds
+/// would be most of what a controller that has nothing to do keeps in memory.
+#[derive(Default)]
+struct Kinds(BTreeMap<&'static str, Vec<Ours>>);
+
+impl Visitor for Kinds {
+    fn visit<K: Kind + Check>(&mut self) {
+        let definition = crd::crd::<K>();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        // A shape that cannot be read has no fields that could be missing, and there is a test that each can be.
+        let shape = Shape::deserialize(schema).unwrap_or_default();
+        self.0.entry(K::GROUP).or_default().push(Ours { kind: K::KIND, shape });
+    }
+}
+
+/// Every definition that lacks something, group by group.
 ///
 /// # Errors
 /// The API server cannot be reached, or does not give its documents.
 pub async fn look(client: &Client) -> Result<Vec<Difference>, Error> {
-    let mut documents: BTreeMap<String, BTreeMap<String, Shape>> = BTreeMap::new();
+    let mut kinds = Kinds::default();
+    kinds::visit(&mut kinds);
     let mut differences = Vec::new();
-    for definition in crd::all() {
-        let word = |path: &str| definition.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (group, kind) = (word("/spec/group"), word("/spec/names/kind"));
-        if !documents.contains_key(&group) {
-            documents.insert(group.clone(), document(client, &group).await?);
-        }
-        let missing = match documents.get(&group).and_then(|kinds| kinds.get(&kind)) {
-            None => None,
-            Some(theirs) => {
-                let ours = Shape::deserialize(&definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
-                Some(ours.map_err(Error::SerdeError)?.beyond(theirs))
+    for (group, kinds) in kinds.0 {
+        let installed = document(client, group).await?;
+        for Ours { kind, shape } in kinds {
+            let missing = installed.get(kind).map(|theirs| shape.beyond(theirs));
+            if missing.as_ref().is_none_or(|fields| !fields.is_empty()) {
+                differences.push(Difference { kind, group, missing });
             }
-        };
-        if missing.as_ref().is_none_or(|fields| !fields.is_empty()) {
-            differences.push(Difference { kind, group, missing });
         }
     }
     Ok(differences)
@@ -116,9 +133,9 @@ async fn document(client: &Client, group: &str) -> Result<BTreeMap<String, Shape
     };
     let document: Document = serde_json::from_str(&text).map_err(Error::SerdeError)?;
     let of_kind = |component: Component| {
-        let Component { kinds, shape } = component;
+        let Component { kinds, properties } = component;
         let kind = kinds.into_iter().find(|kind| kind.version == VERSION)?.kind;
-        Some((kind, shape))
+        Some((kind, Shape::of(properties)))
     };
     Ok(document.components.schemas.into_values().filter_map(of_kind).collect())
 }
@@ -140,5 +157,21 @@ pub async fn settled(client: &Client) -> Vec<Difference> {
                 wait = wait.saturating_mul(2).min(MAX_WAIT);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_shape() {
+        let mut kinds = Kinds::default();
+        kinds::visit(&mut kinds);
+        for Ours { kind, shape } in kinds.0.values().flatten() {
+            let beyond = shape.beyond(&Shape::default());
+            assert!(beyond.contains(&"status".to_owned()), "{kind}: {beyond:?}");
+        }
+        assert_eq!(kinds.0.values().flatten().count(), crd::all().len());
     }
 }
