@@ -6,7 +6,9 @@ use std::{convert::Infallible, future::pending, net::SocketAddr, process::ExitCo
 
 use agents_core::plan::Defaults;
 use agents_kube::{
-    Calls, Clock, LeaseOptions, Manager, Namespaces, installed, lease,
+    Calls, Clock, LeaseOptions, Manager, Namespaces,
+    installed::{self, Difference},
+    lease,
     runtime::{JobSettings, MIN_TTL},
 };
 use anyhow::{Context as _, Result, bail};
@@ -193,9 +195,11 @@ fn manager(args: &Args, looked: Looked, calls: &Calls, identity: &str) -> (Strin
 
 /// Says once which definitions in the cluster are not those of this program; nothing else waits for it.
 async fn tell_of_older_definitions(calls: Calls) -> Infallible {
-    for installed in installed::settled(calls.client()).await {
-        installed.tell();
+    let differences = installed::settled(calls.client()).await;
+    if differences.is_empty() {
+        tracing::info!("the installed definitions know every field of this program");
     }
+    differences.iter().for_each(Difference::tell);
     pending().await
 }
 

@@ -70,8 +70,8 @@ pub(crate) fn definitions_are_brought_up_to_date(_: &Cluster) -> Result<()> {
     each("unchanged", &run(cluster, &["crds", "apply"])?)?;
     each("installed", &run(cluster, &["crds", "list"])?)?;
     says(cluster, &["crds", "diff"], 0, &[])?;
-    let silent = tells(cluster, Duration::from_secs(3), |_| false)?;
-    ensure!(!silent.contains("agents crds apply"), "these are its own definitions: {silent}");
+    let told = tells(cluster, Duration::from_secs(45), |log| log.contains("know every field of this program"))?;
+    ensure!(!told.contains("agents crds apply"), "these are its own definitions: {told}");
 
     // An older one, which the controller names, and which loses its former rule although another program wrote that.
     rewrite(cluster, |stored| {
@@ -187,14 +187,17 @@ fn tells(cluster: &Cluster, patience: Duration, enough: impl Fn(&str) -> bool) -
     let start = Instant::now();
     let log = loop {
         let log = std::fs::read_to_string(&path)?;
-        if enough(&log) || start.elapsed() > patience {
-            break log;
+        if enough(&log) {
+            break Ok(log);
+        }
+        if start.elapsed() > patience {
+            break Err(anyhow::anyhow!("the controller did not say it in {patience:?}: {log}"));
         }
         std::thread::sleep(Duration::from_millis(100));
     };
     controller.kill()?;
     controller.wait()?;
-    Ok(log)
+    log
 }
 
 fn until(what: &str, mut done: impl FnMut() -> Result<()>) -> Result<()> {
