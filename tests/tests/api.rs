@@ -16,6 +16,8 @@ mod election;
 mod endings;
 #[path = "api/installing.rs"]
 mod installing;
+#[path = "api/fixtures.rs"]
+mod fixtures;
 #[path = "api/kills.rs"]
 mod kills;
 #[path = "api/model.rs"]
@@ -30,6 +32,8 @@ mod sizes;
 mod stage;
 #[path = "api/waiting.rs"]
 mod waiting;
+#[path = "api/wire.rs"]
+mod wire;
 
 use std::process::ExitCode;
 
@@ -66,6 +70,10 @@ const CASES: &[Case] = &[
     ("people_get_the_kinds_by_their_roles", charts::people_get_the_kinds_by_their_roles),
     ("meaningless_values_are_refused", charts::meaningless_values_are_refused),
     ("alerts_and_dashboard_name_metrics_that_exist", charts::alerts_and_dashboard_name_metrics_that_exist),
+    ("random_objects_are_kept_whole", fixtures::random_objects_are_kept_whole),
+    ("valid_manifests_are_kept_whole", fixtures::valid_manifests_are_kept_whole),
+    ("invalid_manifests_are_refused_by_name", fixtures::invalid_manifests_are_refused_by_name),
+    ("every_kind_is_served_and_explained", fixtures::every_kind_is_served_and_explained),
     ("kubectl_knows_the_kinds", definitions::kubectl_knows_the_kinds),
     ("examples_are_admitted", definitions::examples_are_admitted),
     ("a_judged_run_is_immutable", definitions::a_judged_run_is_immutable),
