@@ -3,6 +3,8 @@
 mod cluster;
 mod controller;
 mod crds;
+mod input;
+mod lint;
 mod run;
 mod wait;
 
@@ -33,6 +35,8 @@ enum Command {
     Controller(controller::Args),
     /// Show, compare and upgrade the definitions of the kinds in a cluster.
     Crds(crds::Args),
+    /// Judge manifests without a cluster.
+    Lint(lint::Args),
     /// Run AgentRuns from manifests here and now, as local processes, without a cluster.
     Run(run::Args),
     /// Wait for the end of AgentRuns of a cluster, or for a condition of any object of the kinds.
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Controller(args) => controller::main(args),
         Command::Crds(args) => crds::main(args),
+        Command::Lint(args) => lint::main(args),
         Command::Run(args) => run::main(args),
         Command::Wait(args) => wait::main(args),
     }

@@ -99,7 +99,7 @@ impl Renderer {
     }
 }
 
-fn environment() -> Environment<'static> {
+pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -143,7 +143,7 @@ fn default_filter(_: &State, value: &Value, other: Option<Value>) -> Value {
     }
 }
 
-fn describe(name: &str, source: &str, error: &minijinja::Error) -> TemplateError {
+pub(crate) fn describe(name: &str, source: &str, error: &minijinja::Error) -> TemplateError {
     // The expression as the template's author wrote it: its text cannot hold a value of the run.
     let expression = error.range().and_then(|range| source.get(range)).map(str::trim).filter(|text| text.len() <= 200);
     let problem = match (error.kind(), expression) {

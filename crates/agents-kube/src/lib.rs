@@ -1,5 +1,5 @@
 //! Everything that speaks to the Kubernetes API: the custom resources as kube knows them, the client with its deadlines
-//! and error classes, the watches whose age is proven, and the leader lease.
+//! and error classes, the watches whose age is proven, the leader lease, and manifests judged as the API server would.
 //!
 //! Nothing here has a listener, a thread, a signal handler, an environment read or a clock of its own: the embedding
 //! program passes them in.
@@ -10,6 +10,8 @@ pub mod control;
 pub mod crd;
 pub mod installed;
 pub mod lease;
+#[cfg(feature = "lint")]
+pub mod lint;
 pub mod manager;
 pub mod object;
 pub mod rbac;

@@ -1,11 +1,13 @@
 //! Everything outside the Kubernetes API: the runtime adapter contract, the reconcile driver, the runner library, the
-//! process adapter and the local engine.
+//! process adapter, the reading of manifests and the local engine.
 
 pub mod adapter;
 pub mod conformance;
 pub mod driver;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 #[cfg(feature = "process")]
 pub mod process;
 #[cfg(feature = "runner")]

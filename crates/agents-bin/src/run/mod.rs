@@ -1,31 +1,29 @@
 //! `agents run`: loads manifests, runs them on the local engine, shows what happens, and exits as the runs did.
 
-mod screen;
+pub(crate) mod screen;
 mod table;
 
 use std::{
     collections::BTreeMap,
-    env,
-    io::{self, Read},
+    env, io,
     path::PathBuf,
     process::{ExitCode, exit},
 };
 
 use agents_core::api::agent_run::Phase;
+use agents_kube::lint::Definitions;
 use agents_runtime::{
-    local::{
-        Ended, Engine, Handle, Options,
-        manifest::{self, MAX_FILE_BYTES, Source},
-    },
+    local::{Ended, Engine, Handle, Options, manifest},
     process::CommandLine,
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use self::screen::Screen;
+use crate::input;
 
 /// Manifests, arguments or folders that cannot be used.
 const EXIT_USAGE: u8 = 2;
@@ -123,11 +121,8 @@ pub(crate) fn main(args: Args) -> ExitCode {
 fn prepare(args: Args) -> Result<Options> {
     let Args { filename, name, output: _, out, params } = args;
     let here = env::current_dir().context("cannot see the current folder")?;
-    let sources = filename
-        .into_iter()
-        .map(|path| if path.as_os_str() == "-" { standard_input(here.clone()) } else { Ok(Source::Path(path)) })
-        .collect::<Result<Vec<_>>>()?;
-    let manifests = manifest::load(&sources, Timestamp::now())?;
+    let sources = filename.into_iter().map(|path| input::source(path, &here)).collect::<Result<Vec<_>>>()?;
+    let manifests = manifest::load(&sources, &Definitions::new(), Timestamp::now())?;
     let me = env::current_exe().context("cannot find this program's own file")?;
     // The runner is this very program, so the two are always of one version.
     let myself_as = |role: &str| CommandLine { program: me.clone(), args: vec![role.into()] };
@@ -140,13 +135,6 @@ fn prepare(args: Args) -> Result<Options> {
         launcher: myself_as(crate::LAUNCH),
         runner: myself_as(crate::RUNNER),
     })
-}
-
-fn standard_input(folder: PathBuf) -> Result<Source> {
-    let mut bytes = Vec::new();
-    io::stdin().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).context("cannot read standard input")?;
-    let text = String::from_utf8(bytes).map_err(|_| anyhow!("standard input is not UTF-8 text"))?;
-    Ok(Source::Text { name: "standard input".to_owned(), folder, text })
 }
 
 /// The first signal cancels, the second ends everything, the third ends this program: what still runs then belongs to
@@ -187,7 +175,7 @@ fn exit_code(ended: &[Ended]) -> u8 {
 }
 
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    use agents_runtime::local::{EngineError, manifest::LoadError};
+    use agents_runtime::{local::EngineError, manifest::LoadError};
     if let Some(error) = error.downcast_ref::<LoadError>() {
         return match error {
             LoadError::Faults(_) => Some("nothing was run"),

@@ -10,7 +10,7 @@ use crate::template::{Renderer, TemplateError};
 /// Largest number of bytes all renderings of one plan may have together.
 pub const MAX_RENDERED_TOTAL: usize = 4 * 1024 * 1024;
 /// Names the oldest manifests use without giving them a value; they render empty when absent.
-const WELL_KNOWN_INPUTS: &[&str] = &["repository", "issueNumber", "base", "head", "stage"];
+pub(super) const WELL_KNOWN_INPUTS: &[&str] = &["repository", "issueNumber", "base", "head", "stage"];
 /// See [`WELL_KNOWN_INPUTS`].
 const WELL_KNOWN_PAYLOADS: &[&str] = &["rawEventB64", "eventBodyB64", "promptJson"];
 
@@ -71,7 +71,7 @@ pub fn render_provider(provider: &ProviderSpec, spec: &RunnerSpec) -> Result<Ren
 /// The names in scope of one run.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Scope {
+pub(super) struct Scope {
     inputs: serde_json::Map<String, serde_json::Value>,
     parameters: serde_json::Map<String, serde_json::Value>,
     payloads: serde_json::Map<String, serde_json::Value>,
@@ -85,7 +85,7 @@ struct Scope {
 }
 
 /// The names in scope of one run.
-fn scope(spec: &RunnerSpec) -> Scope {
+pub(super) fn scope(spec: &RunnerSpec) -> Scope {
     let text = |value: &str| serde_json::Value::from(value);
     let mut inputs: serde_json::Map<_, _> =
         WELL_KNOWN_INPUTS.iter().map(|name| ((*name).to_owned(), text(""))).collect();

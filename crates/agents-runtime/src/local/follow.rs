@@ -23,7 +23,8 @@ use nix::{
 };
 use tokio::sync::mpsc;
 
-use super::{Event, manifest::ObjectName, world::LocalWorld};
+use super::{Event, world::LocalWorld};
+use crate::manifest::ObjectName;
 use crate::{
     adapter::RuntimeAdapter,
     driver::Requests,

@@ -53,34 +53,12 @@ pub(super) fn generated_name(prefix: &str, uid: &str) -> String {
     format!("{kept}{suffix}")
 }
 
-/// What keeps `name` from being the name of an object: it must be a DNS subdomain, as everywhere in Kubernetes.
-pub(super) fn name_problem(name: &str) -> Option<String> {
-    if name.len() > MAX_NAME {
-        return Some(format!("has {} characters; at most {MAX_NAME}", name.len()));
-    }
-    let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    let part = |part: &str| end(part.chars().next()) && end(part.chars().next_back()) && part.chars().all(inner);
-    (!name.split('.').all(part)).then(|| {
-        format!("{name:?} is not a name: lower-case letters, digits, `-` and `.`, with a letter or digit at both ends")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn names_are_dns_subdomains() {
-        for good in ["a", "a-b.c", "1", &"a".repeat(253)] {
-            assert_eq!(name_problem(good), None, "{good}");
-        }
-        for bad in ["", "A", "-a", "a-", "a..b", "a/b", "../a", "a b", "ä", &"a".repeat(254)] {
-            assert!(name_problem(bad).is_some(), "{bad}");
-        }
-    }
+    use crate::manifest::name_problem;
 
     proptest! {
         #[test]

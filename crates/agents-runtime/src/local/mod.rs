@@ -9,8 +9,6 @@ mod identity;
 pub mod manifest;
 mod places;
 mod repository;
-mod strict;
-mod tree;
 mod world;
 
 use std::{
@@ -41,12 +39,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::repository::RepositoryError;
 use self::{
-    manifest::{Manifests, ObjectName, RunManifest, SecretData},
+    manifest::{Manifests, RunManifest, SecretData},
     places::RunFolder,
     world::{LocalWorld, Place},
 };
 use crate::{
     driver::{Driver, Options as DriverOptions},
+    manifest::ObjectName,
     process::{CommandLine, Options as ProcessOptions, ProcessAdapter, SecretSource, SecretValue},
 };
 

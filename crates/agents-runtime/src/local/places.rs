@@ -19,7 +19,7 @@ use agents_core::{
 };
 use serde::Serialize;
 
-use super::tree::Node;
+use crate::manifest::tree::Node;
 
 const RECORD: &str = "run.yaml";
 const LOCK: &str = ".lock";

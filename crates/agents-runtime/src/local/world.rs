@@ -21,14 +21,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc};
 
-use super::{
-    Event,
-    manifest::{Manifests, ObjectName},
-    places::RunFolder,
-};
+use super::{Event, manifest::Manifests, places::RunFolder};
 use crate::{
     adapter::{Class, Grace, RuntimeAdapter},
     driver::{Failure, World},
+    manifest::ObjectName,
     process::ProcessAdapter,
 };
 

@@ -1,0 +1,81 @@
+//! `agents lint`: judges manifests without a cluster and exits as CI wants it.
+
+use std::{
+    env,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use agents_kube::lint::{Format, Options, Severity, lint};
+use agents_runtime::manifest::Source;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::{input, run::screen};
+
+/// Arguments or manifests that cannot be used.
+const EXIT_USAGE: u8 = 2;
+/// Something was found.
+const EXIT_FOUND: u8 = 1;
+
+/// Arguments of `agents lint`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Judged without a cluster: types, bounds and unknown fields; the rules the API server would apply; what the controller
+would refuse; references among the manifests; templates, and the plan of every run whose objects are all here. Objects of
+other products are left out with a note.
+
+Exit code: 0 when there is no error (notes do not count), 1 when there is one, 2 when nothing could be judged (usage,
+unreadable files, no manifest).")]
+pub(crate) struct Args {
+    /// Manifest, folder of manifests (*.yaml, *.yml, *.json, with everything below), or `-` for standard input.
+    #[arg(short, long = "filename", value_name = "PATH", required = true)]
+    filename: Vec<PathBuf>,
+    /// How to print what was found.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Take objects that are referred to and not here for ones that are in the cluster.
+    #[arg(long)]
+    partial: bool,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Output {
+    /// For people, one finding per line.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+    /// Annotations of a GitHub workflow.
+    Github,
+}
+
+/// Runs the command.
+pub(crate) fn main(args: Args) -> ExitCode {
+    match judge(args) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(EXIT_FOUND),
+        Err(error) => {
+            screen::explain(&error, Some("-f names a manifest, a folder of manifests, or `-`"));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// Prints what was found; the number of errors.
+fn judge(args: Args) -> Result<usize> {
+    let Args { filename, output, partial } = args;
+    let here = env::current_dir().context("cannot see the current folder")?;
+    let sources = filename.into_iter().map(|path| input::source(path, &here)).collect::<Result<Vec<Source>>>()?;
+    let report = lint(&sources, Options { partial })?;
+    let format = match output {
+        Output::Text => Format::Text,
+        Output::Json => Format::Json,
+        Output::Github => Format::Github,
+    };
+    // A reader that has seen enough is no failure.
+    io::stdout().write_all(report.render(format).as_bytes()).ok();
+    Ok(report.count(Severity::Error))
+}

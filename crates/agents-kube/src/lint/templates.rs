@@ -1,0 +1,146 @@
+//! Templates: each alone, against what the provider says it reads, and rendered with the values of every run whose
+//! objects are all at hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agents_core::{
+    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
+    plan::{self, Defaults, PlanError, look},
+    resolve::{Found, References, Resolved, Unresolved, resolve},
+    template::TemplateError,
+};
+use agents_runtime::manifest::{ManifestFault, Rule};
+use serde_json::Value;
+
+use super::{Finding, Folder, Item, Severity};
+
+/// Looks at every template of a provider.
+pub(super) fn provider(item: &Item<'_>, findings: &mut Vec<Finding>) {
+    let schema = &item.object["spec"]["inputSchema"];
+    let declared: Option<BTreeSet<&str>> =
+        schema["properties"].as_object().map(|properties| properties.keys().map(String::as_str).collect());
+    for (field, text) in texts(&item.object["spec"]) {
+        let looked = look(&field, text);
+        // A syntax error may have been told by the check.
+        let told = |fault: &ManifestFault| {
+            let mut of_item = findings.iter().filter(|finding| finding.object == item.to_string());
+            of_item.any(|finding| finding.fault.field == fault.field && finding.fault.rule == Rule::Check)
+        };
+        let new: Vec<_> = looked.errors.iter().map(|error| template_fault(item, error)).filter(|one| !told(one)).collect();
+        findings.extend(new.into_iter().map(|fault| item.finding(Severity::Error, fault)));
+        let undeclared = declared
+            .iter()
+            .flat_map(|declared| looked.inputs.iter().filter(|input| !declared.contains(input.as_str())));
+        for input in undeclared {
+            let problem = format!("reads inputs.{input}, which spec.inputSchema does not declare");
+            let fault = item.document.fault_at(&format!("spec.{field}"), Rule::Input, problem);
+            let hint = format!("add it to spec.inputSchema.properties, or leave {input} out");
+            findings.push(item.finding(Severity::Error, fault.with_hint(Some(hint))));
+        }
+    }
+}
+
+/// Every template of a provider, by its path below `spec`.
+fn texts(spec: &Value) -> Vec<(String, &str)> {
+    let mut all = Vec::new();
+    for base in ["", "adapter.exec.", "resume."] {
+        let holder = base.split('.').filter(|step| !step.is_empty()).fold(spec, |value, step| &value[step]);
+        for (n, text) in holder["argsTemplate"].as_array().into_iter().flatten().enumerate() {
+            all.extend(text.as_str().map(|text| (format!("{base}argsTemplate[{n}]"), text)));
+        }
+        for (name, text) in holder["envTemplate"].as_object().into_iter().flatten() {
+            all.extend(text.as_str().map(|text| (format!("{base}envTemplate.{name}"), text)));
+        }
+        for (n, file) in holder["inputFiles"].as_array().into_iter().flatten().enumerate() {
+            all.extend(file["content"].as_str().map(|text| (format!("{base}inputFiles[{n}].content"), text)));
+        }
+    }
+    all
+}
+
+fn template_fault(item: &Item<'_>, error: &TemplateError) -> ManifestFault {
+    let TemplateError { template, line, column, problem } = error;
+    let at = if *column > 0 { format!("line {line}, column {column} of the template: ") } else { String::new() };
+    item.document.fault_at(&format!("spec.{template}"), Rule::Template, format!("{at}{problem}"))
+}
+
+/// Plans every run of the folder whose Agent, provider and work item are in it and have no fault.
+pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
+    for item in folder.items.iter().filter(|item| item.kind == AgentRun::KIND) {
+        let Some(run) = resource::<AgentRun>(item) else { continue };
+        let find = |kind: &str, name: &str| folder.find(kind, &item.namespace, name);
+        let Some(agent_item) = find(Agent::KIND, &run.spec.agent_ref.name) else { continue };
+        let Some(agent) = resource::<Agent>(agent_item) else { continue };
+        let Some(provider_item) = find(AgentProvider::KIND, &agent.spec.provider_ref.name) else { continue };
+        let Some(provider) = resource::<AgentProvider>(provider_item) else { continue };
+        let work_ref = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
+        let work = work_ref.and_then(|work| find(ImplementationSpec::KIND, &work.name));
+        let implementation = work.and_then(resource::<ImplementationSpec>).map_or(Found::Absent, Found::Object);
+        let references = References { agent: Found::Object(agent), provider: Found::Object(provider), implementation };
+        match resolve(&run, &references) {
+            Ok(resolved) => planned(item, provider_item, &resolved, findings),
+            // Both have been told where they stand: by the check, and as references.
+            Err(Unresolved::Invalid(_) | Unresolved::Missing(_)) => {}
+        }
+    }
+}
+
+fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
+    if let Err(PlanError::Templates(errors)) = plan::plan(resolved, &defaults()) {
+        for TemplateError { template, line, column, problem } in errors {
+            let already = findings.iter().any(|finding| {
+                finding.object == provider.to_string() && finding.fault.field == format!("spec.{template}")
+            });
+            // A template that fails for every run has been told at the provider.
+            if already {
+                continue;
+            }
+            let problem = format!(
+                "{provider} cannot be rendered with this run's values: {template}, line {line}, column {column}: {problem}"
+            );
+            let hint = Some("give the value in spec.parameters, or a default in the template".to_owned());
+            let fault = item.document.fault_at("spec.parameters", Rule::Template, problem).with_hint(hint);
+            findings.push(item.finding(Severity::Error, fault));
+        }
+    }
+    inputs(item, provider, &resolved.inputs, findings);
+    for warning in resolved.warnings.iter().chain(&resolved.unsupported) {
+        let fault = item.document.fault_at("spec", Rule::Check, warning.clone());
+        findings.push(item.finding(Severity::Note, fault));
+    }
+}
+
+/// What a controller would fill in; templates do not see it.
+fn defaults() -> Defaults {
+    Defaults { image: String::new(), runner_image: String::new(), service_account: String::new(), grace_seconds: 30 }
+}
+
+/// The names of a run's inputs against the provider's `inputSchema`.
+fn inputs(item: &Item<'_>, provider: &Item<'_>, given: &BTreeMap<String, String>, findings: &mut Vec<Finding>) {
+    let schema = &provider.object["spec"]["inputSchema"];
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !given.contains_key(name) {
+            let problem = format!("the input {name} is missing, which {provider} requires");
+            let hint = Some("give it in spec.parameters, or in the Agent's spec.inputs".to_owned());
+            let fault = item.document.fault_at("spec.parameters", Rule::Input, problem).with_hint(hint);
+            findings.push(item.finding(Severity::Error, fault));
+        }
+    }
+    if schema["additionalProperties"] == false {
+        let known = schema["properties"].as_object();
+        for name in given.keys().filter(|name| known.is_none_or(|known| !known.contains_key(*name))) {
+            let problem = format!("the input {name} is not one that {provider} takes");
+            let fault = item.document.fault_at(&format!("spec.parameters.{name}"), Rule::Input, problem);
+            findings.push(item.finding(Severity::Error, fault));
+        }
+    }
+}
+
+fn resource<K: Kind>(item: &Item<'_>) -> Option<Resource<K>> {
+    let spec = match &item.object["spec"] {
+        Value::Null => agents_core::api::absent_spec::<K, serde_json::Error>(),
+        spec => serde_json::from_value(spec.clone()),
+    };
+    let metadata = Meta { name: item.name.clone(), namespace: item.namespace.clone(), ..Meta::default() };
+    Some(Resource { metadata, spec: spec.ok()?, status: None })
+}
