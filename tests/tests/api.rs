@@ -71,6 +71,7 @@ const CASES: &[Case] = &[
     ("meaningless_values_are_refused", charts::meaningless_values_are_refused),
     ("alerts_and_dashboard_name_metrics_that_exist", charts::alerts_and_dashboard_name_metrics_that_exist),
     ("random_objects_are_kept_whole", fixtures::random_objects_are_kept_whole),
+    ("lint_judges_as_the_server_does", fixtures::lint_judges_as_the_server_does),
     ("valid_manifests_are_kept_whole", fixtures::valid_manifests_are_kept_whole),
     ("invalid_manifests_are_refused_by_name", fixtures::invalid_manifests_are_refused_by_name),
     ("every_kind_is_served_and_explained", fixtures::every_kind_is_served_and_explained),

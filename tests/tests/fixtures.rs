@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use agents_kube::lint::{Options, Severity, lint};
+use agents_runtime::manifest::{ManifestFault, Rule, Source};
 use agents_tests::{
     fixtures::{Judge, Refusal, examples, fixtures, kinds, row_of},
     schema,
 };
 use anyhow::{Context as _, Result, ensure};
 use kube::core::cel::Validator;
+use xtask::workspace;
 
 #[test]
 fn what_is_valid_is_kept_whole_and_faultless() -> Result<()> {
@@ -29,39 +32,76 @@ fn what_is_valid_is_kept_whole_and_faultless() -> Result<()> {
     Ok(())
 }
 
+/// What the lint says of one file.
+fn errors(path: &str, partial: bool) -> Result<Vec<ManifestFault>> {
+    let report = lint(&[Source::Path(workspace().join(path))], Options { partial })?;
+    let errors = report.findings.into_iter().filter(|finding| finding.severity == Severity::Error);
+    Ok(errors.map(|finding| finding.fault).collect())
+}
+
 #[test]
-fn what_is_invalid_breaks_the_rule_or_fails_the_check_it_names() -> Result<()> {
-    let rows = kinds();
+fn the_lint_has_nothing_against_what_is_valid() -> Result<()> {
+    for fixture in fixtures()?.into_iter().filter(|fixture| fixture.refusal.is_none()) {
+        let errors = errors(&fixture.path, true)?;
+        ensure!(errors.is_empty(), "{}: {errors:?}", fixture.path);
+    }
+    for folder in std::fs::read_dir(workspace().join("examples"))? {
+        let folder = folder?.path();
+        if folder.is_dir() {
+            let errors = errors(&folder.display().to_string(), false)?;
+            ensure!(errors.is_empty(), "{}: {errors:?}", folder.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_lint_finds_what_is_invalid_at_the_same_field() -> Result<()> {
     let mut wrong = Vec::new();
     for fixture in fixtures()? {
-        let Some(Refusal { by, field, message, status }) = &fixture.refusal else { continue };
-        let object = fixture.documents.last().context("a document")?;
-        let row = row_of(&rows, object).context(fixture.path.clone())?;
-        let found: Vec<(String, String)> = match by {
-            // Held against the schema by the API server.
-            Judge::Schema => continue,
-            Judge::Rule => {
-                let old = (fixture.documents.len() == 2).then(|| {
-                    let mut old = fixture.documents[0].clone();
-                    if let Some(status) = status {
-                        old["status"] = status.clone();
-                    }
-                    old
-                });
-                let broken = Validator::new().validate(&row.schema, object, old.as_ref());
-                let broken = broken.err().map(kube::core::cel::ValidationErrors::into_vec).unwrap_or_default();
-                broken.into_iter().map(|one| (one.field_path, one.message)).collect()
-            }
-            Judge::Check => {
-                let faults = (row.faults)(object.clone()).context(fixture.path.clone())?;
-                faults.into_iter().map(|fault| (fault.field, fault.problem)).collect()
-            }
-        };
-        if !found.iter().any(|(at, why)| at.trim_start_matches('.') == field && why.contains(message)) {
-            wrong.push(format!("{}: {message:?} at {field} is not among {found:?}", fixture.path));
+        let Some(Refusal { by, field, message, status: _ }) = &fixture.refusal else { continue };
+        // Nothing is wrong with a changed object by itself.
+        if fixture.documents.len() > 1 {
+            continue;
+        }
+        let found = errors(&fixture.path, true)?;
+        // The words of schema faults are the lint's own.
+        let found_it = found.iter().any(|fault| {
+            let of_judge = match by {
+                Judge::Schema => !matches!(fault.rule, Rule::Rule | Rule::Check),
+                Judge::Rule => fault.rule == Rule::Rule && fault.problem.contains(message),
+                Judge::Check => fault.rule == Rule::Check && fault.problem.contains(message),
+            };
+            of_judge && fault.field == *field && fault.place.line > 0
+        });
+        if !found_it {
+            wrong.push(format!("{}: {by:?} at {field} is not among {found:?}", fixture.path));
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn a_refused_change_breaks_a_rule() -> Result<()> {
+    let rows = kinds();
+    for fixture in fixtures()? {
+        let (Some(Refusal { by, field, message, status }), [old, new]) = (&fixture.refusal, &fixture.documents[..])
+        else {
+            continue;
+        };
+        ensure!(*by == Judge::Rule, "{}: only rules see two versions of an object", fixture.path);
+        let row = row_of(&rows, new).context(fixture.path.clone())?;
+        let mut old = old.clone();
+        if let Some(status) = status {
+            old["status"] = status.clone();
+        }
+        let broken = Validator::new().validate(&row.schema, new, Some(&old));
+        let broken = broken.err().map(kube::core::cel::ValidationErrors::into_vec).unwrap_or_default();
+        let named =
+            broken.iter().any(|one| one.field_path.trim_start_matches('.') == field && one.message.contains(message));
+        ensure!(named, "{}: {message:?} at {field} is not among {broken:?}", fixture.path);
+    }
     Ok(())
 }
 

@@ -74,6 +74,70 @@ pub fn mixed(schema: &Value, base: &Value) -> BoxedStrategy<Value> {
         .boxed()
 }
 
+/// `base` with one of its fields, at some depth, turned into something else: of another type, too long, unknown, absent.
+pub fn broken(schema: &Value, base: &Value) -> BoxedStrategy<Value> {
+    let mut paths = Vec::new();
+    pointers("", schema, base, &mut paths);
+    let values = [
+        Value::Null,
+        json!(true),
+        json!(1.5),
+        json!(-1),
+        json!(i64::from(i32::MAX) + 1),
+        json!(""),
+        json!("Z"),
+        json!("x".repeat(3000)),
+        json!([]),
+        json!([1]),
+        json!(["a", "a"]),
+        json!({}),
+        json!({"unheardOf": 1}),
+    ];
+    let base = base.clone();
+    (select(paths), select(values.to_vec()))
+        .prop_map(move |(path, value)| {
+            let mut made = base.clone();
+            match (made.pointer_mut(&path), path.rsplit_once('/')) {
+                (Some(place), _) => *place = value,
+                (None, Some((above, name))) => {
+                    if let Some(members) = made.pointer_mut(above).and_then(Value::as_object_mut) {
+                        members.insert(name.to_owned(), value);
+                    }
+                }
+                (None, None) => {}
+            }
+            made
+        })
+        .boxed()
+}
+
+/// JSON pointers to every value of `base`, to what its maps could also hold, and to one name that nobody knows.
+fn pointers(at: &str, schema: &Value, base: &Value, paths: &mut Vec<String>) {
+    match base {
+        Value::Object(members) => {
+            paths.push(format!("{at}/unheardOf"));
+            for name in schema["properties"].as_object().into_iter().flat_map(Map::keys) {
+                if !members.contains_key(name) {
+                    paths.push(format!("{at}/{name}"));
+                }
+            }
+            for (name, member) in members {
+                let inner = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+                let path = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+                paths.push(path.clone());
+                pointers(&path, inner, member, paths);
+            }
+        }
+        Value::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                paths.push(format!("{at}/{n}"));
+                pointers(&format!("{at}/{n}"), &schema["items"], item, paths);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 fn requires(schema: &Value, name: &str) -> bool {
     schema["required"].as_array().is_some_and(|required| required.iter().any(|one| one == name))
 }

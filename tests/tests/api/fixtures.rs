@@ -1,7 +1,9 @@
 //! The fixtures, the examples and random objects on a real API server: admitted and kept whole, or refused by name.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
+use agents_kube::lint::Definitions;
+use agents_runtime::manifest::Document;
 use agents_tests::{
     fixtures::{Fixture, Judge, KindRow, Refusal, examples, fixtures, kinds, row_of},
     schema::{self, instances},
@@ -25,7 +27,9 @@ use super::{
 const AT_ONCE: usize = 8;
 /// Random objects per kind, and random statuses.
 const RANDOM: usize = 60;
-/// Fewest of them that must be admitted for the rest to mean something.
+/// Broken specs per kind.
+const BROKEN: usize = 80;
+/// Fewest random objects that must be admitted for the rest to mean something.
 const ADMITTED: usize = 5;
 
 /// Every valid fixture and every example is admitted without a warning and read back, by others and by us, as it was
@@ -236,6 +240,54 @@ async fn status_kept(stage: &Stage<'_>, row: &KindRow, path: &str, object: &Valu
         bail!("our types changed status{lost}");
     }
     Ok(())
+}
+
+/// What is said without a server is what the server says, of good specs and of broken ones.
+pub(crate) fn lint_judges_as_the_server_does(cluster: &Cluster) -> Result<()> {
+    play(cluster, "lint", async |stage| {
+        let definitions = Definitions::new();
+        let mut wrong = Vec::new();
+        for row in kinds() {
+            let mut bases = vec![serde_saphyr::from_str::<Value>(row.example)?];
+            let valid = fixtures()?.into_iter().filter(|one| one.refusal.is_none() && one.plural == row.plural);
+            bases.extend(valid.flat_map(|fixture| fixture.documents));
+            let schema = &row.schema["properties"]["spec"];
+            let mut runner = TestRunner::deterministic();
+            let mut objects = Vec::new();
+            for n in 0..BROKEN {
+                let base = &bases[n % bases.len()]["spec"];
+                let tree = instances::broken(schema, base).new_tree(&mut runner);
+                let spec = tree.map_err(|error| anyhow::anyhow!("no value: {error}"))?.current();
+                let api_version = row.api_version();
+                let metadata = json!({"name": "broken"});
+                objects.push(json!({"apiVersion": api_version, "kind": row.kind, "metadata": metadata, "spec": spec}));
+            }
+            let answers: Vec<(Value, Answer)> = stream::iter(objects)
+                .map(|object| async {
+                    create(stage, &row, &object, "&dryRun=All").await.map(|answer| (object, answer))
+                })
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await?;
+            for (object, answer) in answers {
+                let document = Document {
+                    file: String::new(),
+                    folder: PathBuf::new(),
+                    number: 1,
+                    node: serde_saphyr::from_str(&object.to_string())?,
+                };
+                let judged = document.object(&definitions);
+                if judged.is_ok() != (answer.code == 201) {
+                    let said = judged.map_or_else(|faults| format!("{faults:?}"), |_| "nothing".to_owned());
+                    let (spec, server) = (&object["spec"], answer.message());
+                    wrong.push(format!("{}: {spec}\n  the server: {server}\n  we: {said}", row.kind));
+                }
+            }
+        }
+        wrong.truncate(10);
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    })
 }
 
 /// Every definition is established and structural, every field explained, every kind found by the category.
