@@ -26,7 +26,8 @@ pub(super) fn provider(item: &Item<'_>, findings: &mut Vec<Finding>) {
             let mut of_item = findings.iter().filter(|finding| finding.object == item.to_string());
             of_item.any(|finding| finding.fault.field == fault.field && finding.fault.rule == Rule::Check)
         };
-        let new: Vec<_> = looked.errors.iter().map(|error| template_fault(item, error)).filter(|one| !told(one)).collect();
+        let new: Vec<_> =
+            looked.errors.iter().map(|error| template_fault(item, error)).filter(|one| !told(one)).collect();
         findings.extend(new.into_iter().map(|fault| item.finding(Severity::Error, fault)));
         let undeclared = declared
             .iter()
