@@ -16,9 +16,9 @@ pub fn difference(schema: &Value, written: &Value, read: &Value) -> Option<Strin
 fn differ(schema: &Value, at: &str, written: Option<&Value>, read: Option<&Value>) -> Option<String> {
     let there = |value: Option<&Value>| match value {
         Some(Value::Null) | None => false,
-        // A struct that says nothing is there all the same; a list or map without members is not.
+        // A struct that says nothing is there all the same, but for a whole spec; a list or map without members is not.
         Some(Value::Array(items)) => !items.is_empty(),
-        Some(Value::Object(members)) => !members.is_empty() || schema["properties"].is_object(),
+        Some(Value::Object(members)) => !members.is_empty() || (schema["properties"].is_object() && !at.is_empty()),
         Some(_) => true,
     };
     let (written, read) = match (written, read) {

@@ -1,7 +1,10 @@
 //! Templates: each alone, against what the provider says it reads, and rendered with the values of every run whose
 //! objects are all at hand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
@@ -76,8 +79,13 @@ pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
         let Some(provider) = resource::<AgentProvider>(provider_item) else { continue };
         let work_ref = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
         let work = work_ref.and_then(|work| find(ImplementationSpec::KIND, &work.name));
-        let implementation = work.and_then(resource::<ImplementationSpec>).map_or(Found::Absent, Found::Object);
-        let references = References { agent: Found::Object(agent), provider: Found::Object(provider), implementation };
+        let implementation =
+            work.and_then(resource::<ImplementationSpec>).map_or(Found::Absent, |work| Found::Object(Arc::new(work)));
+        let references = References {
+            agent: Found::Object(Arc::new(agent)),
+            provider: Found::Object(Arc::new(provider)),
+            implementation,
+        };
         match resolve(&run, &references) {
             Ok(resolved) => planned(item, provider_item, &resolved, findings),
             // Both have been told where they stand: by the check, and as references.
