@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::generate;
+use crate::{generate, links};
 
 /// Crates that agents-core may never depend on, however deep.
 const FORBIDDEN_IN_CORE: &[&str] = &["tokio", "kube", "kube-core", "k8s-openapi", "reqwest", "hyper"];
@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
     ("formatting", |root| cargo(root, &["fmt", "--all", "--check"])),
     ("dependency direction", dependency_direction),
     ("generated files", |root| generate::run(root, true).map(drop)),
+    ("links of documents", links::check),
     ("clippy", |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
     ("each crate alone", each_crate_alone),
 ];

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check;
 pub mod cluster;
 pub mod generate;
+pub mod links;
 pub mod rings;
 
 use std::path::{Path, PathBuf};

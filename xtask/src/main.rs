@@ -29,7 +29,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Formatting, lints, dependency direction, generated files, each crate alone
+    /// Formatting, lints, dependency direction, generated files, links, each crate alone
     Check,
     /// Checks and every test ring
     Test {

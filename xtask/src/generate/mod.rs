@@ -1,10 +1,13 @@
-//! Everything in the repository that is generated: definitions, rights, the chart, the reference of reasons.
+//! Everything in the repository that is generated: definitions, rights, the chart, the reference, the
+//! schemas for editors.
 //!
 //! Each artefact is a path and its text. Writing and checking share that list, so nothing can be generated without
 //! being checked.
 
 mod chart;
+mod kinds;
 mod reference;
+mod schemas;
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -39,6 +42,8 @@ pub fn artefacts() -> Result<Vec<Artefact>> {
     }
     all.extend(chart::artefacts()?);
     all.push(reference::reasons());
+    all.extend(kinds::artefacts());
+    all.extend(schemas::artefacts()?);
     Ok(all)
 }
 
