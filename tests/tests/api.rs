@@ -4,6 +4,8 @@
 mod charts;
 #[path = "api/controller.rs"]
 mod controller;
+#[path = "api/conversion.rs"]
+mod conversion;
 #[path = "api/crons.rs"]
 mod crons;
 #[path = "api/declarations.rs"]
@@ -70,6 +72,7 @@ const CASES: &[Case] = &[
     ("people_get_the_kinds_by_their_roles", charts::people_get_the_kinds_by_their_roles),
     ("meaningless_values_are_refused", charts::meaningless_values_are_refused),
     ("alerts_and_dashboard_name_metrics_that_exist", charts::alerts_and_dashboard_name_metrics_that_exist),
+    ("two_versions_are_one_object", conversion::two_versions_are_one_object),
     ("random_objects_are_kept_whole", fixtures::random_objects_are_kept_whole),
     ("lint_judges_as_the_server_does", fixtures::lint_judges_as_the_server_does),
     ("valid_manifests_are_kept_whole", fixtures::valid_manifests_are_kept_whole),

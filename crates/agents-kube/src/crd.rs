@@ -2,7 +2,7 @@
 //! floats.
 
 use agents_core::{
-    api::{CATEGORY, Column, Kind, Rule, VERSION},
+    api::{CATEGORY, Column, Kind, Rule},
     check::Check,
     kinds::{self, Visitor},
 };
@@ -31,12 +31,17 @@ pub fn all() -> Vec<Value> {
 ///
 /// The schema is structural and carries every bound of the Rust types; the API server refuses what the types refuse.
 pub fn crd<K: Kind>() -> Value {
+    definition::<K>(&[version::<K>(true)])
+}
+
+/// One served version of a kind, from the types of `K`; exactly one version of a definition is the stored one.
+pub fn version<K: Kind>(stored: bool) -> Value {
     let mut columns: Vec<Value> = K::COLUMNS.iter().map(column).collect();
     columns.push(json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }));
     let mut version = json!({
-        "name": VERSION,
+        "name": K::VERSION,
         "served": true,
-        "storage": true,
+        "storage": stored,
         "subresources": { "status": {} },
         "additionalPrinterColumns": columns,
         "schema": { "openAPIV3Schema": root::<K>() },
@@ -45,6 +50,13 @@ pub fn crd<K: Kind>() -> Value {
         let fields: Vec<Value> = K::SELECTABLE.iter().map(|path| json!({ "jsonPath": path })).collect();
         version["selectableFields"] = fields.into();
     }
+    version
+}
+
+/// The CustomResourceDefinition that serves `versions`, each made by [`version`], under the names of `K`.
+///
+/// Versions are converted by their name alone: a field means the same in each of them, or is in one of them only.
+pub fn definition<K: Kind>(versions: &[Value]) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -60,7 +72,7 @@ pub fn crd<K: Kind>() -> Value {
                 "categories": [CATEGORY],
             },
             "scope": "Namespaced",
-            "versions": [version],
+            "versions": versions,
         },
     })
 }

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
-use agents_core::api::{self, Kind, Meta, Resource, VERSION};
+use agents_core::api::{self, Kind, Meta, Resource};
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
 use kube::core::ObjectMeta;
 use serde::{
@@ -50,7 +50,7 @@ impl<K: Kind> Object<K> {
 
     /// `group/version` of the kind.
     pub fn api_version() -> String {
-        format!("{}/{VERSION}", K::GROUP)
+        format!("{}/{}", K::GROUP, K::VERSION)
     }
 }
 
@@ -65,7 +65,7 @@ impl<K: Kind> kube::Resource for Object<K> {
         K::GROUP.into()
     }
     fn version((): &()) -> Cow<'_, str> {
-        VERSION.into()
+        K::VERSION.into()
     }
     fn plural((): &()) -> Cow<'_, str> {
         K::PLURAL.into()

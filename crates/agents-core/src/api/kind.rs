@@ -12,7 +12,7 @@ use serde::{
 
 /// API group of the core kinds.
 pub const GROUP: &str = "agents.proompteng.ai";
-/// Version of every kind.
+/// Version of every kind that names no other.
 pub const VERSION: &str = "v1alpha1";
 /// Category of every kind. It differs from every plural, singular and short name, because kubectl expands
 /// categories first and `kubectl delete agents --all` must never mean all kinds.
@@ -46,6 +46,8 @@ pub struct Rule {
 pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'static {
     /// API group.
     const GROUP: &'static str = GROUP;
+    /// Version that the types of this kind are of.
+    const VERSION: &'static str = VERSION;
     /// Kind, in CamelCase.
     const KIND: &'static str;
     /// Lower-case plural.
