@@ -16,10 +16,10 @@ mod definitions;
 mod election;
 #[path = "api/endings.rs"]
 mod endings;
-#[path = "api/installing.rs"]
-mod installing;
 #[path = "api/fixtures.rs"]
 mod fixtures;
+#[path = "api/installing.rs"]
+mod installing;
 #[path = "api/kills.rs"]
 mod kills;
 #[path = "api/model.rs"]
