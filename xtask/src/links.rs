@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Folders without documents of ours.
-const OTHERS: &[&str] = &["target", "node_modules"];
+/// Folders without documents of ours; templates of documents lead from where they are written to.
+const OTHERS: &[&str] = &["target", "node_modules", "chart"];
 
 /// Follows every relative link of every Markdown file below `root`.
 ///

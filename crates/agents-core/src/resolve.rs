@@ -178,24 +178,13 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     let job = job_settings(run, agent, &mut warnings);
     let run_workload = spec.workload.as_ref();
     let provider_workload = provider.spec.workload.as_ref();
-    let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
-    let layers = [
+    let (requests, limits) = resources([
         provider_workload.and_then(|workload| workload.resources.as_ref()),
         agent.spec.resources.as_ref(),
         job.resources.as_ref(),
         run_workload.and_then(|workload| workload.resources.as_ref()),
-    ];
-    for layer in layers.into_iter().flatten() {
-        add_resources(layer, &mut requests, &mut limits);
-    }
-    let mut unsupported = Unsupported::default();
-    unsupported.run(spec);
-    unsupported.agent(&format!("Agent/{}", agent.metadata.name), &agent.spec);
-    unsupported.provider(&format!("AgentProvider/{}", provider.metadata.name), &provider.spec);
-    let of_work = implementation_name
-        .as_ref()
-        .map_or_else(|| "spec.implementation.inline".to_owned(), |name| format!("ImplementationSpec/{name} spec"));
-    unsupported.work_item(&of_work, implementation);
+    ]);
+    let mut unsupported = unsupported(run, agent, provider, implementation_name.as_deref(), implementation);
     unsupported.job(&job);
     warnings.append(&mut unsupported.warnings);
     let retry = spec.retry_policy.unwrap_or_default();
@@ -238,6 +227,23 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         unsupported: unsupported.needed,
         unsupported_in_pods: unsupported.needed_in_pods,
     })
+}
+
+fn unsupported(
+    run: &Resource<AgentRun>,
+    agent: &Resource<Agent>,
+    provider: &Resource<AgentProvider>,
+    work_name: Option<&str>,
+    work: &ImplementationSpecSpec,
+) -> Unsupported {
+    let mut unsupported = Unsupported::default();
+    unsupported.run(&run.spec);
+    unsupported.agent(&format!("Agent/{}", agent.metadata.name), &agent.spec);
+    unsupported.provider(&format!("AgentProvider/{}", provider.metadata.name), &provider.spec);
+    let of_work = work_name
+        .map_or_else(|| "spec.implementation.inline".to_owned(), |name| format!("ImplementationSpec/{name} spec"));
+    unsupported.work_item(&of_work, work);
+    unsupported
 }
 
 /// The settings of the run's Jobs: its overrides over its runtime over its Agent's, field by field.
@@ -305,6 +311,15 @@ fn mend(object: String, why: &str) -> Missing {
 fn faults_of<K: Check>(object: &Resource<K>) -> Vec<(String, Fault)> {
     let name = format!("{}/{}", K::KIND, object.metadata.name);
     check::faults::<K>(&object.spec).into_iter().map(|fault| (name.clone(), fault)).collect()
+}
+
+/// Requests and limits of all layers, the later ones winning.
+fn resources(layers: [Option<&Resources>; 4]) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
+    for layer in layers.into_iter().flatten() {
+        add_resources(layer, &mut requests, &mut limits);
+    }
+    (requests, limits)
 }
 
 /// Lays one spelling of resources over what is there: `cpu`, `memory` and `ephemeral` are request and limit in one.

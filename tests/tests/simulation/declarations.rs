@@ -172,7 +172,8 @@ fn whatever_becomes_of_a_write_the_status_is_true_in_the_end() {
     assert_eq!(clean.len(), 3);
     let crashes = [CrashAt::Before, CrashAt::Inside, CrashAt::After].map(Fault::Crash);
     let faults: Vec<_> = write_faults().into_iter().chain(crashes).collect();
-    let mut cases: Vec<(Option<(usize, Fault)>, &[&'static str], bool)> = Vec::new();
+    type Case = (Option<(usize, Fault)>, &'static [&'static str], bool);
+    let mut cases: Vec<Case> = Vec::new();
     for write in 1..=5 {
         for fault in &faults {
             cases.push((Some((write, fault.clone())), &["a"], false));

@@ -90,7 +90,7 @@ pub fn lint(sources: &[Source], options: Options) -> Result<Report, LoadError> {
                 objects += 1;
                 folder.take(document, kind, &mut findings);
             }
-            Err(finding) => findings.push(finding),
+            Err(finding) => findings.push(*finding),
         }
     }
     folder.twice(&mut findings);
@@ -111,8 +111,8 @@ pub fn lint(sources: &[Source], options: Options) -> Result<Report, LoadError> {
 }
 
 /// The kind of a document, if it is one of ours; otherwise what to say about it.
-fn ours<'d>(definitions: &Definitions, document: &'d Document) -> Result<&'d str, Finding> {
-    let finding = |severity, fault| Finding { severity, object: String::new(), fault };
+fn ours<'d>(definitions: &Definitions, document: &'d Document) -> Result<&'d str, Box<Finding>> {
+    let finding = |severity, fault| Box::new(Finding { severity, object: String::new(), fault });
     let (Some(api_version), Some(kind)) = (document.api_version(), document.kind()) else {
         let missing = if document.api_version().is_none() { "apiVersion" } else { "kind" };
         let fault = document.fault_at(missing, Rule::Document, "is missing or no text");

@@ -430,18 +430,6 @@ impl Decision<'_> {
         Plan { wake, ..record.into_plan() }
     }
 
-    fn unsupported(&self, resolved: &Resolved, runtime: RuntimeKind) -> Vec<String> {
-        let in_pods = match runtime {
-            RuntimeKind::Process => &[][..],
-            RuntimeKind::Job
-            | RuntimeKind::Workflow
-            | RuntimeKind::Argo
-            | RuntimeKind::Temporal
-            | RuntimeKind::Custom => &resolved.unsupported_in_pods,
-        };
-        resolved.unsupported.iter().chain(in_pods).cloned().collect()
-    }
-
     fn start(&self, resolved: &Resolved, execution: ExecutionPlan) -> Plan<AgentRunStatus> {
         let run = self.run();
         let number = current_attempt(run.status.as_ref());
@@ -450,7 +438,7 @@ impl Decision<'_> {
         if let Some((blocker, until)) = self.held() {
             return self.block(&[blocker], warning.as_deref(), until);
         }
-        let unsupported = self.unsupported(resolved, runtime);
+        let unsupported = unsupported(resolved, runtime);
         if !unsupported.is_empty() {
             return self.block(&[Blocker::unsupported(&unsupported)], warning.as_deref(), None);
         }
@@ -497,6 +485,17 @@ impl Decision<'_> {
             }
         }
     }
+}
+
+/// What is asked for and not carried out on this runtime.
+fn unsupported(resolved: &Resolved, runtime: RuntimeKind) -> Vec<String> {
+    let in_pods = match runtime {
+        RuntimeKind::Process => &[][..],
+        RuntimeKind::Job | RuntimeKind::Workflow | RuntimeKind::Argo | RuntimeKind::Temporal | RuntimeKind::Custom => {
+            &resolved.unsupported_in_pods
+        }
+    };
+    resolved.unsupported.iter().chain(in_pods).cloned().collect()
 }
 
 fn submission(
