@@ -216,8 +216,10 @@ fn text(schema: &Value) -> BoxedStrategy<Value> {
     }
     let (least, most) = (bound(schema, "minLength", 0), bound(schema, "maxLength", 64));
     if let Some(pattern) = schema["pattern"].as_str() {
-        let inner = pattern.trim_start_matches('^').trim_end_matches('$');
-        if let Ok(matching) = string_regex(inner) {
+        // What is open at its end may go on.
+        let inner = pattern.trim_start_matches('^');
+        let inner = inner.strip_suffix('$').map_or_else(|| format!("{inner}[a-z0-9]{{1,12}}"), str::to_owned);
+        if let Ok(matching) = string_regex(&inner) {
             let fits = move |text: &String| (least..=most).contains(&(text.chars().count() as u64));
             return matching.prop_filter("longer or shorter than wanted", fits).prop_map(Value::from).boxed();
         }

@@ -21,7 +21,8 @@ fn differ(schema: &Value, at: &str, written: Option<&Value>, read: Option<&Value
         Some(Value::Object(members)) => !members.is_empty() || (schema["properties"].is_object() && !at.is_empty()),
         Some(_) => true,
     };
-    let (written, read) = match (written, read) {
+    let written = written.filter(|value| !value.is_null());
+    let (written, read) = match (written, read.filter(|value| !value.is_null())) {
         (Some(written), Some(read)) => (written, read),
         (written, read) if there(written) == there(read) => return None,
         (written, read) => return Some(format!("{at}: {} became {}", shown(written), shown(read))),
