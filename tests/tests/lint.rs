@@ -1,0 +1,131 @@
+//! Ring 1: `agents lint` over folders: what it says, where, and how it exits.
+
+use std::path::PathBuf;
+
+use agents_kube::lint::{Format, Options, Report, Severity, lint};
+use agents_runtime::manifest::Source;
+
+const FOLDER: &str = r#"apiVersion: agents.proompteng.ai/v1alpha1
+kind: AgentProvider
+metadata: {name: shell}
+spec:
+  binary: sh
+  argsTemplate:
+    - -c
+    - "{{ inputs.command }}"
+    - "{{ secrets.token }}"
+    - "{{ inputs.extra | shout }}"
+  inputSchema:
+    type: object
+    required: [command, branch]
+    properties: {command: {}, branch: {}, extra: {}}
+---
+apiVersion: agents.proompteng.ai/v1alpha1
+kind: Agent
+metadata: {name: worker}
+spec:
+  providerRef: {name: shel}
+---
+apiVersion: agents.proompteng.ai/v1alpha1
+kind: Agent
+metadata: {name: other}
+spec:
+  providerRef: {name: shell}
+  env:
+    - {name: AGENT_RUN_NAME, value: mine}
+---
+apiVersion: agents.proompteng.ai/v1alpha1
+kind: AgentRun
+metadata: {name: misspelt, labels: {n: 1}}
+spec:
+  agentRef: {name: worker}
+  implementation: {inline: {text: Look.}}
+  timeoutSecond: 5
+  priority: high
+---
+apiVersion: agents.proompteng.ai/v1alpha1
+kind: AgentRun
+metadata: {name: workless}
+spec:
+  agentRef: {name: worker}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: token}
+stringData: {token: t}
+---
+apiVersion: agents.proompteng.ai/v1
+kind: AgentRun
+metadata: {name: old}
+---
+apiVersion: agents.proompteng.ai/v1alpha1
+kind: AgentRunn
+metadata: {name: x}
+---
+just a text
+"#;
+
+fn judged(text: &str, partial: bool) -> Report {
+    let source = Source::Text { name: "all.yaml".to_owned(), folder: PathBuf::new(), text: text.to_owned() };
+    lint(&[source], Options { partial }).unwrap()
+}
+
+#[test]
+fn people_read_file_line_rule_field_and_hint() {
+    insta::assert_snapshot!(judged(FOLDER, false).render(Format::Text));
+}
+
+#[test]
+fn workflows_get_annotations() {
+    insta::assert_snapshot!(judged(FOLDER, false).render(Format::Github));
+}
+
+#[test]
+fn programs_read_the_same_as_people() {
+    let report = judged(FOLDER, false);
+    let json: serde_json::Value = serde_json::from_str(&report.render(Format::Json)).unwrap();
+    assert_eq!(json["errors"], report.count(Severity::Error));
+    let findings = json["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), report.findings.len());
+    let text = report.render(Format::Text);
+    for finding in findings.iter().filter(|finding| finding["line"].is_u64()) {
+        let line = format!(
+            "all.yaml:{}:{}: {} [{}] ",
+            finding["line"],
+            finding["column"],
+            finding["severity"].as_str().unwrap(),
+            finding["rule"].as_str().unwrap()
+        );
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+}
+
+/// A run whose objects are all here is planned: what its values cannot render is told at the run.
+#[test]
+fn runs_are_planned_with_their_values() {
+    let sound = |parameters: &str| {
+        format!(
+            "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentProvider\nmetadata: {{name: p}}\nspec:\n  binary: sh\n  \
+             argsTemplate: [\"{{{{ inputs.command }}}}\"]\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: Agent\n\
+             metadata: {{name: a}}\nspec: {{providerRef: {{name: p}}}}\n---\napiVersion: agents.proompteng.ai/v1alpha1\n\
+             kind: AgentRun\nmetadata: {{generateName: r-}}\nspec:\n  agentRef: {{name: a}}\n  implementation: {{inline: \
+             {{text: Look.}}}}\n{parameters}"
+        )
+    };
+    assert_eq!(judged(&sound("  parameters: {command: ls}\n"), false).findings, vec![]);
+    let report = judged(&sound(""), false);
+    let [finding] = &report.findings[..] else { panic!("{report:?}") };
+    assert_eq!(finding.object, "AgentRun/r-");
+    assert_eq!(finding.fault.rule.as_str(), "template");
+    assert!(finding.fault.problem.contains("`inputs.command` is not defined"), "{finding:?}");
+}
+
+#[test]
+fn objects_of_the_cluster_may_be_taken_for_granted() {
+    let agents = "apiVersion: agents.proompteng.ai/v1alpha1\nkind: Agent\nmetadata: {name: a}\nspec: {providerRef: \
+                  {name: p}}\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentProvider\nmetadata: {name: q}\n\
+                  spec: {binary: sh}\n";
+    assert_eq!(judged(agents, false).count(Severity::Error), 1);
+    let partial = judged(agents, true);
+    assert_eq!((partial.count(Severity::Error), partial.count(Severity::Note)), (0, 1));
+}
