@@ -214,10 +214,10 @@ fn faults_of_manifests_name_their_place_and_nothing_is_run() {
     let ran = place.run();
     assert_eq!(ran.code, Some(2), "{ran:?}");
     for wanted in [
-        "bad.yaml:8: document 1: spec.timeoutSeconds is the text \"soon\"; an integer is wanted",
-        "bad.yaml:16: document 2: spec.agentref is not a known field (did you mean agentRef?)",
-        "more.yaml:2: document 1: kind \"ConfigMap\" cannot be run here: the kinds are Agent, AgentProvider, AgentRun, ImplementationSpec, Secret",
-        "more.yaml:5: document 2: apiVersion is the text \"v1\" (Agent has the apiVersion agents.proompteng.ai/v1alpha1)",
+        "bad.yaml:8:19: document 1: spec.timeoutSeconds is the text \"soon\"; an integer is wanted",
+        "bad.yaml:16:3: document 2: spec.agentref is not a known field (did you mean agentRef?)",
+        "more.yaml:2:7: document 1: kind \"ConfigMap\" cannot be run here: the kinds are Agent, AgentProvider, AgentRun, ImplementationSpec, Secret",
+        "more.yaml:5:13: document 2: apiVersion is the text \"v1\" (Agent has the apiVersion agents.proompteng.ai/v1alpha1)",
         "broken.json",
         "hint: nothing was run",
     ] {
@@ -234,7 +234,7 @@ fn duplicates_odd_names_and_nothing_are_refused() {
     let ran = place.run();
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.err.contains("second.yaml:3: document 1: metadata.name \"a\" names a second AgentRun; the first is in"),
+        ran.err.contains("second.yaml:3:18: document 1: metadata.name \"a\" names a second AgentRun; the first is in"),
         "{ran:?}"
     );
     assert!(ran.err.contains("metadata.name \"../b\" is not a name"), "{ran:?}");

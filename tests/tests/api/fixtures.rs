@@ -258,8 +258,11 @@ pub(crate) fn lint_judges_as_the_server_does(cluster: &Cluster) -> Result<()> {
             let mut runner = TestRunner::deterministic();
             let mut objects = Vec::new();
             for n in 0..BROKEN {
-                let base = &bases[n % bases.len()]["spec"];
-                let tree = instances::broken(schema, base).new_tree(&mut runner);
+                let base = match &bases[n % bases.len()]["spec"] {
+                    Value::Null => json!({}),
+                    base => base.clone(),
+                };
+                let tree = instances::broken(schema, &base).new_tree(&mut runner);
                 let spec = tree.map_err(|error| anyhow::anyhow!("no value: {error}"))?.current();
                 let api_version = row.api_version();
                 let metadata = json!({"name": "broken"});
