@@ -138,7 +138,8 @@ pub fn fixtures() -> Result<Vec<Fixture>> {
     Ok(all)
 }
 
-/// Every manifest of our kinds below `examples/`, and the example of every kind, each with where it stands.
+/// Every manifest of our kinds below `examples/`, those of the first designs, and the example of every kind, each with
+/// where it stands.
 ///
 /// # Errors
 /// A file that is not YAML.
@@ -148,7 +149,7 @@ pub fn examples() -> Result<Vec<(String, Value)>> {
     for row in &known {
         all.push((format!("the example of {}", row.kind), serde_saphyr::from_str(row.example)?));
     }
-    let mut folders = vec![workspace().join("examples")];
+    let mut folders = vec![workspace().join("examples"), workspace().join("tests/fixtures/seeds")];
     while let Some(folder) = folders.pop() {
         for path in entries(&folder)? {
             if path.is_dir() {
