@@ -39,6 +39,20 @@ fn errors(path: &str, partial: bool) -> Result<Vec<ManifestFault>> {
     Ok(errors.map(|finding| finding.fault).collect())
 }
 
+/// Enough of both for every kind, and most for those that users meet first.
+#[test]
+fn every_kind_has_manifests_that_are_refused_and_some_that_are_not() -> Result<()> {
+    let fixtures = fixtures()?;
+    for row in kinds() {
+        let of_kind = fixtures.iter().filter(|fixture| fixture.plural == row.plural);
+        let (invalid, valid): (Vec<_>, Vec<_>) = of_kind.partition(|fixture| fixture.refusal.is_some());
+        let core = matches!(row.kind, "Agent" | "AgentProvider" | "AgentRun" | "ImplementationSpec");
+        let wanted = if core { 12 } else { 4 };
+        ensure!(invalid.len() >= wanted && valid.len() >= 2, "{}: {} and {}", row.kind, invalid.len(), valid.len());
+    }
+    Ok(())
+}
+
 #[test]
 fn the_lint_has_nothing_against_what_is_valid() -> Result<()> {
     for fixture in fixtures()?.into_iter().filter(|fixture| fixture.refusal.is_none()) {
