@@ -11,3 +11,8 @@ pub mod model;
 pub mod product;
 pub mod ring;
 pub mod schema;
+
+/// The programs in the README compile, and the small one runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -67,6 +67,9 @@ fn the_first_primitive_runs(cluster: &Cluster) -> Result<()> {
     )?;
     let ended = end(cluster, RUN)?;
     ensure!(ended["status"]["phase"] == "Succeeded", "{:#}", ended["status"]);
+    let conditions = ended["status"]["conditions"].as_array().context("conditions")?;
+    let warned = conditions.iter().find(|condition| condition["type"] == "Warning").context("a warning")?;
+    ensure!(warned["reason"] == "NotUsed", "its artifacts are not stored, and nobody says so: {warned}");
     let job = ended["status"]["runtimeRef"]["name"].as_str().context("a run names its Job")?;
     let said = kubectl(cluster, &["logs", &format!("job/{job}")])?;
     for line in

@@ -93,8 +93,10 @@ pub struct Resolved {
     pub retry_limit: i32,
     /// Wait before the second attempt, in seconds.
     pub backoff_seconds: i64,
-    /// Things that deserve attention and stop nothing.
-    pub warnings: Vec<String>,
+    /// What is said twice, and which one counts.
+    pub ambiguous: Vec<String>,
+    /// What is given and not used, without making it another run.
+    pub left_out: Vec<String>,
     /// Fields that ask for something this version does not carry out and without which the run would be another one.
     pub unsupported: Vec<String>,
     /// The same, of settings that only a pod has.
@@ -140,11 +142,11 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         want::<AgentProvider>(&references.provider, name, Reason::ProviderNotFound, &mut missing)
     });
     let work_ref = spec.implementation_spec_ref.as_ref().or(spec.implementation_ref.as_ref());
-    let mut warnings = Vec::new();
+    let mut ambiguous = Vec::new();
     let work = match (&spec.implementation, work_ref) {
         (Some(inline), reference) => {
             if let Some(reference) = reference {
-                warnings.push(format!(
+                ambiguous.push(format!(
                     "spec.implementation.inline wins over the ImplementationSpec {:?}, which is not read",
                     reference.name
                 ));
@@ -175,7 +177,8 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     inputs.extend(texts(&spec.parameters));
     let mut payloads: BTreeMap<_, _> = agent.spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
     payloads.extend(spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())));
-    let job = job_settings(run, agent, &mut warnings);
+    let mut left_out = Vec::new();
+    let job = job_settings(run, agent, &mut left_out);
     let run_workload = spec.workload.as_ref();
     let provider_workload = provider.spec.workload.as_ref();
     let (requests, limits) = resources([
@@ -186,7 +189,7 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     ]);
     let mut unsupported = unsupported(run, agent, provider, implementation_name.as_deref(), implementation);
     unsupported.job(&job);
-    warnings.append(&mut unsupported.warnings);
+    left_out.append(&mut unsupported.warnings);
     let retry = spec.retry_policy.unwrap_or_default();
     let defaults = agent.spec.defaults.clone().unwrap_or_default();
     Ok(Resolved {
@@ -223,7 +226,8 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         timeout_seconds: spec.timeout_seconds.or(defaults.timeout_seconds).filter(|seconds| *seconds > 0),
         retry_limit: retry.limit.or(defaults.retry_limit).unwrap_or(0).clamp(0, 100),
         backoff_seconds: retry.backoff_seconds.unwrap_or(DEFAULT_BACKOFF_SECONDS).max(0),
-        warnings,
+        ambiguous,
+        left_out,
         unsupported: unsupported.needed,
         unsupported_in_pods: unsupported.needed_in_pods,
     })
@@ -247,7 +251,7 @@ fn unsupported(
 }
 
 /// The settings of the run's Jobs: its overrides over its runtime over its Agent's, field by field.
-fn job_settings(run: &Resource<AgentRun>, agent: &Resource<Agent>, warnings: &mut Vec<String>) -> JobRuntime {
+fn job_settings(run: &Resource<AgentRun>, agent: &Resource<Agent>, left_out: &mut Vec<String>) -> JobRuntime {
     // The checks have refused contradictions.
     let mut known = Faults::default();
     let mut overrides =
@@ -258,7 +262,7 @@ fn job_settings(run: &Resource<AgentRun>, agent: &Resource<Agent>, warnings: &mu
     for (at, runtime) in [("spec.runtime", &run.spec.runtime), (&of_agent, &agent.spec.runtime)] {
         if let Some(runtime) = runtime {
             let settings = normalise::runtime(at, runtime, &mut known);
-            warnings.extend(settings.unknown.iter().map(|key| format!("{key} is not known and not used")));
+            left_out.extend(settings.unknown.iter().map(|key| format!("{key} is not known and not used")));
             layers.push(settings.job);
         }
     }

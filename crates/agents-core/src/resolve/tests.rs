@@ -104,5 +104,5 @@ fn an_inline_work_item_wins_over_a_reference_with_a_warning() {
     });
     let resolved = resolve(&object("r", &spec), &references).unwrap();
     assert_eq!(resolved.implementation.text, "inline");
-    assert_eq!(resolved.warnings.len(), 1);
+    assert_eq!(resolved.ambiguous.len(), 1);
 }

@@ -104,6 +104,8 @@ reasons! {
     AsExpected,
     /// The spec says one thing twice; the message says which one counts.
     Ambiguous,
+    /// The run gives something that this version does not use; what is executed is the same without it.
+    NotUsed,
     /// The spec was changed after it was submitted; what was submitted goes on.
     SpecChanged,
     /// The run was handed to the runtime.

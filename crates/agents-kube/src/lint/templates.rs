@@ -113,7 +113,7 @@ fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: 
         }
     }
     inputs(item, provider, &resolved.inputs, findings);
-    for warning in resolved.warnings.iter().chain(&resolved.unsupported) {
+    for warning in resolved.ambiguous.iter().chain(&resolved.left_out).chain(&resolved.unsupported) {
         let fault = item.document.fault_at("spec", Rule::Check, warning.clone());
         findings.push(item.finding(Severity::Note, fault));
     }

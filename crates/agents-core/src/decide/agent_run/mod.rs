@@ -23,7 +23,7 @@ use jiff::Timestamp;
 
 use self::{
     outcome::Outcome,
-    record::{Blocker, Record},
+    record::{Blocker, Record, Submitted, Warning},
 };
 use super::{Confirm, Effect, Notice, Plan, Refusal};
 use crate::{
@@ -274,7 +274,7 @@ impl Decision<'_> {
             (stopping.at, Plan::settled())
         } else {
             let mut record = self.record();
-            record.observed(&self.reference(), &self.snapshot.observed.observation, self.digest());
+            record.observed(&self.reference(), &self.snapshot.observed.observation, self.submitted());
             (record.stopping(reason, message), record.into_plan())
         };
         let patience =
@@ -304,7 +304,7 @@ impl Decision<'_> {
             return Plan { wake: Some(until), ..Plan::settled() };
         }
         let mut record = self.record();
-        record.observed(&self.reference(), observation, self.digest());
+        record.observed(&self.reference(), observation, self.submitted());
         let (started, started_at) = (record.has_started_now(), record.started_at());
         let mut plan = record.into_plan();
         if started {
@@ -322,21 +322,22 @@ impl Decision<'_> {
         plan
     }
 
-    /// The digest of the plan as it would be made now. It is what was submitted unless a reference changed since; the
-    /// runner's report corrects it in that case. `None` once one is recorded: resolving and rendering it again would
-    /// change nothing.
-    fn digest(&self) -> Option<String> {
+    /// What was submitted, as it would be planned now: that is what it was unless a reference changed since, and the
+    /// runner's report corrects the digest in that case. `None` once a digest is recorded: resolving and rendering it
+    /// again would change nothing.
+    fn submitted(&self) -> Option<Submitted> {
         if self.run().status.as_ref().is_some_and(|status| status.plan_digest.is_some()) {
             return None;
         }
         let resolved = resolve(self.run(), &self.snapshot.references).ok()?;
-        plan::plan(&resolved, &self.settings.defaults).ok().map(|plan| plan.digest)
+        let digest = plan::plan(&resolved, &self.settings.defaults).ok()?.digest;
+        Some(Submitted { digest, warning: warning(&resolved) })
     }
 
     /// Ends an attempt, and the run with it unless another attempt follows.
     fn end(&self, outcome: &Outcome) -> Plan<AgentRunStatus> {
         let mut record = self.record();
-        let attempt = record.finished(&self.reference(), outcome, self.digest());
+        let attempt = record.finished(&self.reference(), outcome, self.submitted());
         let Outcome { ended, reason, message, .. } = outcome;
         // A wish to stop that came while the attempt was ending by itself takes the place of a retry.
         let wanted = self.user_wants_to_stop();
@@ -423,7 +424,7 @@ impl Decision<'_> {
         Some((Blocker::backoff(last.number, reason, message, start), Some(start)))
     }
 
-    fn block(&self, blockers: &[Blocker], warning: Option<&str>, wake: Option<Timestamp>) -> Plan<AgentRunStatus> {
+    fn block(&self, blockers: &[Blocker], warning: Option<Warning>, wake: Option<Timestamp>) -> Plan<AgentRunStatus> {
         let mut record = self.record();
         record.warn(warning);
         record.blocked(blockers);
@@ -434,16 +435,16 @@ impl Decision<'_> {
         let run = self.run();
         let number = current_attempt(run.status.as_ref());
         let runtime = runtime_of(run, &self.snapshot.references, self.settings);
-        let warning = (!resolved.warnings.is_empty()).then(|| resolved.warnings.join("; "));
+        let warning = warning(resolved);
         if let Some((blocker, until)) = self.held() {
-            return self.block(&[blocker], warning.as_deref(), until);
+            return self.block(&[blocker], warning, until);
         }
         let unsupported = unsupported(resolved, runtime);
         if !unsupported.is_empty() {
-            return self.block(&[Blocker::unsupported(&unsupported)], warning.as_deref(), None);
+            return self.block(&[Blocker::unsupported(&unsupported)], warning, None);
         }
         if !self.settings.runtimes.contains(&runtime) {
-            return self.block(&[Blocker::no_runtime(runtime)], warning.as_deref(), None);
+            return self.block(&[Blocker::no_runtime(runtime)], warning, None);
         }
         if !self.snapshot.object_proven {
             return Plan::confirm(Confirm::OBJECT);
@@ -466,7 +467,7 @@ impl Decision<'_> {
             Some(refusal) if refusal.terminal => self.fail(refusal.reason, &refusal.message),
             Some(refusal) => {
                 let again = after(self.now, seconds(RECHECK_SECONDS));
-                self.block(&[Blocker::refused(refusal)], warning.as_deref(), Some(again))
+                self.block(&[Blocker::refused(refusal)], warning, Some(again))
             }
             None => {
                 let left = deadline.map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
@@ -485,6 +486,13 @@ impl Decision<'_> {
             }
         }
     }
+}
+
+/// What deserves attention of what is submitted.
+fn warning(resolved: &Resolved) -> Option<Warning> {
+    let all: Vec<&str> = resolved.ambiguous.iter().chain(&resolved.left_out).map(String::as_str).collect();
+    let reason = if resolved.ambiguous.is_empty() { Reason::NotUsed } else { Reason::Ambiguous };
+    (!all.is_empty()).then(|| (reason, all.join("; ")))
 }
 
 /// What is asked for and not carried out on this runtime.

@@ -99,6 +99,15 @@ impl Blocker {
     }
 }
 
+/// Why a condition `Warning` holds, and its message.
+pub(super) type Warning = (Reason, String);
+
+/// What was submitted.
+pub(super) struct Submitted {
+    pub(super) digest: String,
+    pub(super) warning: Option<Warning>,
+}
+
 /// A status under change.
 pub(super) struct Record {
     old: AgentRunStatus,
@@ -109,7 +118,7 @@ pub(super) struct Record {
     verdict: Verdict,
     reason: Reason,
     message: String,
-    warning: Option<(Reason, String)>,
+    warning: Option<Warning>,
 }
 
 impl Record {
@@ -170,9 +179,9 @@ impl Record {
         self.say(Verdict::InvalidSpec, Phase::Failed, Reason::InvalidSpec, message);
     }
 
-    pub(super) fn warn(&mut self, warning: Option<&str>) {
-        if let Some(warning) = warning {
-            self.warning = Some((Reason::Ambiguous, warning.to_owned()));
+    pub(super) fn warn(&mut self, warning: Option<Warning>) {
+        if warning.is_some() {
+            self.warning = warning;
         }
     }
 
@@ -215,7 +224,7 @@ impl Record {
     }
 
     /// Writes down what a live attempt does.
-    pub(super) fn observed(&mut self, reference: &RuntimeRef, observation: &Observation, plan: Option<String>) {
+    pub(super) fn observed(&mut self, reference: &RuntimeRef, observation: &Observation, plan: Option<Submitted>) {
         let (submitted, started, uid) = match observation {
             Observation::Pending { submitted_at, uid, cause: _ } => (Some(*submitted_at), None, uid.clone()),
             Observation::Running { submitted_at, started_at, uid } => {
@@ -226,7 +235,8 @@ impl Record {
         self.times(submitted, started);
         self.new.runtime_ref =
             Some(RuntimeRef { uid: uid.or_else(|| self.known_uid(reference)), ..reference.clone() }.to_status());
-        if let Some(digest) = plan {
+        if let Some(Submitted { digest, warning }) = plan {
+            self.warn(warning);
             self.new.plan_digest = Some(digest);
         }
         match observation {
@@ -304,7 +314,7 @@ impl Record {
     }
 
     /// Writes down how the attempt ended, and gives its number.
-    pub(super) fn finished(&mut self, reference: &RuntimeRef, outcome: &Outcome, plan: Option<String>) -> i32 {
+    pub(super) fn finished(&mut self, reference: &RuntimeRef, outcome: &Outcome, plan: Option<Submitted>) -> i32 {
         let Outcome { ended, reason, message, submitted_at, started_at, finished_at, uid, exit_code, report } = outcome;
         self.times(*submitted_at, *started_at);
         let uid = uid.clone().or_else(|| self.known_uid(reference));
@@ -341,6 +351,10 @@ impl Record {
                 others: serde_json::Map::new(),
             });
         }
+        let plan = plan.map(|Submitted { digest, warning }| {
+            self.warn(warning);
+            digest
+        });
         let reported = report.as_ref().map(|report| report.plan_digest.clone()).filter(|digest| !digest.is_empty());
         if let Some(digest) = reported.or(plan) {
             self.new.plan_digest = Some(digest);

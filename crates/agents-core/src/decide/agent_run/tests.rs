@@ -495,6 +495,26 @@ fn a_spec_changed_after_its_submission_is_told_and_stays_told() {
 }
 
 #[test]
+fn what_is_not_carried_out_holds_a_run_and_what_is_not_used_is_told() {
+    let mut s = snapshot(&json!({
+        "budgetRef": {"name": "team"}, "workflow": {"steps": [{"name": "one"}]},
+        "workload": {"volumes": [{"name": "v", "type": "emptyDir", "mountPath": "/v"}]},
+    }));
+    assert!(apply_now(&mut s, at(0)).before.is_empty());
+    insta::assert_snapshot!(summary(&s), @"Pending NotSupported [NotSupported] this version does not carry out spec.budgetRef, spec.workflow.steps, spec.workload.volumes");
+    let mut s = snapshot(&json!({
+        "runtime": {"type": "workflow", "config": {"backoffLimit": 3, "colour": "red"}},
+        "retryPolicy": {"mode": "resume"},
+    }));
+    assert_eq!(kinds(&decide_at(&s, at(0)).before), [EffectKind::Submit]);
+    s.observed.observation = running(at(0));
+    apply_now(&mut s, at(0));
+    let conditions = &status(&s).conditions;
+    let warning = conditions.iter().find(|condition| condition.kind == "Warning").unwrap();
+    insta::assert_snapshot!(format!("{} {}", warning.reason, warning.message), @"NotUsed spec.runtime.config.colour is not known and not used; no conversation is resumed: every attempt starts anew; runtime.job.backoffLimit is overruled: attempts are retryPolicy's");
+}
+
+#[test]
 fn faults_of_the_spec_are_all_named() {
     let mut s = snapshot(&json!({
         "implementationRef": {"name": "other"},
