@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{FreeForm, NameRef, Parameters, Payloads},
-    implementation_spec::ImplementationSpecSpec,
+    implementation_spec::Implementation,
     kind::{Column, Kind, Rule},
     prompt::SystemPromptRef,
     runtime::{RuntimeOverrides, RuntimeSpec},
@@ -275,13 +275,6 @@ pub enum VcsMode {
     ReadOnly,
     /// Nothing.
     None,
-}
-
-/// A work item given in place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Implementation {
-    /// The work item.
-    pub inline: ImplementationSpecSpec,
 }
 
 /// Where the work happens.

@@ -93,6 +93,13 @@ pub struct Mapping {
     pub to: String,
 }
 
+/// A work item given in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Implementation {
+    /// The work item.
+    pub inline: ImplementationSpecSpec,
+}
+
 /// Origin of a work item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

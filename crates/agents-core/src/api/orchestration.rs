@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    agent_run::Implementation,
     common::{Condition, FreeForm, NameRef, Parameters},
+    implementation_spec::Implementation,
     kind::{Column, Kind},
     runtime::RuntimeSpec,
     workload::Workload,

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    agent_run::Implementation,
     common::{FreeForm, NameRef, Parameters, ShortText},
+    implementation_spec::Implementation,
     workload::Workload,
 };
 
