@@ -41,10 +41,10 @@ pub(crate) fn runs_outlive_an_upgrade_and_an_uninstall(cluster: &Cluster) -> Res
         cluster.kubectl(&["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"])?;
     }
     let release = ["agents", "--namespace", HOME];
-    let patience = ["--wait", "--timeout", "2m"];
+    let patience = ["--wait", "--timeout", "5m"];
     cluster.helm(&[&["install"], &release[..], &[former], &patience[..]].concat())?;
 
-    start(cluster, HOME, "upgraded", "echo begun; sleep 8; echo over")?;
+    start(cluster, HOME, "upgraded", "echo begun; sleep 15; echo over")?;
     phase(cluster, HOME, "upgraded", "Running")?;
     // More namespaces, so that the pods are replaced even where nothing of the chart has changed.
     let wider = format!("namespaces={{{HOME},{SECOND}}}");
@@ -56,7 +56,8 @@ pub(crate) fn runs_outlive_an_upgrade_and_an_uninstall(cluster: &Cluster) -> Res
     ensure!(pods.lines().count() == 1, "it was started once: {pods}");
     phase(cluster, SECOND, "second", "Succeeded")?;
 
-    start(cluster, HOME, "left", "sleep 5")?;
+    // Long enough to be seen running and to be left behind, on a machine that is busy with other things too.
+    start(cluster, HOME, "left", "sleep 25")?;
     phase(cluster, HOME, "left", "Running")?;
     let definitions = || cluster.kubectl(&["get", "crds", "--output=name"]);
     let before = definitions()?;
@@ -65,7 +66,7 @@ pub(crate) fn runs_outlive_an_upgrade_and_an_uninstall(cluster: &Cluster) -> Res
     let runs = cluster.kubectl(&["get", "agentruns", "--namespace", HOME, "--output=name"])?;
     ensure!(runs.lines().count() == 2, "the runs stay: {runs}");
     let selector = "--selector=agents.proompteng.ai/run=left";
-    let complete = ["wait", "job", selector, "--namespace", HOME, "--for=condition=Complete", "--timeout=60s"];
+    let complete = ["wait", "job", selector, "--namespace", HOME, "--for=condition=Complete", "--timeout=180s"];
     cluster.kubectl(&complete).context("a run under way goes on")?;
     for namespace in [HOME, SECOND] {
         cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"])?;
@@ -100,7 +101,7 @@ fn phase(cluster: &Cluster, namespace: &str, name: &str, wanted: &str) -> Result
         if seen == wanted {
             return Ok(());
         }
-        if start.elapsed() > Duration::from_secs(60) || matches!(seen.as_str(), "Succeeded" | "Failed" | "Cancelled") {
+        if start.elapsed() > Duration::from_secs(180) || matches!(seen.as_str(), "Succeeded" | "Failed" | "Cancelled") {
             let shown = cluster.kubectl(&["describe", "agentrun", name, "--namespace", namespace]).unwrap_or_default();
             let logs = ["logs", "deployment/agents", "--tail=40", "--namespace", HOME];
             bail!("{name} is {seen:?} and not {wanted}:\n{shown}\n{}", cluster.kubectl(&logs).unwrap_or_default());
