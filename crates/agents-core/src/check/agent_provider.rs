@@ -1,7 +1,5 @@
 //! AgentProvider.
 
-use std::collections::BTreeSet;
-
 use super::{Check, Faults, values};
 use crate::api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter};
 
@@ -33,12 +31,7 @@ impl Check for AgentProvider {
         if let Some(Adapter { kind: _, exec: _, others }) = adapter {
             faults.free_form("spec.adapter", others);
         }
-        let mut artifacts = BTreeSet::new();
-        for (n, artifact) in output_artifacts.iter().enumerate() {
-            if !artifacts.insert(&artifact.name) {
-                faults.add(format!("spec.outputArtifacts[{n}].name"), format!("{:?} is declared twice", artifact.name));
-            }
-        }
+        faults.distinct("spec.outputArtifacts", output_artifacts.iter().map(|artifact| &artifact.name));
         if binary.trim().is_empty() || binary.contains('\0') {
             faults.add("spec.binary", "names no program".to_owned());
         }
@@ -63,12 +56,9 @@ impl Check for AgentProvider {
         for name in env_template.keys() {
             values::variable("spec.envTemplate", name, faults);
         }
-        let mut names = BTreeSet::new();
+        faults.distinct("spec.secretEnv", secret_env.iter().map(|secret| &secret.name));
         for (n, secret) in secret_env.iter().enumerate() {
             values::variable(&format!("spec.secretEnv[{n}].name"), &secret.name, faults);
-            if !names.insert(&secret.name) {
-                faults.add(format!("spec.secretEnv[{n}].name"), format!("{:?} is declared twice", secret.name));
-            }
         }
     }
 }

@@ -1,7 +1,5 @@
 //! AgentRun.
 
-use std::collections::BTreeSet;
-
 use super::{Check, Faults, implementation_spec, values};
 use crate::{
     api::{AgentRun, AgentRunSpec, agent_run::Output, common::Payloads, runtime::RuntimeKind, workload::Workload},
@@ -26,12 +24,9 @@ impl Check for AgentRun {
             implementation_spec::check_work_item("spec.implementation.inline", &work.inline, faults);
         }
         values::check("spec.parameters", &spec.parameters, "spec.payloads", &spec.payloads, faults);
-        let mut names = BTreeSet::new();
+        faults.distinct("spec.outputs", spec.outputs.iter().map(|output| &output.name));
         for (n, output) in spec.outputs.iter().enumerate() {
             let Output { name, path } = output;
-            if !names.insert(name) {
-                faults.add(format!("spec.outputs[{n}].name"), format!("{name:?} is declared twice"));
-            }
             if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
                 faults.add(format!("spec.outputs[{n}].name"), "an output's name is one path segment".to_owned());
             }

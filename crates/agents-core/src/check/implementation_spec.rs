@@ -21,9 +21,7 @@ pub(super) fn check_work_item(at: &str, work: &ImplementationSpecSpec, faults: &
         contract: _,
         vcs_ref: _,
     } = work;
-    if text.len() > MAX_TEXT_BYTES {
-        faults.add(format!("{at}.text"), format!("{} bytes; at most {MAX_TEXT_BYTES}", text.len()));
-    }
+    faults.bytes(&format!("{at}.text"), text, MAX_TEXT_BYTES);
     if text.trim().is_empty() {
         faults.add(format!("{at}.text"), "says nothing".to_owned());
     }

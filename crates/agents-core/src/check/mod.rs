@@ -25,6 +25,8 @@ mod values;
 mod version_control_provider;
 mod workspace;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -63,6 +65,16 @@ impl Faults {
         let bytes: usize = written.into_iter().map(|(name, value)| name.len() + value.to_string().len() + 4).sum();
         if bytes > MAX_FREE_FORM_BYTES {
             self.add(field, format!("about {bytes} bytes of JSON; at most {MAX_FREE_FORM_BYTES}"));
+        }
+    }
+
+    /// Notes each name that the list at `list` has given before.
+    pub fn distinct<'a>(&mut self, list: &str, names: impl IntoIterator<Item = &'a String>) {
+        let mut seen = BTreeSet::new();
+        for (n, name) in names.into_iter().enumerate() {
+            if !seen.insert(name) {
+                self.add(format!("{list}[{n}].name"), format!("{name:?} is declared twice"));
+            }
         }
     }
 
