@@ -130,7 +130,10 @@ async fn stored(stage: &Stage<'_>) -> Result<Option<()>> {
 
 /// Applies the definition that serves `versions`.
 async fn define(stage: &Stage<'_>, versions: &[Value]) -> Result<()> {
-    let text = crd::definition::<Beta>(versions).to_string();
+    let mut definition = crd::definition::<Beta>(versions);
+    // Other cases list the whole category meanwhile, and this kind comes and goes.
+    definition["spec"]["names"]["categories"] = json!([]);
+    let text = definition.to_string();
     let applied = ["apply", "--server-side", "--force-conflicts", "--filename=-"];
     tokio::task::block_in_place(|| stage.cluster.kubectl_with_input(&applied, &text))?;
     Ok(())
