@@ -112,9 +112,9 @@ impl<'a> Redactor<'a> {
         }
         stretches.sort_unstable();
         let mut at = 0;
-        self.covered = 0;
-        for (start, end) in stretches {
-            let start = start.max(at);
+        self.covered = self.covered.saturating_sub(upto);
+        for (begin, end) in stretches {
+            let start = begin.max(at);
             let stop = end.min(upto);
             if start < stop {
                 if start > at {
@@ -127,7 +127,8 @@ impl<'a> Redactor<'a> {
                 }
                 at = stop;
             }
-            if end > upto {
+            // One that begins among the held bytes is found again, and they may begin before it.
+            if begin < upto && end > upto {
                 self.covered = self.covered.max(end - upto);
             }
         }
@@ -189,6 +190,22 @@ mod tests {
         assert_eq!(out, b"prompt> ");
         redactor.push(b"e", &mut out);
         assert_eq!(out, b"prompt> see");
+    }
+
+    #[test]
+    fn a_secret_that_ends_in_its_own_beginning_stays_covered_however_it_comes() {
+        let secrets = Secrets::new([b"abbbab".as_slice()]);
+        let (mut redactor, mut out) = (Redactor::new(&secrets), Vec::new());
+        b"abbbabbbaa".chunks(1).for_each(|byte| redactor.push(byte, &mut out));
+        redactor.finish(&mut out);
+        assert_eq!(out, b"***bbaa");
+    }
+
+    #[test]
+    fn a_secret_within_what_is_held_back_covers_its_own_bytes_only() {
+        let secrets = Secrets::new([b"aabbbb".as_slice(), b"aaabbbba"]);
+        assert_eq!(secrets.redact("caaabbbb"), "ca***");
+        assert_eq!(secrets.redact("caaabbbba"), "c***");
     }
 
     proptest! {
