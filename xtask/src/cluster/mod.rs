@@ -36,7 +36,7 @@ use layout::Layout;
 use network::Network;
 pub use node::NAME as NODE_NAME;
 pub use processes::Lifetime;
-use processes::{Identity, Spawner, child_of, run, run_with_input};
+use processes::{COLLECT_SELDOM, Identity, Spawner, child_of, run, run_with_input};
 use programs::Programs;
 pub use programs::{Unavailable, Way};
 
@@ -303,7 +303,10 @@ impl Cluster {
 
     fn kubectl_command(&self) -> Result<Command> {
         let mut command = Command::new(self.bin("kubectl")?);
-        command.env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", self.layout.folder.file("kubectl-cache"));
+        command
+            .env(COLLECT_SELDOM.0, COLLECT_SELDOM.1)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.layout.folder.file("kubectl-cache"));
         Ok(command)
     }
 
@@ -311,6 +314,7 @@ impl Cluster {
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
         let program = helm_program(&self.progress)?;
         run(Command::new(program)
+            .env(COLLECT_SELDOM.0, COLLECT_SELDOM.1)
             .env("KUBECONFIG", self.kubeconfig())
             .env("HELM_CACHE_HOME", self.layout.folder.file("helm/cache"))
             .env("HELM_CONFIG_HOME", self.layout.folder.file("helm/config"))
