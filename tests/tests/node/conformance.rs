@@ -22,7 +22,7 @@ use agents_core::{
 };
 use agents_kube::{
     Calls, TimerClock,
-    client::Scope,
+    client::{Scope, Target},
     runtime::{CachedJobs, JobAdapter},
     watch,
 };
@@ -34,6 +34,7 @@ use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use axum::{Router, extract::Path, routing::get};
 use jiff::Timestamp;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use xtask::cluster::{Cluster, images::product_reference};
@@ -52,8 +53,8 @@ struct Jobs<'a> {
 impl Jobs<'_> {
     fn adapter(&self) -> JobAdapter {
         let watches = watch::Settings::seeded(0);
-        let jobs = Arc::new(watch::Watch::new(self.calls.clone(), Scope::default(), watches));
-        let pods = Arc::new(watch::Watch::new(self.calls.clone(), Scope::default(), watches));
+        let jobs = Arc::new(watch::Watch::new(Target::of::<Job>(), self.calls.clone(), Scope::default(), watches));
+        let pods = Arc::new(watch::Watch::new(Target::of::<Pod>(), self.calls.clone(), Scope::default(), watches));
         JobAdapter::new(Arc::new(CachedJobs::new(self.calls.clone(), jobs, pods)))
     }
 

@@ -7,7 +7,7 @@
 mod deadline;
 mod error;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
@@ -37,9 +37,34 @@ const SERVER_TIMEOUT: &str = "10s";
 /// Largest answer that is read: more than a page of 100 objects of etcd's largest size.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
-/// A kind of object that calls are about: any namespaced or cluster-wide type known at compile time.
-pub trait Target: kube::Resource<DynamicType = ()> {}
-impl<K: kube::Resource<DynamicType = ()>> Target for K {}
+/// A kind of object that calls are about. It is a value, so that one cache can be of any kind.
+#[derive(Clone)]
+pub struct Target {
+    kind: Cow<'static, str>,
+    path: fn(Option<&str>) -> String,
+}
+
+impl Target {
+    /// A namespaced or cluster-wide type known at compile time.
+    pub fn of<K: kube::Resource<DynamicType = ()>>() -> Self {
+        Self { kind: K::kind(&()), path: |namespace| K::url_path(&(), namespace) }
+    }
+
+    /// Name of the kind.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    fn requests(&self, namespace: Option<&str>) -> Requests {
+        Requests::new((self.path)(namespace))
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Target").field(&self.kind).finish()
+    }
+}
 
 /// Calls to the API server.
 ///
@@ -57,8 +82,8 @@ pub struct Calls {
     fenced: bool,
 }
 
-impl std::fmt::Debug for Calls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { client: _, clock, manager, deadline, fenced } = self;
         f.debug_struct("Calls")
             .field("clock", clock)
@@ -198,20 +223,22 @@ impl Calls {
     }
 
     /// Reads an object consistently, as `P`.
-    pub async fn get<K: Target, P: DeserializeOwned>(
+    pub async fn get<P: DeserializeOwned>(
         &self,
+        target: &Target,
         step: &'static str,
         namespace: &str,
         name: &str,
     ) -> Result<P, ApiError> {
-        let request = requests::<K>(Some(namespace)).get(name, &kube::api::GetParams::default());
+        let request = target.requests(Some(namespace)).get(name, &kube::api::GetParams::default());
         self.exchange(step, request, false).await
     }
 
     /// Reads one page of at most `limit` objects; the first page is consistent, further ones belong to the same
     /// moment.
-    pub async fn list<K: Target>(
+    pub async fn list(
         &self,
+        target: &Target,
         step: &'static str,
         scope: &Scope,
         limit: u32,
@@ -225,7 +252,7 @@ impl Calls {
             continue_token: next,
             ..ListParams::default()
         };
-        let request = requests::<K>(namespace.as_deref()).list(&params);
+        let request = target.requests(namespace.as_deref()).list(&params);
         let List { metadata, items } = self.exchange(step, request, false).await?;
         Ok(Page {
             items: items.unwrap_or_default(),
@@ -235,46 +262,50 @@ impl Calls {
     }
 
     /// Creates an object; `body` carries its apiVersion and kind.
-    pub async fn create<K: Target, P: DeserializeOwned>(
+    pub async fn create<P: DeserializeOwned>(
         &self,
+        target: &Target,
         step: &'static str,
         namespace: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
-        let request = requests::<K>(Some(namespace)).create(&self.post(), body);
+        let request = target.requests(Some(namespace)).create(&self.post(), body);
         self.exchange(step, request, true).await
     }
 
     /// Replaces an object; with the resourceVersion in `body`, only if it has not changed.
-    pub async fn replace<K: Target, P: DeserializeOwned>(
+    pub async fn replace<P: DeserializeOwned>(
         &self,
+        target: &Target,
         step: &'static str,
         namespace: &str,
         name: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
-        let request = requests::<K>(Some(namespace)).replace(name, &self.post(), body);
+        let request = target.requests(Some(namespace)).replace(name, &self.post(), body);
         self.exchange(step, request, true).await
     }
 
     /// Replaces an object's whole status; with the resourceVersion in `body`, only if the object has not changed.
-    pub async fn replace_status<K: Target, P: DeserializeOwned>(
+    pub async fn replace_status<P: DeserializeOwned>(
         &self,
+        target: &Target,
         step: &'static str,
         namespace: &str,
         name: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
-        let request = requests::<K>(Some(namespace)).replace_subresource("status", name, &self.post(), body);
+        let request = target.requests(Some(namespace)).replace_subresource("status", name, &self.post(), body);
         self.exchange(step, request, true).await
     }
 
     /// Patches an object, or one of its subresources.
-    pub async fn patch<K: Target, P: DeserializeOwned>(
+    pub async fn patch<P: DeserializeOwned>(
         &self,
+        target: &Target,
         step: &'static str,
         namespace: &str,
         name: &str,
@@ -286,7 +317,7 @@ impl Calls {
             force: matches!(patch, Patch::Apply(_)),
             ..PatchParams::default()
         };
-        let requests = requests::<K>(Some(namespace));
+        let requests = target.requests(Some(namespace));
         let request = match subresource {
             Some(subresource) => requests.patch_subresource(subresource, name, &params, patch),
             None => requests.patch(name, &params, patch),
@@ -296,8 +327,9 @@ impl Calls {
 
     /// Deletes an object, or begins to. An object that is gone gives [`ApiErrorKind::NotFound`], one with another uid
     /// or version [`ApiErrorKind::Conflict`].
-    pub async fn delete<K: Target>(
+    pub async fn delete(
         &self,
+        target: &Target,
         step: &'static str,
         namespace: &str,
         name: &str,
@@ -310,7 +342,7 @@ impl Calls {
             preconditions: Some(Preconditions { uid: Some(uid), resource_version }),
             ..DeleteParams::default()
         };
-        let request = requests::<K>(Some(namespace)).delete(name, &params);
+        let request = target.requests(Some(namespace)).delete(name, &params);
         let Anything {} = self.exchange(step, request, true).await?;
         Ok(())
     }
@@ -326,6 +358,17 @@ impl Calls {
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
         mutates: bool,
     ) -> Result<P, ApiError> {
+        let bytes = self.send(step, request, mutates).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ApiError::undecodable(step, &error))
+    }
+
+    /// Sends one request and reads its answer.
+    async fn send(
+        &self,
+        step: &'static str,
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+        mutates: bool,
+    ) -> Result<Bytes, ApiError> {
         let mut request = request.map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
         if mutates {
             *request.uri_mut() = with_server_timeout(request.uri());
@@ -340,19 +383,19 @@ impl Calls {
                 .map_err(|error| ApiError::of_transport(step, &error, mutates))?;
             receive(step, response, mutates).await
         });
-        let bytes = match answer.await {
-            Ok(answer) => answer?,
+        match answer.await {
+            Ok(answer) => answer,
             Err(_) if self.fenced && !deadline.was_sent() => {
-                return Err(ApiError::new(step, ApiErrorKind::NotSent, Expired::Unsent.to_string()));
+                Err(ApiError::new(step, ApiErrorKind::NotSent, Expired::Unsent.to_string()))
             }
-            Err(_) => return Err(ApiError::unanswered(step, mutates)),
-        };
-        serde_json::from_slice(&bytes).map_err(|error| ApiError::undecodable(step, &error))
+            Err(_) => Err(ApiError::unanswered(step, mutates)),
+        }
     }
 
     /// Opens a watch: the answer's body is a stream of lines. Only its beginning has a deadline.
-    pub(crate) async fn open_watch<K: Target>(
+    pub(crate) async fn open_watch(
         &self,
+        target: &Target,
         step: &'static str,
         scope: &Scope,
         resource_version: &str,
@@ -365,7 +408,8 @@ impl Calls {
             timeout: u32::try_from(timeout.as_secs()).ok(),
             ..kube::api::WatchParams::default()
         };
-        let mut request = requests::<K>(namespace.as_deref())
+        let mut request = target
+            .requests(namespace.as_deref())
             .watch(&params, resource_version)
             .map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
         // A compressed watch has one gzip member per event, of which decoders read only the first.
@@ -386,11 +430,6 @@ impl Calls {
         });
         opening.await.unwrap_or_else(|_| Err(ApiError::unanswered(step, false)))
     }
-}
-
-/// The requests about a kind.
-fn requests<K: Target>(namespace: Option<&str>) -> Requests {
-    Requests::new(K::url_path(&(), namespace))
 }
 
 fn encode(step: &'static str, body: &impl Serialize) -> Result<Vec<u8>, ApiError> {

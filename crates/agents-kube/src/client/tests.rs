@@ -60,13 +60,16 @@ fn log() -> Arc<Mutex<Vec<String>>> {
 async fn requests_are_those_of_the_api() {
     let log = log();
     let calls = scripted(&log, || Box::pin(async { answer(200, &run()) }));
-    let read: Resource<Kind> = calls.get::<AgentRun, _>("read the run", "ns", "r").await.unwrap();
+    let read: Resource<Kind> = calls.get(&Target::of::<AgentRun>(), "read the run", "ns", "r").await.unwrap();
     assert_eq!(read.metadata.name, "r");
-    let _: AgentRun = calls.create::<AgentRun, _>("create the run", "ns", &json!({})).await.unwrap();
-    let _: AgentRun = calls.replace_status::<AgentRun, _>("store the status", "ns", "r", &json!({})).await.unwrap();
-    calls.delete::<AgentRun>("delete the run", "ns", "r", &Deletion::of("u1")).await.unwrap();
+    let _: AgentRun = calls.create(&Target::of::<AgentRun>(), "create the run", "ns", &json!({})).await.unwrap();
     let _: AgentRun =
-        calls.patch::<AgentRun, _>("label the run", "ns", "r", None, &Patch::Merge(json!({}))).await.unwrap();
+        calls.replace_status(&Target::of::<AgentRun>(), "store the status", "ns", "r", &json!({})).await.unwrap();
+    calls.delete(&Target::of::<AgentRun>(), "delete the run", "ns", "r", &Deletion::of("u1")).await.unwrap();
+    let _: AgentRun = calls
+        .patch(&Target::of::<AgentRun>(), "label the run", "ns", "r", None, &Patch::Merge(json!({})))
+        .await
+        .unwrap();
     let base = "/apis/agents.proompteng.ai/v1alpha1/namespaces/ns/agentruns";
     assert_eq!(
         *log.lock().unwrap(),
@@ -95,7 +98,7 @@ async fn a_page_carries_its_version_and_the_way_to_the_next() {
         fields: Some("status.phase!=Succeeded".to_owned()),
         ..Scope::default()
     };
-    let page = calls.list::<AgentRun>("list runs", &scope, 2, None).await.unwrap();
+    let page = calls.list(&Target::of::<AgentRun>(), "list runs", &scope, 2, None).await.unwrap();
     assert_eq!((page.resource_version.as_str(), page.next.as_deref()), ("9", Some("t")));
     assert_eq!(page.decode::<Resource<Kind>>("list runs").unwrap().len(), 1);
     let sent = log.lock().unwrap().join("");
@@ -110,7 +113,7 @@ async fn nothing_is_sent_twice() {
     for code in [429, 500, 503, 504] {
         let log = log();
         let calls = scripted(&log, move || Box::pin(async move { answer(code, &json!({ "message": "no" })) }));
-        let result = calls.create::<AgentRun, AgentRun>("create the run", "ns", &json!({})).await;
+        let result = calls.create::<AgentRun>(&Target::of::<AgentRun>(), "create the run", "ns", &json!({})).await;
         assert!(result.is_err());
         assert_eq!(log.lock().unwrap().len(), 1, "status {code}");
     }
@@ -120,9 +123,10 @@ async fn nothing_is_sent_twice() {
 async fn a_call_that_hangs_ends_at_its_deadline_and_a_write_is_ambiguous() {
     let calls = scripted(&log(), || Box::pin(pending()));
     let begin = tokio::time::Instant::now();
-    let error = calls.get::<AgentRun, AgentRun>("read the run", "ns", "r").await.unwrap_err();
+    let error = calls.get::<AgentRun>(&Target::of::<AgentRun>(), "read the run", "ns", "r").await.unwrap_err();
     assert_eq!((error.kind, begin.elapsed()), (ApiErrorKind::Unavailable, DEADLINE));
-    let error = calls.create::<AgentRun, AgentRun>("create the run", "ns", &json!({})).await.unwrap_err();
+    let error =
+        calls.create::<AgentRun>(&Target::of::<AgentRun>(), "create the run", "ns", &json!({})).await.unwrap_err();
     assert_eq!(error.kind, ApiErrorKind::Ambiguous);
 }
 
@@ -133,7 +137,8 @@ async fn a_broken_connection_is_ambiguous_for_writes_and_a_refused_one_is_not() 
         (io::ErrorKind::ConnectionRefused, ApiErrorKind::Unavailable),
     ] {
         let calls = scripted(&log(), move || Box::pin(async move { Err(BoxError::from(io::Error::from(cause))) }));
-        let error = calls.create::<AgentRun, AgentRun>("create the run", "ns", &json!({})).await.unwrap_err();
+        let error =
+            calls.create::<AgentRun>(&Target::of::<AgentRun>(), "create the run", "ns", &json!({})).await.unwrap_err();
         assert_eq!(error.kind, kind, "{cause:?}");
     }
 }
@@ -143,7 +148,7 @@ async fn an_answer_that_cannot_be_read_is_not_quoted() {
     let calls = scripted(&log(), || {
         Box::pin(async { answer(200, &json!({ "metadata": {}, "spec": { "agentRef": "canary" } })) })
     });
-    let error = calls.get::<AgentRun, AgentRun>("read the run", "ns", "r").await.unwrap_err();
+    let error = calls.get::<AgentRun>(&Target::of::<AgentRun>(), "read the run", "ns", "r").await.unwrap_err();
     assert_eq!(error.kind, ApiErrorKind::Decode);
     assert!(!error.to_string().contains("canary"), "{error}");
 }
@@ -151,7 +156,7 @@ async fn an_answer_that_cannot_be_read_is_not_quoted() {
 #[tokio::test(start_paused = true)]
 async fn an_absent_object_is_no_error_where_absence_is_an_answer() {
     let calls = scripted(&log(), || Box::pin(async { answer(404, &json!({ "reason": "NotFound", "message": "no" })) }));
-    let read = calls.get::<AgentRun, AgentRun>("read the run", "ns", "r").await.or_absent();
+    let read = calls.get::<AgentRun>(&Target::of::<AgentRun>(), "read the run", "ns", "r").await.or_absent();
     assert!(matches!(read, Ok(None)));
 }
 
@@ -198,7 +203,8 @@ async fn a_request_that_outlived_its_deadline_in_the_queue_is_not_sent() {
     let gate = Gate { open: Arc::clone(&open), waiting: None, served: Arc::clone(&served) };
     let calls = Calls::over(gate, Arc::clone(&hand) as Arc<dyn Clock>, "agents-test");
     let body = json!({});
-    let call = calls.create::<AgentRun, AgentRun>("create the run", "ns", &body);
+    let target = Target::of::<AgentRun>();
+    let call = calls.create::<AgentRun>(&target, "create the run", "ns", &body);
     let awake = async {
         tokio::task::yield_now().await;
         hand.0.store(11, Ordering::SeqCst);
@@ -213,9 +219,11 @@ async fn a_request_that_outlived_its_deadline_in_the_queue_is_not_sent() {
 async fn a_queue_that_never_moves_ends_as_not_sent() {
     let gate = Gate { open: Arc::new(Notify::new()), waiting: None, served: Arc::default() };
     let calls = Calls::over(gate, clock(), "agents-test");
-    let error = calls.create::<AgentRun, AgentRun>("create the run", "ns", &json!({})).await.unwrap_err();
+    let error =
+        calls.create::<AgentRun>(&Target::of::<AgentRun>(), "create the run", "ns", &json!({})).await.unwrap_err();
     assert_eq!(error.kind, ApiErrorKind::NotSent);
     let unfenced = Calls::new(calls.client().clone(), clock(), "agents-test");
-    let error = unfenced.create::<AgentRun, AgentRun>("create the run", "ns", &json!({})).await.unwrap_err();
+    let error =
+        unfenced.create::<AgentRun>(&Target::of::<AgentRun>(), "create the run", "ns", &json!({})).await.unwrap_err();
     assert_eq!(error.kind, ApiErrorKind::Ambiguous, "nobody said that it was not sent");
 }

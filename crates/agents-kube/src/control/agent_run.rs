@@ -24,7 +24,7 @@ use serde_json::json;
 
 use super::{caches::Caches, notices::Notices};
 use crate::{
-    client::{ApiError, ApiErrorKind, Calls, OrAbsent},
+    client::{ApiError, ApiErrorKind, Calls, OrAbsent, Target},
     lease::Tenure,
     object,
     runtime::observe,
@@ -58,7 +58,10 @@ impl AgentRunWorld {
         if runs.is_doubtful(key) || (confirm.object && !fresh) {
             let began = self.calls.clock().boot();
             let step = "read the run";
-            let read = self.calls.get::<object::AgentRun, Resource<AgentRun>>(step, &key.namespace, &key.name).await;
+            let read = self
+                .calls
+                .get::<Resource<AgentRun>>(&Target::of::<object::AgentRun>(), step, &key.namespace, &key.name)
+                .await;
             let read = read.or_absent().map_err(of_api)?;
             return Ok(runs.read_back(key, read, began).map(|run| (run, true)));
         }
@@ -209,7 +212,13 @@ impl World for AgentRunWorld {
         let step = "store the status";
         let stored = self
             .calls
-            .replace_status::<object::AgentRun, Resource<AgentRun>>(step, &key.namespace, &key.name, &body)
+            .replace_status::<Resource<AgentRun>>(
+                &Target::of::<object::AgentRun>(),
+                step,
+                &key.namespace,
+                &key.name,
+                &body,
+            )
             .await;
         match stored {
             Ok(run) => {

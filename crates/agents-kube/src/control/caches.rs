@@ -48,7 +48,7 @@ impl Namespaces {
     }
 }
 
-type Of<K> = Watch<Object<K>, Resource<K>>;
+type Of<K> = Watch<Resource<K>>;
 
 /// Which caches hold their first complete list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +69,9 @@ pub struct Caches {
     /// Work items.
     pub implementations: Arc<Of<ImplementationSpec>>,
     /// Our Jobs.
-    pub jobs: Arc<Watch<Job, JobView>>,
+    pub jobs: Arc<Watch<JobView>>,
     /// Their pods.
-    pub pods: Arc<Watch<Pod, PodView>>,
+    pub pods: Arc<Watch<PodView>>,
     index: Mutex<Index>,
 }
 
@@ -105,12 +105,22 @@ impl Caches {
         let unfinished = Scope { fields: Some(NOT_FINISHED.to_owned()), ..all.clone() };
         let ours = Scope { labels: Some(format!("{LABEL_MANAGED_BY}={MANAGED_BY}")), ..all.clone() };
         Self {
-            runs: Arc::new(Watch::new(calls.clone(), unfinished, settings)),
-            agents: Arc::new(Watch::new(calls.clone(), all.clone(), settings)),
-            providers: Arc::new(Watch::new(calls.clone(), all.clone(), settings)),
-            implementations: Arc::new(Watch::new(calls.clone(), all, settings)),
-            jobs: Arc::new(Watch::new(calls.clone(), ours.clone(), settings)),
-            pods: Arc::new(Watch::new(calls.clone(), ours, settings)),
+            runs: Arc::new(Watch::new(Target::of::<Object<AgentRun>>(), calls.clone(), unfinished, settings)),
+            agents: Arc::new(Watch::new(Target::of::<Object<Agent>>(), calls.clone(), all.clone(), settings)),
+            providers: Arc::new(Watch::new(
+                Target::of::<Object<AgentProvider>>(),
+                calls.clone(),
+                all.clone(),
+                settings,
+            )),
+            implementations: Arc::new(Watch::new(
+                Target::of::<Object<ImplementationSpec>>(),
+                calls.clone(),
+                all,
+                settings,
+            )),
+            jobs: Arc::new(Watch::new(Target::of::<Job>(), calls.clone(), ours.clone(), settings)),
+            pods: Arc::new(Watch::new(Target::of::<Pod>(), calls.clone(), ours, settings)),
             index: Mutex::default(),
         }
     }
@@ -132,11 +142,11 @@ impl Caches {
         self.follow(tasks, requests, &self.pods, Self::on_pod);
     }
 
-    fn follow<K: Target + Send + Sync + 'static, P: Projection>(
+    fn follow<P: Projection>(
         self: &Arc<Self>,
         tasks: &mut JoinSet<()>,
         requests: &Ask,
-        watch: &Arc<Watch<K, P>>,
+        watch: &Arc<Watch<P>>,
         told: fn(&Self, &Change<P>, &Ask),
     ) {
         let (caches, requests) = (Arc::clone(self), requests.clone());

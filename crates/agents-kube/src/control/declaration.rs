@@ -28,7 +28,7 @@ use super::{
     declared::{Declared, Dependents, Id},
 };
 use crate::{
-    client::{ApiErrorKind, Calls, OrAbsent},
+    client::{ApiErrorKind, Calls, OrAbsent, Target},
     lease::Tenure,
     manager::ManagerError,
     object::Object,
@@ -52,42 +52,39 @@ pub struct Snapshot {
 pub struct DeclarationWorld {
     calls: Calls,
     tenure: Option<Tenure>,
-    kinds: BTreeMap<&'static str, Box<dyn AnyKind>>,
+    kinds: BTreeMap<&'static str, Kept>,
 }
 
-/// The cache of one kind and what is done with it, whatever the kind.
-#[async_trait]
-trait AnyKind: std::fmt::Debug + Send + Sync {
-    /// Keeps the cache up to date and tells `dependents` of each change, for ever.
-    fn start(&self, tasks: &mut JoinSet<()>, asks: &Arc<Asks>);
-    /// The object, with references that are not looked up yet.
-    async fn read(&self, calls: &Calls, key: &Key) -> Result<Option<(Snapshot, Vec<Reference>)>, Failure>;
-    /// What a reference to this object finds; `None` while the kind is not listed.
-    fn referent(&self, key: &Key) -> Option<Referent>;
-    /// Replaces the whole status, if the object is still the one of the snapshot.
-    async fn store(&self, calls: &Calls, snapshot: &Snapshot, status: &Map<String, Value>) -> Result<(), Failure>;
-}
-
+/// The cache of one kind and what is done with it.
 #[derive(Debug)]
-struct Kept<K: Kind + Check> {
-    watch: Arc<Watch<Object<K>, Declared<K>>>,
+struct Kept {
+    kind: &'static str,
+    api_version: String,
+    target: Target,
     traits: Traits,
+    watch: Arc<Watch<Declared>>,
 }
 
-#[async_trait]
-impl<K: Kind + Check> AnyKind for Kept<K> {
+impl Kept {
+    fn of<K: Kind>(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
+        let target = Target::of::<Object<K>>();
+        let watch = Arc::new(Watch::new(target.clone(), calls.clone(), namespaces.scope(), settings));
+        Self { kind: K::KIND, api_version: Object::<K>::api_version(), target, traits: Traits::of::<K>(), watch }
+    }
+
+    /// Keeps the cache up to date and tells `dependents` of each change, for ever.
     fn start(&self, tasks: &mut JoinSet<()>, asks: &Arc<Asks>) {
-        let (watch, asks) = (Arc::clone(&self.watch), Arc::clone(asks));
+        let (kind, watch, asks) = (self.kind, Arc::clone(&self.watch), Arc::clone(asks));
         tasks.spawn(async move {
             let listed = async {
                 watch.synced().await;
-                asks.listed(K::KIND);
+                asks.listed(kind);
             };
-            let told = |change: Change<Declared<K>>| {
+            let told = |change: Change<Declared>| {
                 if let Change::Unreadable(key, why) = &change {
-                    tracing::warn!(kind = K::KIND, object = %key, why = &**why, "the object cannot be read");
+                    tracing::warn!(kind, object = %key, why = &**why, "the object cannot be read");
                 }
-                let id = Id { kind: K::KIND, key: change.key().clone() };
+                let id = Id { kind, key: change.key().clone() };
                 let needs = match &change {
                     Change::Seen(_, declared) => declared.needed(),
                     Change::Unreadable(..) | Change::Left(..) => Vec::new(),
@@ -98,11 +95,12 @@ impl<K: Kind + Check> AnyKind for Kept<K> {
         });
     }
 
+    /// The object, with references that are not looked up yet.
     async fn read(&self, calls: &Calls, key: &Key) -> Result<Option<(Snapshot, Vec<Reference>)>, Failure> {
         let declared = if self.watch.is_doubtful(key) {
             let began = calls.clock().boot();
             let step = "read the declaration";
-            let read = calls.get::<Object<K>, Declared<K>>(step, &key.namespace, &key.name).await;
+            let read = calls.get::<Declared>(&self.target, step, &key.namespace, &key.name).await;
             self.watch.read_back(key, read.or_absent().map_err(of_api)?, began)
         } else {
             match self.watch.get(key) {
@@ -112,7 +110,7 @@ impl<K: Kind + Check> AnyKind for Kept<K> {
         };
         Ok(declared.map(|declared| {
             let snapshot = Snapshot {
-                id: Id { kind: K::KIND, key: key.clone() },
+                id: Id { kind: self.kind, key: key.clone() },
                 uid: declared.uid().to_owned(),
                 resource_version: declared.resource_version().to_owned(),
                 declaration: declared.declaration(self.traits),
@@ -121,6 +119,7 @@ impl<K: Kind + Check> AnyKind for Kept<K> {
         }))
     }
 
+    /// What a reference to this object finds; `None` while the kind is not listed.
     fn referent(&self, key: &Key) -> Option<Referent> {
         if !self.watch.is_synced() {
             return None;
@@ -132,12 +131,13 @@ impl<K: Kind + Check> AnyKind for Kept<K> {
         })
     }
 
+    /// Replaces the whole status, if the object is still the one of the snapshot.
     async fn store(&self, calls: &Calls, snapshot: &Snapshot, status: &Map<String, Value>) -> Result<(), Failure> {
         let Snapshot { id: Id { kind, key }, uid, resource_version, declaration: _ } = snapshot;
         let began = calls.clock().boot();
         // The spec is not sent: a write of status keeps the stored one.
         let body = json!({
-            "apiVersion": Object::<K>::api_version(),
+            "apiVersion": self.api_version,
             "kind": kind,
             "metadata": {
                 "name": key.name, "namespace": key.namespace, "uid": uid, "resourceVersion": resource_version,
@@ -145,7 +145,7 @@ impl<K: Kind + Check> AnyKind for Kept<K> {
             "status": status,
         });
         let step = "store the status";
-        let stored = calls.replace_status::<Object<K>, Declared<K>>(step, &key.namespace, &key.name, &body).await;
+        let stored = calls.replace_status::<Declared>(&self.target, step, &key.namespace, &key.name, &body).await;
         match stored {
             Ok(declared) => {
                 self.watch.wrote(declared, began);
@@ -193,16 +193,14 @@ impl DeclarationWorld {
             calls: &'a Calls,
             namespaces: &'a Namespaces,
             settings: Settings,
-            kinds: BTreeMap<&'static str, Box<dyn AnyKind>>,
+            kinds: BTreeMap<&'static str, Kept>,
         }
         impl Visitor for Collect<'_> {
             fn visit<K: Kind + Check>(&mut self) {
                 if K::KIND == AgentRun::KIND {
                     return;
                 }
-                let watch = Watch::new(self.calls.clone(), self.namespaces.scope(), self.settings);
-                let kept = Kept::<K> { watch: Arc::new(watch), traits: Traits::of::<K>() };
-                self.kinds.insert(K::KIND, Box::new(kept));
+                self.kinds.insert(K::KIND, Kept::of::<K>(self.calls, self.namespaces, self.settings));
             }
         }
         let settings = Settings { may_be_absent: true, ..settings };

@@ -4,15 +4,15 @@
 //! declaration, not of the cache: the API server may hold what an older definition admitted.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    marker::PhantomData,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use agents_core::{
     api::{Kind, absent_spec},
-    check::{Check, Fault, Faults, Reference},
+    check::{Check, Fault, Reference, faults},
     decide::declaration::{Declaration, Traits},
+    kinds::{self, Visitor},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -31,15 +31,14 @@ pub struct Id {
     pub key: Key,
 }
 
-/// A declaration of kind `K`, checked.
+/// A declaration of any kind, checked by the rules of the kind that it names.
 #[derive(Debug, Deserialize)]
-#[serde(bound = "", from = "Written")]
-pub(super) struct Declared<K: Kind + Check> {
+#[serde(try_from = "Written")]
+pub(super) struct Declared {
     metadata: Metadata,
     faults: Box<[Fault]>,
     references: Box<[Reference]>,
     status: Option<Box<RawValue>>,
-    kind: PhantomData<fn() -> K>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,26 +55,46 @@ struct Metadata {
     deletion_timestamp: Option<Box<str>>,
 }
 
-/// An object as the API server writes it.
+/// An object as the API server writes it; of custom resources the items of a list name their kind too.
 #[derive(Deserialize)]
 struct Written {
+    kind: Box<str>,
     metadata: Metadata,
     spec: Option<Box<RawValue>>,
     status: Option<Box<RawValue>>,
 }
 
-impl<K: Kind + Check> From<Written> for Declared<K> {
-    fn from(written: Written) -> Self {
-        let Written { metadata, spec, status } = written;
-        let (faults, references) = match decode::<K>(spec.as_deref()) {
-            Ok(spec) => {
-                let mut faults = Faults::default();
-                K::check(&spec, &mut faults);
-                (faults.into_vec(), K::references(&spec))
-            }
-            Err(fault) => (vec![fault], vec![]),
-        };
-        Self { metadata, faults: faults.into(), references: references.into(), status, kind: PhantomData }
+impl TryFrom<Written> for Declared {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written { kind, metadata, spec, status } = written;
+        let judge = JUDGES.get(&*kind).ok_or_else(|| format!("no such kind: {kind:?}"))?;
+        let (faults, references) = judge(spec.as_deref());
+        Ok(Self { metadata, faults: faults.into(), references: references.into(), status })
+    }
+}
+
+/// What is found in a spec.
+type Judge = fn(Option<&RawValue>) -> (Vec<Fault>, Vec<Reference>);
+
+/// The only code here that exists once for each kind: everything around it would be compiled as often.
+static JUDGES: LazyLock<BTreeMap<&'static str, Judge>> = LazyLock::new(|| {
+    struct Collect(BTreeMap<&'static str, Judge>);
+    impl Visitor for Collect {
+        fn visit<K: Kind + Check>(&mut self) {
+            self.0.insert(K::KIND, judge::<K>);
+        }
+    }
+    let mut judges = Collect(BTreeMap::new());
+    kinds::visit(&mut judges);
+    judges.0
+});
+
+fn judge<K: Kind + Check>(spec: Option<&RawValue>) -> (Vec<Fault>, Vec<Reference>) {
+    match decode::<K>(spec) {
+        Ok(spec) => (faults::<K>(&spec), K::references(&spec)),
+        Err(fault) => (vec![fault], vec![]),
     }
 }
 
@@ -96,7 +115,7 @@ fn decode<K: Kind>(spec: Option<&RawValue>) -> Result<K::Spec, Fault> {
     })
 }
 
-impl<K: Kind + Check> Declared<K> {
+impl Declared {
     pub(super) fn uid(&self) -> &str {
         &self.metadata.uid
     }
@@ -137,7 +156,7 @@ impl<K: Kind + Check> Declared<K> {
     }
 }
 
-impl<K: Kind + Check> Projection for Declared<K> {
+impl Projection for Declared {
     fn identity(&self) -> Identity<'_> {
         let Metadata { name, namespace, uid, resource_version, generation: _, deletion_timestamp: _ } = &self.metadata;
         Identity { namespace, name, uid, resource_version }
@@ -201,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    fn declared(object: &Value) -> Declared<Agent> {
+    fn declared(object: &Value) -> Declared {
         serde_json::from_str(&object.to_string()).unwrap()
     }
 

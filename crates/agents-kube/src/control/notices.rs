@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::client::{ApiErrorKind, Calls};
+use crate::client::{ApiErrorKind, Calls, Target};
 
 /// Events that may wait to be sent.
 const WAITING: usize = 1024;
@@ -78,7 +78,8 @@ impl NoticesTask {
     /// Sends until every [`Notices`] is gone.
     pub async fn run(mut self) {
         while let Some((namespace, event)) = self.receiver.recv().await {
-            let sent = self.calls.create::<Event, IgnoredAny>("create an event", &namespace, &event).await;
+            let sent =
+                self.calls.create::<IgnoredAny>(&Target::of::<Event>(), "create an event", &namespace, &event).await;
             match sent {
                 Ok(IgnoredAny) => {}
                 Err(error) if error.kind == ApiErrorKind::AlreadyExists => {}

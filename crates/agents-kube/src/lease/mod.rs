@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::candidate::{Candidate, Step};
 pub use self::candidate::{Decision, Observed, Params, Record, elect};
 use crate::{
-    client::{ApiError, ApiErrorKind, Calls, OrAbsent},
+    client::{ApiError, ApiErrorKind, Calls, OrAbsent, Target},
     clock::Clock,
 };
 
@@ -226,7 +226,11 @@ impl Elector {
             spec.holder_identity = Some(String::new());
             spec.renew_time = Some(MicroTime(self.calls.clock().now()));
             self.settle(&mut lease);
-            match self.calls.replace::<Lease, Lease>("release the lease", &self.namespace, &self.name, &lease).await {
+            match self
+                .calls
+                .replace::<Lease>(&Target::of::<Lease>(), "release the lease", &self.namespace, &self.name, &lease)
+                .await
+            {
                 Ok(_) => return Ended::Released,
                 Err(error) => last = Some(error),
             }
@@ -266,7 +270,7 @@ impl Elector {
     }
 
     async fn fetch(&self) -> Result<Option<Lease>, ApiError> {
-        self.calls.get::<Lease, Lease>("read the lease", &self.namespace, &self.name).await.or_absent()
+        self.calls.get::<Lease>(&Target::of::<Lease>(), "read the lease", &self.namespace, &self.name).await.or_absent()
     }
 
     async fn write(&mut self, over: Option<&str>, acquires: bool) -> Result<Lease, ApiError> {
@@ -304,8 +308,8 @@ impl Elector {
         *renew_time = Some(now);
         let (namespace, name) = (&self.namespace, &self.name);
         match over {
-            Some(_) => self.calls.replace::<Lease, _>("write the lease", namespace, name, &lease).await,
-            None => self.calls.create::<Lease, _>("create the lease", namespace, &lease).await,
+            Some(_) => self.calls.replace(&Target::of::<Lease>(), "write the lease", namespace, name, &lease).await,
+            None => self.calls.create(&Target::of::<Lease>(), "create the lease", namespace, &lease).await,
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     view::{JobView, OwnedBy, OwnerView, PodView},
 };
 use crate::{
-    client::{ApiError, ApiErrorKind, Calls, Deletion, OrAbsent, Scope},
+    client::{ApiError, ApiErrorKind, Calls, Deletion, OrAbsent, Scope, Target},
     watch::{Key, Watch},
 };
 
@@ -27,13 +27,13 @@ const MAX_PODS: u32 = 20;
 #[derive(Debug, Clone)]
 pub struct CachedJobs {
     calls: Calls,
-    jobs: Arc<Watch<Job, JobView>>,
-    pods: Arc<Watch<Pod, PodView>>,
+    jobs: Arc<Watch<JobView>>,
+    pods: Arc<Watch<PodView>>,
 }
 
 impl CachedJobs {
     /// Calls whose answers are laid over these caches.
-    pub fn new(calls: Calls, jobs: Arc<Watch<Job, JobView>>, pods: Arc<Watch<Pod, PodView>>) -> Self {
+    pub fn new(calls: Calls, jobs: Arc<Watch<JobView>>, pods: Arc<Watch<PodView>>) -> Self {
         Self { calls, jobs, pods }
     }
 
@@ -46,13 +46,14 @@ impl CachedJobs {
 impl JobApi for CachedJobs {
     async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, CallError> {
         let began = self.boot();
-        let created: JobView = self.calls.create::<Job, _>("create the job", namespace, job).await?;
+        let created: JobView = self.calls.create(&Target::of::<Job>(), "create the job", namespace, job).await?;
         Ok(self.jobs.wrote(created, began).as_ref().clone())
     }
 
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, CallError> {
         let began = self.boot();
-        let found: Option<JobView> = self.calls.get::<Job, _>("read the job", namespace, name).await.or_absent()?;
+        let found: Option<JobView> =
+            self.calls.get(&Target::of::<Job>(), "read the job", namespace, name).await.or_absent()?;
         // A foreign Job of our name is not of the watched set, so nothing would ever take it out of the cache.
         if found.as_ref().is_none_or(|job| job.attempt.is_some()) {
             self.jobs.read_back(&Key::new(namespace, name), found.clone(), began);
@@ -67,7 +68,7 @@ impl JobApi for CachedJobs {
             labels: Some(format!("batch.kubernetes.io/controller-uid={job_uid}")),
             fields: None,
         };
-        let page = self.calls.list::<Pod>("list the pods of the job", &scope, MAX_PODS, None).await?;
+        let page = self.calls.list(&Target::of::<Pod>(), "list the pods of the job", &scope, MAX_PODS, None).await?;
         let pods: Vec<PodView> = page.decode("list the pods of the job")?;
         for pod in &pods {
             self.pods.read_back(&Key::new(&pod.namespace, &pod.name), Some(pod.clone()), began);
@@ -77,16 +78,17 @@ impl JobApi for CachedJobs {
 
     async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
         let deletion = Deletion { propagation: PropagationPolicy::Foreground, ..Deletion::of(uid) };
-        Ok(self.calls.delete::<Job>("delete the job", namespace, name, &deletion).await?)
+        Ok(self.calls.delete(&Target::of::<Job>(), "delete the job", namespace, name, &deletion).await?)
     }
 
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), CallError> {
         let deletion = Deletion { grace_seconds: Some(grace_seconds), ..Deletion::of(uid) };
-        Ok(self.calls.delete::<Pod>("delete the pod", namespace, name, &deletion).await?)
+        Ok(self.calls.delete(&Target::of::<Pod>(), "delete the pod", namespace, name, &deletion).await?)
     }
 
     async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), CallError> {
-        let _: IgnoredAny = self.calls.create::<ConfigMap, _>("create the config map", namespace, config_map).await?;
+        let _: IgnoredAny =
+            self.calls.create(&Target::of::<ConfigMap>(), "create the config map", namespace, config_map).await?;
         Ok(())
     }
 
@@ -96,7 +98,7 @@ impl JobApi for CachedJobs {
             metadata: OwnedBy,
         }
         let found: Option<Owned> =
-            self.calls.get::<ConfigMap, _>("read the config map", namespace, name).await.or_absent()?;
+            self.calls.get(&Target::of::<ConfigMap>(), "read the config map", namespace, name).await.or_absent()?;
         Ok(found.map(|owned| owned.metadata.controller))
     }
 }

@@ -14,7 +14,6 @@ mod version;
 
 use std::{
     fmt::Debug,
-    marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -202,7 +201,7 @@ pub struct Health {
     pub trouble: Option<String>,
 }
 
-/// A watched set of objects of kind `K`, kept as projections `P`.
+/// A watched set of objects of one kind, kept as projections `P`.
 ///
 /// # Expected flow
 /// One task runs [`Watch::run`]; everyone else reads. Each answer to a write of ours goes through [`Watch::wrote`] and
@@ -210,7 +209,8 @@ pub struct Health {
 ///
 /// # Guarantees
 /// A read after `wrote` gives that state or a later one. `age` is never less than the truth.
-pub struct Watch<K, P> {
+pub struct Watch<P> {
+    target: Target,
     calls: Calls,
     scope: Scope,
     settings: Settings,
@@ -218,19 +218,23 @@ pub struct Watch<K, P> {
     trouble: Mutex<Option<String>>,
     synced: watch::Sender<bool>,
     proving: sync::Mutex<()>,
-    kind: PhantomData<fn() -> K>,
 }
 
-impl<K, P> Debug for Watch<K, P> {
+impl<P> Debug for Watch<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("scope", &self.scope).field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("target", &self.target)
+            .field("scope", &self.scope)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
-impl<K: Target, P: Projection> Watch<K, P> {
+impl<P: Projection> Watch<P> {
     /// A watch that does nothing until it is run.
-    pub fn new(calls: Calls, scope: Scope, settings: Settings) -> Self {
+    pub fn new(target: Target, calls: Calls, scope: Scope, settings: Settings) -> Self {
         Self {
+            target,
             calls,
             scope,
             settings,
@@ -238,7 +242,6 @@ impl<K: Target, P: Projection> Watch<K, P> {
             trouble: Mutex::default(),
             synced: watch::Sender::new(false),
             proving: sync::Mutex::default(),
-            kind: PhantomData,
         }
     }
 
@@ -317,7 +320,7 @@ impl<K: Target, P: Projection> Watch<K, P> {
         }
         // Without the selectors: every object of the resource shares the version, and any one will do.
         let scope = Scope { namespace: self.scope.namespace.clone(), ..Scope::default() };
-        let page = self.calls.list::<K>("prove the age of the cache", &scope, 1, None).await?;
+        let page = self.calls.list(&self.target, "prove the age of the cache", &scope, 1, None).await?;
         let version = Version::parse(&page.resource_version);
         self.store().freshness.mark_list(&version, began);
         Ok(())

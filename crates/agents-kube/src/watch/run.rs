@@ -19,7 +19,7 @@ use super::{
     store::{Said, Seen},
     version::Version,
 };
-use crate::client::{ApiError, ApiErrorKind, Target, decode_text};
+use crate::client::{ApiError, ApiErrorKind, decode_text};
 
 /// Longest event: an object of etcd's largest size, escaped, with room.
 const MAX_LINE: usize = 16 * 1024 * 1024;
@@ -98,7 +98,7 @@ fn decode<P: Projection>(raw: &RawValue) -> Option<Seen<P>> {
     }
 }
 
-impl<K: Target, P: Projection> Watch<K, P> {
+impl<P: Projection> Watch<P> {
     /// Keeps the cache up to date and tells each change, for ever. It spawns nothing: dropping the future ends it.
     ///
     /// `tell` runs after the cache holds the change, and must not block.
@@ -131,11 +131,11 @@ impl<K: Target, P: Projection> Watch<K, P> {
             let absent =
                 self.settings.may_be_absent && matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Forbidden);
             if absent && failures > 1 {
-                tracing::debug!(kind = %K::kind(&()), failures, %error, "the kind is still not there");
+                tracing::debug!(kind = self.target.kind(), failures, %error, "the kind is still not there");
             } else if absent {
-                tracing::warn!(kind = %K::kind(&()), %error, "the kind is not installed or may not be read; it is left alone");
+                tracing::warn!(kind = self.target.kind(), %error, "the kind is not installed or may not be read; it is left alone");
             } else {
-                tracing::warn!(kind = %K::kind(&()), failures, %error, "the watch is interrupted");
+                tracing::warn!(kind = self.target.kind(), failures, %error, "the watch is interrupted");
             }
             let most = if absent { MAX_ABSENT_BACKOFF } else { MAX_BACKOFF };
             let mut wait = backoff(self.settings.seed, failures, most);
@@ -161,7 +161,7 @@ impl<K: Target, P: Projection> Watch<K, P> {
         };
         let cut = self.settings.open_for / 10;
         let open_for = self.settings.open_for.saturating_sub(share(cut, self.settings.seed, round));
-        let opened = self.calls.open_watch::<K>("watch", &self.scope, &position, open_for).await;
+        let opened = self.calls.open_watch(&self.target, "watch", &self.scope, &position, open_for).await;
         let body = match opened {
             Ok(body) => body,
             Err(error) if error.kind == ApiErrorKind::Gone => return Ok(Ended::Relist(error)),
@@ -226,7 +226,7 @@ impl<K: Target, P: Projection> Watch<K, P> {
             _ => return Ok(()),
         };
         let Some(seen) = decode(object) else {
-            tracing::warn!(kind = %K::kind(&()), "an event names no object and is ignored");
+            tracing::warn!(kind = self.target.kind(), "an event names no object and is ignored");
             return Ok(());
         };
         let change = self.store().event(said, seen, now);
@@ -243,10 +243,10 @@ impl<K: Target, P: Projection> Watch<K, P> {
         let mut next = None;
         let mut version = None;
         loop {
-            let page = self.calls.list::<K>("list", &self.scope, self.settings.page, next).await?;
+            let page = self.calls.list(&self.target, "list", &self.scope, self.settings.page, next).await?;
             for raw in &page.items {
                 let Some(seen) = decode(raw) else {
-                    tracing::warn!(kind = %K::kind(&()), "a listed object has no name and is ignored");
+                    tracing::warn!(kind = self.target.kind(), "a listed object has no name and is ignored");
                     continue;
                 };
                 let change = self.store().listed(seen);

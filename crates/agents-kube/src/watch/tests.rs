@@ -35,7 +35,7 @@ enum Answer {
 
 /// Requests in the expected order: a part of the address, and the answer.
 struct Server {
-    watch: Arc<Watch<AgentRun, Resource<Run>>>,
+    watch: Arc<Watch<Resource<Run>>>,
     changes: mpsc::UnboundedReceiver<Change<Resource<Run>>>,
     requests: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
@@ -77,7 +77,7 @@ fn serve(script: Vec<(&'static str, Answer)>) -> Server {
     });
     let clock = Arc::new(TimerClock::starting_at(Timestamp::UNIX_EPOCH));
     let calls = Calls::over(service, clock, "agents-test");
-    let watch = Arc::new(Watch::new(calls, Scope::default(), Settings::seeded(1)));
+    let watch = Arc::new(Watch::new(Target::of::<AgentRun>(), calls, Scope::default(), Settings::seeded(1)));
     let (tell, changes) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&watch).run(move |change| {
