@@ -1,10 +1,6 @@
 //! The product as the tests use it: its program, and the examples as a person would apply them.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{fs, path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -14,10 +10,9 @@ use serde_json::Value;
 /// # Errors
 /// cargo cannot be started, or the code does not build.
 pub fn agents() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--package=agents-bin", "--bin=agents", "--message-format=json"])
-        .current_dir(xtask::workspace())
+    // With the features of the whole workspace, as a test of all of it has just built them.
+    let built = xtask::cargo()
+        .args(["build", "--quiet", "--workspace", "--bin=agents", "--message-format=json"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;

@@ -4,11 +4,9 @@
 //! stand here, where both sides know them. It prints its result itself and fails when a count is not what it must be;
 //! times, memory and sizes are printed beside their targets and never fail, for machines are noisy.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, bail};
 
-use crate::check::cargo_command;
+use crate::cargo;
 
 /// What is measured.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -55,11 +53,12 @@ impl Trunk {
 ///
 /// # Errors
 /// It does not build, could not measure, or a count is not what it must be; it has said which.
-pub fn run(root: &Path, what: &Bench) -> Result<()> {
+pub fn run(what: &Bench) -> Result<()> {
     let (name, arguments) = match what {
         Bench::Trunk(trunk) => ("trunk", trunk.arguments()),
     };
-    let status = cargo_command(root, &["bench", "--quiet", "--package=agents-tests", "--bench", name, "--"])
+    let status = cargo()
+        .args(["bench", "--quiet", "--package=agents-tests", "--bench", name, "--"])
         .args(arguments)
         .status()
         .context("failed to start cargo bench")?;

@@ -1,13 +1,10 @@
 //! `cargo xtask check`: everything about the code that needs no test to run.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{generate, links};
+use crate::{cargo, generate, links, workspace};
 
 /// Crates that agents-core may never depend on, however deep.
 const FORBIDDEN_IN_CORE: &[&str] = &["tokio", "kube", "kube-core", "k8s-openapi", "reqwest", "hyper"];
@@ -20,23 +17,23 @@ const LAYERS: &[&str] = &["agents-core", "agents-runtime", "agents-kube", "agent
 type Step = (&'static str, fn(&Path) -> Result<()>);
 
 const STEPS: &[Step] = &[
-    ("formatting", |root| cargo(root, &["fmt", "--all", "--check"])),
-    ("dependency direction", dependency_direction),
+    ("formatting", |_| run_cargo(&["fmt", "--all", "--check"])),
+    ("dependency direction", |_| dependency_direction()),
     ("generated files", |root| generate::run(root, true).map(drop)),
     ("links of documents", links::check),
-    ("clippy", |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
-    ("each crate alone", each_crate_alone),
+    ("clippy", |_| run_cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
+    ("each crate alone", |_| each_crate_alone()),
 ];
 
 /// Runs every check and reports all that fail.
 ///
 /// # Errors
 /// The names of the checks that failed; their output has been printed.
-pub fn run(root: &Path, mut say: impl FnMut(&str)) -> Result<()> {
+pub fn run(mut say: impl FnMut(&str)) -> Result<()> {
     let mut failed = Vec::new();
     for (name, step) in STEPS {
         say(&format!("check: {name}"));
-        if let Err(error) = step(root) {
+        if let Err(error) = step(&workspace()) {
             say(&format!("check: {name} failed: {error:#}"));
             failed.push(*name);
         }
@@ -44,20 +41,14 @@ pub fn run(root: &Path, mut say: impl FnMut(&str)) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("checks failed: {}", failed.join(", ")) }
 }
 
-/// The cargo that runs us, in the workspace.
-pub(crate) fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(arguments).stdin(Stdio::null());
-    command
-}
-
-fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
-    let status = cargo_command(root, arguments).status().context("failed to start cargo")?;
+fn run_cargo(arguments: &[&str]) -> Result<()> {
+    let status = cargo().args(arguments).status().context("failed to start cargo")?;
     if status.success() { Ok(()) } else { bail!("cargo {} ended with {status}", arguments.join(" ")) }
 }
 
-fn tree(root: &Path, arguments: &[&str]) -> Result<Vec<String>> {
-    let output = cargo_command(root, &["tree", "--prefix", "none", "--edges", "normal", "--format", "{p}"])
+fn tree(arguments: &[&str]) -> Result<Vec<String>> {
+    let output = cargo()
+        .args(["tree", "--prefix", "none", "--edges", "normal", "--format", "{p}"])
         .args(arguments)
         .output()
         .context("failed to start cargo tree")?;
@@ -68,18 +59,18 @@ fn tree(root: &Path, arguments: &[&str]) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
 }
 
-fn dependency_direction(root: &Path) -> Result<()> {
-    let core = tree(root, &["--package", "agents-core"])?;
+fn dependency_direction() -> Result<()> {
+    let core = tree(&["--package", "agents-core"])?;
     if let Some(found) = core.iter().find(|name| FORBIDDEN_IN_CORE.contains(&name.as_str())) {
         bail!("agents-core depends on {found}: the core stays free of IO and of Kubernetes");
     }
     for (n, layer) in LAYERS.iter().enumerate() {
-        let below = tree(root, &["--package", layer])?;
+        let below = tree(&["--package", layer])?;
         if let Some(above) = LAYERS[n + 1..].iter().find(|above| below.iter().any(|name| name == *above)) {
             bail!("{layer} depends on {above}: dependencies point the other way");
         }
     }
-    let all = tree(root, &["--workspace"])?;
+    let all = tree(&["--workspace"])?;
     if let Some(found) = all.iter().find(|name| FORBIDDEN_ANYWHERE.contains(&name.as_str())) {
         bail!("{found} is in the tree: ring is the only crypto provider");
     }
@@ -87,12 +78,12 @@ fn dependency_direction(root: &Path) -> Result<()> {
 }
 
 /// A crate that builds only beside its siblings leans on features that they switch on.
-fn each_crate_alone(root: &Path) -> Result<()> {
+fn each_crate_alone() -> Result<()> {
     for layer in LAYERS {
         // k8s-openapi wants exactly one version feature, which a library leaves to whoever uses it.
         let version: &[&str] = if *layer == "agents-kube" { &["--features", "k8s-openapi/v1_33"] } else { &[] };
         let arguments = [&["check", "--quiet", "--package", layer, "--no-default-features"], version].concat();
-        cargo(root, &arguments).with_context(|| format!("{layer} does not build alone"))?;
+        run_cargo(&arguments).with_context(|| format!("{layer} does not build alone"))?;
     }
     Ok(())
 }

@@ -47,11 +47,9 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Cluster(arguments) => cli::execute(arguments, progress()),
         Command::GenCrds { check } => generate::run(&xtask::workspace(), check),
-        Command::Check => check::run(&xtask::workspace(), say).map(|()| String::new()),
-        Command::Test { require } => {
-            rings::run(&xtask::workspace(), &require.into_iter().collect(), say).map(|()| String::new())
-        }
-        Command::Bench(what) => bench::run(&xtask::workspace(), &what).map(|()| String::new()),
+        Command::Check => check::run(say).map(|()| String::new()),
+        Command::Test { require } => rings::run(&require.into_iter().collect(), say).map(|()| String::new()),
+        Command::Bench(what) => bench::run(&what).map(|()| String::new()),
     };
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K");

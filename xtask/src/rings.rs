@@ -7,13 +7,12 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader},
-    path::Path,
     process::Stdio,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{check, cluster};
+use crate::{cargo, check, cluster};
 
 /// Names the rings that tests may use; unset in a plain `cargo test`.
 pub const RINGS_VARIABLE: &str = "AGENTS_TEST_RINGS";
@@ -50,7 +49,7 @@ pub fn enabled(ring: Ring) -> bool {
 ///
 /// # Errors
 /// A check or a test that failed, or a required ring that cannot run.
-pub fn run(root: &Path, required: &BTreeSet<Ring>, mut say: impl FnMut(&str)) -> Result<()> {
+pub fn run(required: &BTreeSet<Ring>, mut say: impl FnMut(&str)) -> Result<()> {
     let mut rings = Vec::new();
     let mut skipped = Vec::new();
     for ring in [Ring::Api, Ring::Node] {
@@ -63,9 +62,10 @@ pub fn run(root: &Path, required: &BTreeSet<Ring>, mut say: impl FnMut(&str)) ->
             Err(unavailable) => skipped.push(format!("ring {} skipped: {unavailable}", ring.name())),
         }
     }
-    check::run(root, &mut say)?;
+    check::run(&mut say)?;
     say("test: every ring");
-    let mut tests = check::cargo_command(root, &["test", "--workspace", "--no-fail-fast"])
+    let mut tests = cargo()
+        .args(["test", "--workspace", "--no-fail-fast"])
         .env(RINGS_VARIABLE, rings.join(","))
         .stdout(Stdio::piped())
         .spawn()

@@ -6,12 +6,11 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::Progress;
-use crate::workspace;
+use crate::{cargo, workspace};
 
 /// The static programs of the product.
 #[derive(Clone, Debug)]
@@ -40,14 +39,12 @@ fn build_as(profile: &str, progress: &Progress) -> Result<Programs> {
     }
     .join("static");
     progress.tell(&format!("building the static programs of the product ({profile})"));
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = cargo()
         .args(["build", "--quiet", "--locked", "--package=agents-bin", "--bins"])
         .args(["--profile", profile])
         .arg(format!("--target={target}"))
         .arg("--target-dir")
         .arg(&folder)
-        .current_dir(workspace())
         // In the environment, for flags given there by others would override those of a configuration.
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -96,6 +93,8 @@ fn asks_for_loader(bytes: &[u8]) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
