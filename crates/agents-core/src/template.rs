@@ -3,12 +3,16 @@
 //! One renderer serves the controller's check and the runner's rendering. A value is never parsed again, so text that
 //! looks like a template arrives byte for byte. An undefined name is an error with template, line and column.
 //! Environment variables, files and secrets are not in scope. Filters are an allow-list; instructions, input and output
-//! are bounded.
+//! are bounded, and a source that could take much memory or stack is refused before it is compiled.
+
+mod filters;
+mod guard;
 
 use std::{fmt, io};
 
 use minijinja::{
-    AutoEscape, Environment, ErrorKind, State, UndefinedBehavior, Value, syntax::SyntaxConfig, value::ValueKind,
+    AutoEscape, Environment, ErrorKind, State, Template, UndefinedBehavior, Value, syntax::SyntaxConfig,
+    value::ValueKind,
 };
 use serde::Serialize;
 use thiserror::Error;
@@ -45,19 +49,18 @@ impl fmt::Display for TemplateError {
 /// # Errors
 /// A syntax error.
 pub fn parse(name: &str, source: &str) -> Result<(), TemplateError> {
-    let environment = environment();
-    environment.template_from_str(source).map(|_| ()).map_err(|error| describe(name, source, &error))
+    compile(&environment(), name, source).map(drop)
 }
 
-/// Whether `source` is a template at all, whatever values there will be; `name` says which one it is in an error.
-///
-/// # Errors
-/// A syntax error.
-pub fn syntax(name: &str, source: &str) -> Result<(), TemplateError> {
-    match environment().template_from_str(source) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(describe(name, source, &error)),
-    }
+/// Compiles a source that the guard lets through; nothing else may compile one.
+pub(crate) fn compile<'a>(
+    environment: &'a Environment<'_>,
+    name: &str,
+    source: &'a str,
+) -> Result<Template<'a, 'a>, TemplateError> {
+    guard::check(name, source)?;
+    // Its name never reaches minijinja: it would choose an escape mode by the ending of the name.
+    environment.template_from_str(source).map_err(|error| describe(name, source, &error))
 }
 
 /// Renders templates with the values of one run.
@@ -78,8 +81,7 @@ impl Renderer {
     /// A syntax error, an undefined name, a value that is not text, or a limit that was passed.
     pub fn render(&self, name: &str, source: &str) -> Result<String, TemplateError> {
         let fail = |error: &minijinja::Error| describe(name, source, error);
-        // Its name never reaches minijinja: it would choose an escape mode by the ending of the name.
-        let template = self.environment.template_from_str(source).map_err(|error| fail(&error))?;
+        let template = compile(&self.environment, name, source)?;
         let mut sink = BoundedSink::default();
         match template.render_captured_to(&self.scope, &mut sink) {
             Ok(_) => String::from_utf8(sink.bytes).map_err(|_| TemplateError {
@@ -120,15 +122,15 @@ pub(crate) fn environment() -> Environment<'static> {
     });
     environment.add_filter("default", default_filter);
     environment.add_filter("d", default_filter);
-    environment.add_filter("tojson", minijinja::filters::tojson);
-    environment.add_filter("trim", minijinja::filters::trim);
-    environment.add_filter("lower", minijinja::filters::lower);
-    environment.add_filter("upper", minijinja::filters::upper);
+    environment.add_filter("tojson", filters::tojson);
+    environment.add_filter("trim", filters::trim);
+    environment.add_filter("lower", filters::lower);
+    environment.add_filter("upper", filters::upper);
     environment.add_filter("length", minijinja::filters::length);
     environment.add_filter("first", minijinja::filters::first);
     environment.add_filter("last", minijinja::filters::last);
-    environment.add_filter("join", minijinja::filters::join);
-    environment.add_filter("lines", minijinja::filters::lines);
+    environment.add_filter("join", filters::join);
+    environment.add_filter("lines", filters::lines);
     environment.add_test("defined", minijinja::tests::is_defined);
     environment.add_test("undefined", minijinja::tests::is_undefined);
     environment
@@ -147,6 +149,9 @@ pub(crate) fn describe(name: &str, source: &str, error: &minijinja::Error) -> Te
     // The expression as the template's author wrote it: its text cannot hold a value of the run.
     let expression = error.range().and_then(|range| source.get(range)).map(str::trim).filter(|text| text.len() <= 200);
     let problem = match (error.kind(), expression) {
+        (_, expression) if error.detail() == Some(filters::TOO_LARGE) => {
+            expression.map_or_else(|| filters::TOO_LARGE.to_owned(), |it| format!("{} in `{it}`", filters::TOO_LARGE))
+        }
         (ErrorKind::UndefinedError, Some(expression)) => format!("`{expression}` is not defined"),
         (ErrorKind::UndefinedError, None) => "a name is not defined".to_owned(),
         (ErrorKind::OutOfFuel, _) => format!("takes more than {FUEL} steps"),
@@ -171,7 +176,7 @@ pub(crate) fn describe(name: &str, source: &str, error: &minijinja::Error) -> Te
 
 /// Takes at most [`MAX_RENDERED_BYTES`].
 #[derive(Default)]
-struct BoundedSink {
+pub(crate) struct BoundedSink {
     bytes: Vec<u8>,
     full: bool,
 }
@@ -230,13 +235,38 @@ mod tests {
 
     #[test]
     fn work_is_bounded() {
-        assert!(
-            render("{% for a in [1,2,3,4,5,6,7,8,9,10] %}{{ 'x' * 1000000 }}{% endfor %}")
-                .unwrap_err()
-                .contains("more than")
-        );
-        let nested = "{% for a in 'x' * 1000 %}".repeat(4) + &"{% endfor %}".repeat(4);
-        assert!(render(&nested).is_err());
+        let long = "x".repeat(100_000);
+        let many = format!("{{% for a in [1,2,3,4,5,6,7,8,9,10,11] %}}{long}{{% endfor %}}");
+        assert!(render(&many).unwrap_err().contains("more than"));
+        let nested = "{% for a in 'xxxxxxxxxxxxxxxxxxxx' %}".repeat(4) + &"{% endfor %}".repeat(4);
+        assert!(render(&nested).unwrap_err().contains("steps"));
+    }
+
+    #[test]
+    fn a_filter_makes_no_more_than_a_template_may() {
+        let scope = serde_json::json!({"t": "\"<x\n".repeat(20_000), "list": vec!["a"; 2000]});
+        let render = |source: &str| Renderer::new(&scope).render("t", source).map(|text| text.len());
+        for source in [
+            "{{ t | join(t) }}",
+            "{{ list | join(t) }}",
+            "{{ list | join(d=t) }}",
+            "{{ t | tojson | tojson | tojson | tojson | tojson | tojson }}",
+            "{{ [t, t, t, t, t, t] | tojson }}",
+            "{{ t | tojson(999999999) }}",
+            "{{ t | tojson(indent=999999999) }}",
+            "{{ t | trim(t) }}",
+            "{{ (t ~ t ~ t ~ t ~ t ~ t ~ t ~ t ~ t ~ t ~ t ~ t ~ t ~ t) | upper }}",
+            "{{ (t ~ t ~ t ~ t) | lines | length }}",
+        ] {
+            let error = render(source).unwrap_err().to_string();
+            assert!(error.contains(filters::TOO_LARGE), "{source}: {error}");
+        }
+        assert_eq!(render("{{ list | join(', ') }}"), Ok(3 * 2000 - 2));
+        assert_eq!(render("{{ list | tojson | length }}").map(|_| ()), Ok(()));
+        assert_eq!(render("{{ t | lines | length }}"), Ok("20000".len()));
+        let scope = serde_json::json!({"a": {"b": ["c"]}});
+        let json = Renderer::new(&scope).render("t", "{{ a | tojson(indent=true) }} {{ ' x ' | trim | upper }}");
+        assert_eq!(json.unwrap(), "{\n  \"b\": [\n    \"c\"\n  ]\n} X");
     }
 
     proptest! {

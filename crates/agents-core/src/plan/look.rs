@@ -8,7 +8,7 @@ use minijinja::{
 };
 
 use super::render::WELL_KNOWN_INPUTS;
-use crate::template::{TemplateError, describe, environment};
+use crate::template::{BoundedSink, TemplateError, compile, describe, environment};
 
 /// The names at the root of a provider's templates.
 pub const ROOTS: &[&str] =
@@ -26,11 +26,9 @@ pub struct Looked {
 /// Looks at one template; `name` says which one it is in an error.
 pub fn look(name: &str, source: &str) -> Looked {
     let environment = environment();
-    let template = match environment.template_from_str(source) {
+    let template = match compile(&environment, name, source) {
         Ok(template) => template,
-        Err(error) => {
-            return Looked { inputs: BTreeSet::new(), errors: vec![describe(name, source, &error)] };
-        }
+        Err(error) => return Looked { inputs: BTreeSet::new(), errors: vec![error] },
     };
     let mut looked = Looked::default();
     for root in template.undeclared_variables(false) {
@@ -50,7 +48,7 @@ pub fn look(name: &str, source: &str) -> Looked {
         }
     }
     // Filters and tests are looked up when they are used. Whatever else such a rendering says is about its values.
-    if let Err(error) = template.render(Value::from_object(Anything))
+    if let Err(error) = template.render_captured_to(Value::from_object(Anything), BoundedSink::default())
         && matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction)
     {
         looked.errors.push(describe(name, source, &error));
