@@ -17,6 +17,12 @@ use crate::{
 pub const SCHEMA_VERSION: &str = "agents.proompteng.ai/report/v1";
 /// Largest termination message Kubernetes keeps, in bytes.
 pub const MAX_TERMINATION_MESSAGE: usize = 4096;
+/// `sha256:` and 64 digits.
+const MAX_DIGEST: usize = 71;
+/// Outputs a run may declare.
+const MAX_OUTPUTS: usize = 50;
+/// The longest path that may be declared, below the folder of outputs.
+const MAX_OUTPUT_PATH: usize = 2048;
 
 /// How the provider ended, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +88,83 @@ pub struct Report {
 }
 
 impl Report {
+    /// The same, as a status takes it: what a program inside the pod wrote may be longer than the status allows, and a
+    /// status that is refused would never be stored.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let text = |text: String, most: usize| crate::status::cut(&text, most);
+        let given = |given: Option<String>, most: usize| given.map(|text| crate::status::cut(&text, most));
+        let Self {
+            schema_version,
+            status,
+            provider,
+            run_uid,
+            attempt,
+            plan_digest,
+            reason,
+            exit_code,
+            signal,
+            started_at,
+            finished_at,
+            error,
+            usage,
+            vcs,
+            conversation,
+            mut outputs,
+            truncated,
+        } = self;
+        outputs.truncate(MAX_OUTPUTS);
+        let output = |OutputStatus { name, path, size_bytes, checksum }| OutputStatus {
+            name: text(name, 63),
+            path: text(path, MAX_OUTPUT_PATH),
+            size_bytes,
+            checksum: text(checksum, MAX_DIGEST),
+        };
+        let repository = |vcs: VcsStatus| {
+            let VcsStatus {
+                repository,
+                provider,
+                base_branch,
+                head_branch,
+                mode,
+                branch,
+                base_commit,
+                head_commit,
+                commits,
+            } = vcs;
+            VcsStatus {
+                repository: given(repository, 2048),
+                provider: given(provider, 63),
+                base_branch: given(base_branch, 256),
+                head_branch: given(head_branch, 256),
+                mode,
+                branch: given(branch, 256),
+                base_commit: given(base_commit, 64),
+                head_commit: given(head_commit, 64),
+                commits,
+            }
+        };
+        Self {
+            schema_version,
+            status,
+            provider: text(provider, 253),
+            run_uid,
+            attempt,
+            plan_digest: text(plan_digest, MAX_DIGEST),
+            reason,
+            exit_code,
+            signal,
+            started_at,
+            finished_at,
+            error: given(error, 1024),
+            usage,
+            vcs: vcs.map(repository),
+            conversation: given(conversation, 256),
+            outputs: outputs.into_iter().map(output).collect(),
+            truncated,
+        }
+    }
+
     /// The reason as the product knows it; a name of a newer version reads as `ProviderExited`.
     pub fn known_reason(&self) -> Option<Reason> {
         self.reason.as_deref().map(|name| Reason::parse(name).unwrap_or(Reason::ProviderExited))

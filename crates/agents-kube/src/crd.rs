@@ -208,7 +208,7 @@ fn whole(value: &mut Value) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use agents_core::api::AgentRun;
+    use agents_core::{api::AgentRun, report::Report};
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
     use kube::core::cel::Validator;
 
@@ -303,6 +303,47 @@ mod tests {
             let bytes = serde_json::to_vec(&crd).unwrap().len();
             assert!(bytes <= 256 * 1024, "{}: {bytes} bytes", crd["metadata"]["name"]);
         }
+    }
+
+    #[test]
+    fn a_report_of_any_size_fits_the_status() {
+        fn too_much(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+            let length = match value {
+                Value::String(text) => schema["maxLength"].as_u64().zip(u64::try_from(text.chars().count()).ok()),
+                Value::Array(items) => schema["maxItems"].as_u64().zip(u64::try_from(items.len()).ok()),
+                _ => None,
+            };
+            if let Some((most, length)) = length.filter(|(most, length)| length > most) {
+                found.push(format!("{at}: {length} of at most {most}"));
+            }
+            for (name, member) in value.as_object().into_iter().flatten() {
+                too_much(&schema["properties"][name], member, &format!("{at}.{name}"), found);
+            }
+            for item in value.as_array().into_iter().flatten() {
+                too_much(&schema["items"], item, at, found);
+            }
+        }
+        let long = "ü".repeat(3000);
+        let output = json!({"name": long, "path": long, "sizeBytes": 1, "checksum": long});
+        let vcs = json!({
+            "repository": long, "provider": long, "baseBranch": long, "headBranch": long, "branch": long,
+            "baseCommit": long, "headCommit": long, "commits": 1,
+        });
+        let report: Report = serde_json::from_value(json!({
+            "schemaVersion": "1", "status": "failed", "provider": long, "runUid": "u", "attempt": 1, "planDigest": long,
+            "finishedAt": "2026-01-01T00:00:00Z", "error": long, "conversation": long, "vcs": vcs,
+            "outputs": vec![output; 60],
+        }))
+        .unwrap();
+        let Report { provider, plan_digest, error, conversation, vcs, outputs, .. } = report.bounded();
+        let status = json!({
+            "planDigest": plan_digest, "vcs": vcs, "outputs": outputs,
+            "runner": {"provider": provider, "conversation": conversation, "error": error},
+        });
+        let mut found = Vec::new();
+        too_much(&schema(&crd::<AgentRun>())["properties"]["status"], &status, "status", &mut found);
+        assert_eq!(found, Vec::<String>::new());
+        assert_eq!(status["outputs"].as_array().unwrap().len(), 50);
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Jobs<'_> {
             object_proven: true,
             references,
             observed: Observed { observation: Observation::Lost, consistent: true },
+            found_on: None,
             blind_since: None,
         };
         let settings = Settings {

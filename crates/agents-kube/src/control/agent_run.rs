@@ -9,7 +9,7 @@ use agents_core::{
     api::{AgentRun, AgentRunStatus, GROUP, Kind, Resource, VERSION, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
-        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide},
+        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide, open_attempt, ref_on},
     },
     runtime::{Observation, RuntimeRef},
     status::Reason,
@@ -87,6 +87,13 @@ impl AgentRunWorld {
         }
     }
 
+    /// Where an attempt was submitted that is not recorded yet: the Agent may have been given another runtime since.
+    fn found_on(&self, run: &Resource<AgentRun>) -> Option<RuntimeKind> {
+        let recorded = run.status.as_ref().and_then(open_attempt).is_some();
+        let submitted = |runtime: &RuntimeKind| self.watched(&ref_on(run, *runtime)) != Observation::Lost;
+        [RuntimeKind::Job].into_iter().find(|runtime| !recorded && submitted(runtime))
+    }
+
     /// What the caches say.
     fn watched(&self, reference: &RuntimeRef) -> Observation {
         match reference.runtime {
@@ -146,16 +153,22 @@ impl World for AgentRunWorld {
             return Ok(None);
         }
         let references = self.caches.references(&run);
-        let reference = current_ref(&run, &references, &self.settings);
+        let found_on = self.found_on(&run);
+        let reference = match found_on {
+            Some(runtime) => ref_on(&run, runtime),
+            None => current_ref(&run, &references, &self.settings),
+        };
         let observed = self.observed(&reference, confirm).await?;
         let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(RunSnapshot { run, object_proven, references, observed, blind_since }))
+        Ok(Some(RunSnapshot { run, object_proven, references, observed, found_on, blind_since }))
     }
 
     fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
         let mut plan = decide(snapshot, &self.settings, refusal, now);
-        let reference = current_ref(&snapshot.run, &snapshot.references, &self.settings);
-        if let Some(adapter) = self.adapters.get(reference.runtime) {
+        let runtime = snapshot
+            .found_on
+            .unwrap_or_else(|| current_ref(&snapshot.run, &snapshot.references, &self.settings).runtime);
+        if let Some(adapter) = self.adapters.get(runtime) {
             adapter.capabilities().add_poll(&mut plan, &snapshot.observed.observation, now);
         }
         plan

@@ -238,6 +238,8 @@ impl World for DeclarationWorld {
     async fn gather(&self, id: &Id, _: Confirm) -> Result<Option<Snapshot>, Failure> {
         let Some(kind) = self.kinds.get(id.kind) else { return Ok(None) };
         let Some((mut snapshot, references)) = kind.read(&self.calls, &id.key).await? else { return Ok(None) };
+        // What is wrong with the spec itself is said whatever it refers to.
+        let references = if snapshot.declaration.faults.is_empty() { references } else { vec![] };
         for reference in references {
             let key = Key::new(&id.key.namespace, &reference.name);
             // It is asked for again once the other kind is listed.

@@ -197,7 +197,7 @@ impl Loader<'_> {
         self.faults.extend(document.unknown_members(&KNOWN));
         let mut data = BTreeMap::new();
         if let Some(node) = document.node.get("data") {
-            for (name, value) in document.texts(node, "data", &mut self.faults) {
+            for (name, value) in document.secret_texts(node, "data", &mut self.faults) {
                 // The value is not shown: it may be the secret itself, pasted into the wrong field.
                 if let Ok(value) = STANDARD.decode(value.trim()) {
                     data.insert(name, value);
@@ -209,7 +209,7 @@ impl Loader<'_> {
             }
         }
         if let Some(node) = document.node.get("stringData") {
-            for (name, value) in document.texts(node, "stringData", &mut self.faults) {
+            for (name, value) in document.secret_texts(node, "stringData", &mut self.faults) {
                 data.insert(name, value.into_bytes());
             }
         }

@@ -203,7 +203,7 @@ impl Engine {
             for other in &folder.passed_over {
                 let place = other.display();
                 remarks.push(format!(
-                    "{}: {place} holds an unfinished execution of another spec, which is left alone",
+                    "{}: {place} holds an unfinished execution of another spec or namespace, which is left alone",
                     name.1
                 ));
             }

@@ -34,7 +34,7 @@ pub(super) struct RunFolder {
     path: PathBuf,
     /// Released when this engine ends, however it ends.
     _lock: File,
-    /// Folders of this run's name with an unfinished execution of another spec, which were left alone.
+    /// Folders of this run's name with an unfinished execution of another spec or namespace, which were left alone.
     pub(super) passed_over: Vec<PathBuf>,
 }
 
@@ -190,7 +190,8 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
 fn is_continued(found: &Resource<AgentRun>, wanted: &Resource<AgentRun>) -> bool {
     let mut spec = found.spec.clone();
     spec.cancel = wanted.spec.cancel;
-    !is_finished(found) && found.metadata.name == wanted.metadata.name && spec == wanted.spec
+    let identity = |run: &Resource<AgentRun>| (run.metadata.namespace.clone(), run.metadata.name.clone());
+    !is_finished(found) && identity(found) == identity(wanted) && spec == wanted.spec
 }
 
 /// The same file under a second name where the disk can do that: logs are long. Nothing writes to it any more.
@@ -204,4 +205,29 @@ fn put(from: &Path, to: &Path) -> io::Result<()> {
 
 fn is_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_run_of_another_namespace_is_another_run() {
+        let out = tempfile::tempdir().unwrap();
+        let run = |namespace: &str, uid: &str| -> Resource<AgentRun> {
+            let metadata = json!({ "name": "a", "namespace": namespace, "uid": uid });
+            serde_json::from_value(json!({ "metadata": metadata, "spec": { "agentRef": { "name": "x" } } })).unwrap()
+        };
+        let (first, _) = RunFolder::choose(out.path(), run("one", "1")).unwrap();
+        fs::create_dir_all(first.attempts().join("a-1")).unwrap();
+        let left = first.path().to_owned();
+        drop(first);
+        let (moved, continued) = RunFolder::choose(out.path(), run("two", "2")).unwrap();
+        assert_eq!((continued.metadata.namespace.as_str(), continued.metadata.uid.as_str()), ("two", "2"));
+        assert_eq!(moved.passed_over, std::slice::from_ref(&left));
+        let (same, continued) = RunFolder::choose(out.path(), run("one", "3")).unwrap();
+        assert_eq!((same.path(), continued.metadata.uid.as_str()), (left.as_path(), "1"));
+    }
 }

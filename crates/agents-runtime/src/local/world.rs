@@ -188,6 +188,7 @@ impl World for LocalWorld {
             object_proven: true,
             references,
             observed: Observed { observation, consistent: true },
+            found_on: None,
             blind_since: None,
         }))
     }
@@ -199,7 +200,7 @@ impl World for LocalWorld {
     async fn perform(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {
         let meta = &snapshot.run.metadata;
         let key = (meta.namespace.clone(), meta.name.clone());
-        let Some(place) = self.place(&key) else { return Ok(()) };
+        let place = self.place(&key).ok_or_else(|| unknown("carry out the decision", &key))?;
         match effect {
             Effect::Submit(submission) => {
                 place
@@ -224,7 +225,7 @@ impl World for LocalWorld {
         let key = (meta.namespace.clone(), meta.name.clone());
         let stored = {
             let mut runs = self.runs();
-            let Some(run) = runs.get_mut(&key) else { return Ok(()) };
+            let run = runs.get_mut(&key).ok_or_else(|| unknown("store the status", &key))?;
             if run.metadata.resource_version != meta.resource_version {
                 return Err(Failure::stale("store the status"));
             }
@@ -253,7 +254,46 @@ impl World for LocalWorld {
     }
 }
 
+/// A run that says it is another than the one it was gathered for: were it passed over, it would never end.
+fn unknown(step: &'static str, (namespace, name): &ObjectName) -> Failure {
+    Failure {
+        step,
+        class: Class::Terminal,
+        reason: Reason::RuntimeUnavailable,
+        message: format!("there is no run {namespace}/{name} here"),
+        source: None,
+    }
+}
+
 fn bump(run: &mut Resource<AgentRun>) {
     let version = run.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
     run.metadata.resource_version = Some(version.unwrap_or(0).saturating_add(1).to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use agents_core::decide::Notice;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_that_is_not_here_is_no_success() {
+        let world = LocalWorld::new(Manifests::default(), BTreeMap::new(), mpsc::channel(1).0);
+        let run = json!({ "metadata": { "name": "a", "namespace": "n" }, "spec": { "agentRef": { "name": "x" } } });
+        let snapshot = RunSnapshot {
+            run: Arc::new(serde_json::from_value(run).unwrap()),
+            object_proven: true,
+            references: References { agent: Found::Absent, provider: Found::Absent, implementation: Found::Absent },
+            observed: Observed { observation: Observation::Lost, consistent: true },
+            found_on: None,
+            blind_since: None,
+        };
+        let notice = Notice { warning: false, reason: Reason::Suspended, message: String::new() };
+        let performed = world.perform(&snapshot, &Effect::Emit(notice)).await;
+        let stored = world.store(&snapshot, &AgentRunStatus::default()).await;
+        for result in [performed, stored] {
+            assert!(result.unwrap_err().message.contains("n/a"));
+        }
+    }
 }

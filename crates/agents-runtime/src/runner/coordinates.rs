@@ -1,12 +1,18 @@
 //! Which repository addresses, refs and folders may reach the git command line. Pure.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 use agents_core::api::agent_run::GitCoordinates;
 use thiserror::Error;
 
 /// Transports git may use, as `GIT_ALLOW_PROTOCOL` wants them.
 pub(super) const ALLOWED_PROTOCOLS: &str = "https:http:ssh:git:file";
+
+/// Where AWS serves the metadata of a machine over IPv6.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Coordinates that are not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -109,17 +115,29 @@ fn check_host(host: &str) -> Result<(), &'static str> {
     if name.starts_with('-') {
         return Err("its host begins with `-`");
     }
-    let link_local = match IpAddr::from_str(name) {
+    // A zone says which interface; the address is what counts.
+    let address = name.split('%').next().unwrap_or_default();
+    let link_local = match IpAddr::from_str(address) {
         Ok(IpAddr::V4(address)) => address.is_link_local(),
         Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(|inner| inner.is_link_local())
+            address.is_unicast_link_local()
+                || address == METADATA_V6
+                || address.to_ipv4_mapped().is_some_and(|inner| inner.is_link_local())
         }
+        Err(_) if is_number(address) => return Err("its host is a number that is not a dotted address"),
         Err(_) => name.trim_end_matches('.').eq_ignore_ascii_case("metadata.google.internal"),
     };
     if link_local {
         return Err("its host is a link-local or metadata address");
     }
     Ok(())
+}
+
+/// Whether resolvers read a name as an address in another spelling, such as `2852039166` or `169.254.43518`.
+fn is_number(name: &str) -> bool {
+    let label = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hexadecimal = label.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("0x"));
+    hexadecimal || (!label.is_empty() && label.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The rules of `git check-ref-format`, and no leading `-`.
@@ -199,6 +217,18 @@ mod tests {
             "http://169.254.169.254/latest",
             "http://[fe80::1]/x",
             "http://[::ffff:169.254.1.1]/x",
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+            "http://0XA9.0xfe.0xa9.0xfe/",
+            "http://0251.0376.0251.0376/",
+            "http://169.254.43518/",
+            "http://169.254.169.254./",
+            "http://a.b.1/",
+            "http://[fe80::1%25eth0]/",
+            "http://[fe80::1%eth0]/",
+            "http://[fd00:ec2::254]/latest",
+            "http://[FD00:0EC2:0::254]:80/latest",
+            "u@2852039166:x",
             "https://metadata.google.internal/x",
             "u@host::x",
             "u@host:-x",
@@ -212,6 +242,10 @@ mod tests {
             ("git@example.com:org/a.git", "example.com:org/a.git"),
             ("file:///srv/a", "file:///srv/a"),
             ("git://10.0.0.1/a", "git://10.0.0.1/a"),
+            ("http://10.0.0.1:8080/a", "http://10.0.0.1:8080/a"),
+            ("http://[fd00:ec2::253]/a", "http://[fd00:ec2::253]/a"),
+            ("https://0xcafe.example/a", "https://0xcafe.example/a"),
+            ("https://1.example.2nd/a", "https://1.example.2nd/a"),
         ] {
             assert_eq!(check_url(url).as_deref(), Ok(public));
         }

@@ -4,12 +4,66 @@
 //! secret is covered, overlapping occurrences included; each covered stretch becomes [`MASK`]. Only bytes that may be
 //! the beginning of a secret are held back.
 
+use std::fmt::Write as _;
+
 /// What stands in place of a secret.
 pub(super) const MASK: &[u8] = b"***";
 /// Shorter values are not redacted: they would be found everywhere.
 pub(super) const MIN_SECRET: usize = 6;
 /// Longer values are not redacted: the search would hold back too much.
 const MAX_SECRET: usize = 64 * 1024;
+
+/// What writers of JSON escape beyond what JSON demands, each with four hexadecimal digits but for the slash:
+/// JavaScript and serde nothing; Go what HTML or JavaScript would read; Python all that is not printable ASCII; PHP the
+/// slash, with and without the rest.
+const ESCAPED: [fn(char) -> bool; 5] =
+    [|_| false, is_markup, is_beyond_ascii, |c| c == '/', |c| c == '/' || is_beyond_ascii(c)];
+
+fn is_markup(c: char) -> bool {
+    matches!(c, '&' | '<' | '>' | '\u{2028}' | '\u{2029}')
+}
+
+fn is_beyond_ascii(c: char) -> bool {
+    !matches!(c, ' '..='~')
+}
+
+/// Digits of an escape.
+#[derive(Debug, Clone, Copy)]
+enum Hex {
+    Lower,
+    Upper,
+}
+
+/// `text` as it stands between the quotes of a JSON string.
+fn in_json(text: &str, is_escaped: fn(char) -> bool, hex: Hex) -> String {
+    let mut json = String::with_capacity(text.len());
+    for c in text.chars() {
+        let short = match c {
+            '"' | '\\' => Some(c),
+            '/' if is_escaped(c) => Some(c),
+            '\n' => Some('n'),
+            '\r' => Some('r'),
+            '\t' => Some('t'),
+            '\u{8}' => Some('b'),
+            '\u{c}' => Some('f'),
+            _ => None,
+        };
+        if let Some(short) = short {
+            json.extend(['\\', short]);
+        } else if c < ' ' || is_escaped(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a text never fails.
+                let _ = match hex {
+                    Hex::Lower => write!(json, "\\u{unit:04x}"),
+                    Hex::Upper => write!(json, "\\u{unit:04X}"),
+                };
+            }
+        } else {
+            json.push(c);
+        }
+    }
+    json
+}
 
 /// The byte strings to take out.
 #[derive(Debug, Clone, Default)]
@@ -18,14 +72,19 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    /// The forms in which the values may appear: as they are, without surrounding white space, and inside JSON text.
+    /// The forms in which the values may appear: as they are, without surrounding white space, and as writers of JSON
+    /// spell them.
     pub(super) fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut forms: Vec<Vec<u8>> = Vec::new();
         for value in values {
-            let mut candidates = vec![value.to_vec(), value.trim_ascii().to_vec()];
-            if let Ok(text) = std::str::from_utf8(value.trim_ascii()) {
-                let json = serde_json::Value::from(text).to_string();
-                candidates.push(json.as_bytes()[1..json.len() - 1].to_vec());
+            let trimmed = value.trim_ascii();
+            let mut candidates = vec![value.to_vec(), trimmed.to_vec()];
+            // Escapes make a short value long, but not rare.
+            if let Ok(text) = std::str::from_utf8(trimmed)
+                && trimmed.len() >= MIN_SECRET
+            {
+                let spellings = ESCAPED.into_iter().flat_map(|escaped| [(escaped, Hex::Lower), (escaped, Hex::Upper)]);
+                candidates.extend(spellings.map(|(escaped, hex)| in_json(text, escaped, hex).into_bytes()));
             }
             for candidate in candidates {
                 if (MIN_SECRET..=MAX_SECRET).contains(&candidate.len()) && !forms.contains(&candidate) {
@@ -180,6 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_known_as_every_writer_of_json_spells_it() {
+        let secrets = Secrets::new(["k/<&>\u{e9}\u{1f600}\u{2028}\u{1}\"".as_bytes()]);
+        for (writer, spelling) in [
+            ("JavaScript", "k/<&>\u{e9}\u{1f600}\u{2028}\\u0001\\\""),
+            ("Go", "k/\\u003c\\u0026\\u003e\u{e9}\u{1f600}\\u2028\\u0001\\\""),
+            ("Go's, upper case", "k/\\u003C\\u0026\\u003E\u{e9}\u{1f600}\\u2028\\u0001\\\""),
+            ("Python", "k/<&>\\u00e9\\ud83d\\ude00\\u2028\\u0001\\\""),
+            ("Python's, upper case", "k/<&>\\u00E9\\uD83D\\uDE00\\u2028\\u0001\\\""),
+            ("PHP", "k\\/<&>\\u00e9\\ud83d\\ude00\\u2028\\u0001\\\""),
+            ("PHP that leaves Unicode alone", "k\\/<&>\u{e9}\u{1f600}\u{2028}\\u0001\\\""),
+        ] {
+            assert_eq!(secrets.redact(&format!("\"{spelling}\"")), "\"***\"", "{writer}");
+        }
+    }
+
+    #[test]
+    fn a_secret_has_few_forms_and_none_twice() {
+        assert_eq!(Secrets::new([b"plain-token_123".as_slice(), b"plain-token_123\n"]).values.len(), 2);
+        assert_eq!(Secrets::new([b"c2xh/c2g=".as_slice()]).values.len(), 2);
+        assert_eq!(Secrets::new(["\u{e9}\u{e9}".as_bytes()]).values.len(), 0, "too short, however it is spelled");
+    }
+
+    #[test]
     fn output_is_not_held_back_without_need() {
         let secrets = Secrets::new([b"secret".as_slice()]);
         let mut redactor = Redactor::new(&secrets);
@@ -209,6 +291,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_spelling_is_json_of_the_value(text in any::<String>()) {
+            for escaped in ESCAPED {
+                for hex in [Hex::Lower, Hex::Upper] {
+                    let read: String = serde_json::from_str(&format!("\"{}\"", in_json(&text, escaped, hex))).unwrap();
+                    prop_assert_eq!(&read, &text);
+                }
+            }
+            let json = serde_json::Value::from(text.as_str()).to_string();
+            prop_assert_eq!(in_json(&text, |_| false, Hex::Lower), &json[1..json.len() - 1]);
+        }
+
         #[test]
         fn cuts_do_not_matter_and_nothing_of_a_secret_comes_through(
             secrets in proptest::collection::vec("[ab]{6,9}", 0..4),

@@ -17,7 +17,7 @@ use agents_core::{
     },
     status::Reason,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -131,7 +131,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, SpecError> {
 /// A spec whose digest was verified.
 #[derive(Debug)]
 pub struct Verified {
-    /// The spec.
+    /// The spec, with the secret names of a provider that was found elsewhere.
     pub spec: RunnerSpec,
     /// How to invoke the provider, wherever it was found.
     pub provider: ProviderSpec,
@@ -146,7 +146,7 @@ pub struct Verified {
 pub fn verify(json: &str, providers: Option<&Path>) -> Result<Verified, SpecError> {
     let value: Value = serde_json::from_str(json).map_err(SpecError::NotJson)?;
     let actual = digest::of_runner_spec(&value);
-    let spec: RunnerSpec = typed(json, "")?;
+    let mut spec: RunnerSpec = typed(json, "")?;
     if let Some(version) = spec.schema_version.as_deref()
         && version != SCHEMA_VERSION
     {
@@ -160,9 +160,16 @@ pub fn verify(json: &str, providers: Option<&Path>) -> Result<Verified, SpecErro
     if spec.provider.is_empty() {
         return Err(field("provider", "is empty"));
     }
-    let provider = match &spec.provider_spec {
-        Some(provider) => provider.clone(),
-        None => load_provider(&spec.provider, providers)?,
+    let provider = if let Some(provider) = &spec.provider_spec {
+        provider.clone()
+    } else {
+        let (provider, secrets) = load_provider(&spec.provider, providers)?;
+        for SecretName { name } in secrets.secret_env {
+            if !spec.secret_env.contains(&name) {
+                spec.secret_env.push(name);
+            }
+        }
+        provider
     };
     if provider.binary.is_empty() {
         return Err(field("providerSpec.binary", "is empty"));
@@ -186,8 +193,22 @@ fn typed<T: DeserializeOwned>(json: &str, prefix: &str) -> Result<T, SpecError> 
     })
 }
 
+/// The secret variables of a provider from a folder, whose names no plan has put into the spec.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretNames {
+    #[serde(default)]
+    secret_env: Vec<SecretName>,
+}
+
+/// The values are in the environment already, so where they come from does not matter here.
+#[derive(Debug, Deserialize)]
+struct SecretName {
+    name: String,
+}
+
 /// Loads a provider by name: its bare spec or its whole manifest, as JSON or YAML.
-fn load_provider(name: &str, folder: Option<&Path>) -> Result<ProviderSpec, SpecError> {
+fn load_provider(name: &str, folder: Option<&Path>) -> Result<(ProviderSpec, SecretNames), SpecError> {
     let Some(folder) = folder else {
         return Err(field(
             "providerSpec",
@@ -212,7 +233,9 @@ fn load_provider(name: &str, folder: Option<&Path>) -> Result<ProviderSpec, Spec
         };
         let is_manifest = value.get("kind").is_some();
         let inner = if is_manifest { value.get("spec").cloned().unwrap_or_default() } else { value };
-        return typed(&inner.to_string(), "").map_err(|error| wrong(error.to_string()));
+        let inner = inner.to_string();
+        let loaded = typed(&inner, "").and_then(|provider| Ok((provider, typed(&inner, "")?)));
+        return loaded.map_err(|error| wrong(error.to_string()));
     }
     Err(field(
         "providerSpec",
@@ -285,6 +308,21 @@ mod tests {
         assert_eq!(binary("whole").unwrap(), "/bin/b");
         assert!(binary("other").unwrap_err().to_string().contains("providerSpec"));
         assert!(binary("../bare").unwrap_err().to_string().contains("plain name"));
+    }
+
+    #[test]
+    fn secrets_of_a_provider_from_a_folder_are_secrets_of_the_spec() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = "apiVersion: v\nkind: AgentProvider\nspec:\n  binary: /bin/b\n  secretEnv:\n  \
+                        - {name: TOKEN, secretName: s, key: k}\n  - {name: OTHER, secretName: s, key: o}\n";
+        std::fs::write(folder.path().join("whole.yaml"), manifest).unwrap();
+        let spec = json!({ "provider": "whole", "secretEnv": ["OTHER"] }).to_string();
+        let found = verify(&spec, Some(folder.path())).unwrap();
+        assert_eq!(found.spec.secret_env, ["OTHER", "TOKEN"]);
+        assert_eq!(found.digest, digest::of_runner_spec(&serde_json::from_str(&spec).unwrap()));
+        std::fs::write(folder.path().join("whole.yaml"), manifest.replace("name: TOKEN", "name: 5")).unwrap();
+        let error = verify(&spec, Some(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("secretEnv"), "{error}");
     }
 
     #[test]

@@ -35,6 +35,25 @@ const PATIENCE_MS: u16 = 250;
 /// Bytes per read.
 const CHUNK: usize = 64 * 1024;
 
+/// The log of both streams.
+#[derive(Debug)]
+struct Shared {
+    log: Log,
+    /// The stream whose line the log's last line is, while it has no end.
+    unfinished: Option<Stream>,
+}
+
+impl Shared {
+    /// Appends a block. A line that the other stream left unfinished ends before it, so that no line is of both.
+    fn write(&mut self, stream: Stream, block: &[u8]) {
+        if self.unfinished.is_some_and(|unfinished| unfinished != stream) {
+            self.log.write(b"\n");
+        }
+        self.log.write(block);
+        self.unfinished = (!block.ends_with(b"\n")).then_some(stream);
+    }
+}
+
 /// One of the provider's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
@@ -49,12 +68,12 @@ pub(super) enum Stream {
 pub(super) struct Streams {
     done: mpsc::Receiver<Option<Found>>,
     running: usize,
-    log: Arc<Mutex<Log>>,
+    log: Arc<Mutex<Shared>>,
     abandon: Arc<AtomicBool>,
     found: Found,
 }
 
-fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+fn lock(log: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -71,7 +90,7 @@ impl Streams {
         usage: Option<UsageReader>,
     ) -> std::io::Result<Self> {
         let (report, done) = mpsc::channel();
-        let log = Arc::new(Mutex::new(log));
+        let log = Arc::new(Mutex::new(Shared { log, unfinished: None }));
         let abandon = Arc::new(AtomicBool::new(false));
         for (stream, source, usage) in [(Stream::Out, out, usage), (Stream::Err, err, None)] {
             let (log, abandon, secrets, report) = (log.clone(), abandon.clone(), secrets.clone(), report.clone());
@@ -108,7 +127,7 @@ impl Streams {
                 Err(_) => break,
             }
         }
-        let problem = lock(&self.log).finish();
+        let problem = lock(&self.log).log.finish();
         (self.found, problem)
     }
 }
@@ -116,7 +135,7 @@ impl Streams {
 fn pump(
     source: OwnedFd,
     stream: Stream,
-    log: &Mutex<Log>,
+    log: &Mutex<Shared>,
     secrets: &Secrets,
     abandon: &AtomicBool,
     mut usage: Option<UsageReader>,
@@ -128,7 +147,7 @@ fn pump(
     let mut lines = Lines::default();
     let mut listening = true;
     let mut deliver = |block: &[u8]| {
-        lock(log).write(block);
+        lock(log).write(stream, block);
         listening = listening && pass_on(stream, block, abandon);
     };
     while !abandon.load(Ordering::Relaxed) {
@@ -183,4 +202,30 @@ fn pass_on(stream: Stream, mut block: &[u8], abandon: &AtomicBool) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::folder::open_trusted;
+
+    #[test]
+    fn no_line_of_the_log_is_of_both_streams() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::create(open_trusted(folder.path()).unwrap(), "log.txt", 4096).unwrap();
+        let mut shared = Shared { log, unfinished: None };
+        for (stream, block) in [
+            (Stream::Out, "asks "),
+            (Stream::Out, "on> "),
+            (Stream::Err, "warns\n"),
+            (Stream::Out, "answer\n"),
+            (Stream::Err, "left"),
+            (Stream::Out, "done\n"),
+        ] {
+            shared.write(stream, block.as_bytes());
+        }
+        assert_eq!(shared.log.finish(), None);
+        let log = std::fs::read_to_string(folder.path().join("log.txt")).unwrap();
+        assert_eq!(log, "asks on> \nwarns\nanswer\nleft\ndone\n");
+    }
 }

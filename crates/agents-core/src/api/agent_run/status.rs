@@ -299,7 +299,7 @@ pub struct OutputStatus {
     #[schemars(length(max = 63))]
     pub name: String,
     /// Where it was found.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 2048))]
     pub path: String,
     /// Size in bytes.
     pub size_bytes: i64,

@@ -94,6 +94,8 @@ pub struct RunSnapshot {
     pub references: References,
     /// What the runtime says of the attempt named by [`current_ref`].
     pub observed: Observed,
+    /// Where the attempt was found, when it is not recorded: who it belongs to may have changed its runtime since.
+    pub found_on: Option<RuntimeKind>,
     /// Start of a time, longer than results are kept, in which nobody looked after runs.
     pub blind_since: Option<Timestamp>,
 }
@@ -114,8 +116,12 @@ pub fn current_attempt(status: Option<&AgentRunStatus>) -> i32 {
 
 /// The reference by which the current attempt is found.
 pub fn current_ref(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> RuntimeRef {
+    ref_on(run, runtime_of(run, references, settings))
+}
+
+/// The same on another runtime.
+pub fn ref_on(run: &Resource<AgentRun>, runtime: RuntimeKind) -> RuntimeRef {
     let key = SubmissionKey::of_attempt(&run.metadata.uid, current_attempt(run.status.as_ref()));
-    let runtime = runtime_of(run, references, settings);
     RuntimeRef::of(runtime, &run.metadata.namespace, &run.metadata.name, &key)
 }
 
@@ -154,7 +160,9 @@ pub fn decide(
     if is_finished(run) {
         return Plan::settled();
     }
-    if run.metadata.annotations.get(TEMPLATE_ANNOTATION).is_some_and(|value| value == "true") {
+    // A run that is under way stays one: as a template nobody would follow its attempt any more.
+    let untouched = current_attempt(run.status.as_ref()) == 1 && snapshot.observed.observation == Observation::Lost;
+    if untouched && run.metadata.annotations.get(TEMPLATE_ANNOTATION).is_some_and(|value| value == "true") {
         let mut record = Record::new(run, now);
         record.template();
         return record.into_plan();
@@ -181,7 +189,10 @@ impl Decision<'_> {
     }
 
     fn reference(&self) -> RuntimeRef {
-        current_ref(self.run(), &self.snapshot.references, self.settings)
+        match self.snapshot.found_on {
+            Some(runtime) => ref_on(self.run(), runtime),
+            None => current_ref(self.run(), &self.snapshot.references, self.settings),
+        }
     }
 
     fn record(&self) -> Record {
@@ -192,7 +203,7 @@ impl Decision<'_> {
         let Observed { observation, consistent } = &self.snapshot.observed;
         let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
         match observation {
-            Observation::Lost if self.recorded().is_none() => self.not_submitted(*consistent),
+            Observation::Lost if self.recorded().is_none() => self.not_submitted(),
             Observation::Lost if !consistent => Plan::confirm(Confirm::SUBMISSION),
             Observation::Lost => match stopping {
                 Some(stopping) => self.end(&Outcome::stopped(stopping, None, self.now)),
@@ -224,7 +235,7 @@ impl Decision<'_> {
         if let Some(wanted) = self.user_wants_to_stop() {
             return Some(wanted);
         }
-        if let Some(deadline) = retry::deadline(self.run(), &self.snapshot.references, self.started_at())
+        if let Some(deadline) = self.deadline()
             && self.now >= after(deadline, self.deadline_slack())
         {
             return Some((Reason::DeadlineExceeded, "the runner did not report within its deadline".to_owned()));
@@ -250,8 +261,10 @@ impl Decision<'_> {
         }
     }
 
-    fn started_at(&self) -> Option<Timestamp> {
-        self.run().status.as_ref()?.started_at
+    /// When the time of a run that has started is over.
+    fn deadline(&self) -> Option<Timestamp> {
+        let started = self.run().status.as_ref()?.started_at?;
+        retry::deadline(self.run(), &self.snapshot.references, Some(started))
     }
 
     fn deadline_slack(&self) -> jiff::SignedDuration {
@@ -368,14 +381,17 @@ impl Decision<'_> {
     }
 
     /// Nothing of the current attempt is recorded or seen: start it, unless something is in the way.
-    fn not_submitted(&self, consistent: bool) -> Plan<AgentRunStatus> {
+    fn not_submitted(&self) -> Plan<AgentRunStatus> {
         if let Some((reason, message)) = self.user_wants_to_stop() {
-            if !(consistent && self.snapshot.object_proven) {
-                return Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT));
+            if let Some(confirm) = self.unproven() {
+                return confirm;
             }
             let mut record = self.record();
             record.terminal(Phase::Cancelled, reason, &message, self.now);
             return told(record);
+        }
+        if self.deadline().is_some_and(|deadline| self.now >= deadline) {
+            return self.fail(Reason::DeadlineExceeded, "no time was left for another attempt");
         }
         match resolve(self.run(), &self.snapshot.references) {
             Err(Unresolved::Invalid(faults)) => {
@@ -388,15 +404,26 @@ impl Decision<'_> {
                 self.block(&blockers, None, None)
             }
             Ok(resolved) => match plan::plan(&resolved, &self.settings.defaults) {
+                // The run was right when its first attempt began: what has changed since can be changed back.
+                Err(error) if current_attempt(self.run().status.as_ref()) > 1 => {
+                    let object = format!("AgentProvider/{}", resolved.provider);
+                    self.block(&[Blocker::unrenderable(object, error.to_string())], None, None)
+                }
                 Err(error) => self.invalid(&format!("AgentProvider/{}: {error}", resolved.provider)),
                 Ok(plan) => self.start(&resolved, plan),
             },
         }
     }
 
+    /// An end without an attempt is for good: it wants to know that none was submitted, not only that none was seen.
+    fn unproven(&self) -> Option<Plan<AgentRunStatus>> {
+        let proven = self.snapshot.observed.consistent && self.snapshot.object_proven;
+        (!proven).then(|| Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)))
+    }
+
     fn invalid(&self, message: &str) -> Plan<AgentRunStatus> {
-        if !self.snapshot.object_proven {
-            return Plan::confirm(Confirm::OBJECT);
+        if let Some(confirm) = self.unproven() {
+            return confirm;
         }
         let mut record = self.record();
         record.invalid(message);
@@ -404,6 +431,9 @@ impl Decision<'_> {
     }
 
     fn fail(&self, reason: Reason, message: &str) -> Plan<AgentRunStatus> {
+        if let Some(confirm) = self.unproven() {
+            return confirm;
+        }
         let mut record = self.record();
         record.terminal(Phase::Failed, reason, message, self.now);
         told(record)
@@ -428,6 +458,7 @@ impl Decision<'_> {
         let mut record = self.record();
         record.warn(warning);
         record.blocked(blockers);
+        let wake = [wake, self.deadline()].into_iter().flatten().min();
         Plan { wake, ..record.into_plan() }
     }
 
@@ -449,10 +480,6 @@ impl Decision<'_> {
         if !self.snapshot.object_proven {
             return Plan::confirm(Confirm::OBJECT);
         }
-        let deadline = retry::deadline(run, &self.snapshot.references, self.started_at());
-        if deadline.is_some_and(|deadline| self.now >= deadline) {
-            return self.fail(Reason::DeadlineExceeded, "no time was left for another attempt");
-        }
         let created = run.metadata.creation_timestamp;
         if number == 1
             && let (Some(blind), Some(created)) = (self.snapshot.blind_since, created)
@@ -470,7 +497,7 @@ impl Decision<'_> {
                 self.block(&[Blocker::refused(refusal)], warning, Some(again))
             }
             None => {
-                let left = deadline.map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
+                let left = self.deadline().map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
                 let timeout = left.or(resolved.timeout_seconds).and_then(|left| u64::try_from(left).ok());
                 let submission = submission(resolved, execution, runtime, number, timeout);
                 let told = emit(

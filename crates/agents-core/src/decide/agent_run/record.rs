@@ -35,6 +35,11 @@ impl Blocker {
         Self { reason, object: Some(object), message, unblocked_by }
     }
 
+    pub(super) fn unrenderable(object: String, message: String) -> Self {
+        let unblocked_by = format!("mend {object}");
+        Self { reason: Reason::ReferenceUnreadable, object: Some(object), message, unblocked_by }
+    }
+
     pub(super) fn suspended() -> Self {
         Self {
             reason: Reason::Suspended,
@@ -333,7 +338,8 @@ impl Record {
         attempt.signal = report.as_ref().and_then(|report| report.signal);
         attempt.usage = report.as_ref().and_then(|report| report.usage);
         self.new.blocked_by.clear();
-        if let Some(report) = report {
+        let report = report.as_ref().map(|report| report.clone().bounded());
+        if let Some(report) = &report {
             self.new.usage = match (self.new.usage, report.usage) {
                 (None, None) => None,
                 (a, b) => Some(Usage::plus(a.unwrap_or_default(), b.unwrap_or_default())),
@@ -355,7 +361,7 @@ impl Record {
             self.warn(warning);
             digest
         });
-        let reported = report.as_ref().map(|report| report.plan_digest.clone()).filter(|digest| !digest.is_empty());
+        let reported = report.map(|report| report.plan_digest).filter(|digest| !digest.is_empty());
         if let Some(digest) = reported.or(plan) {
             self.new.plan_digest = Some(digest);
         }

@@ -63,6 +63,7 @@ fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
             implementation: Found::Object(Arc::new(object::<ImplementationSpec>("task", &json!({"text": "true"})))),
         },
         observed: Observed { observation: Observation::Lost, consistent: false },
+        found_on: None,
         blind_since: None,
     }
 }
@@ -197,9 +198,8 @@ fn an_undefined_template_name_is_invalid_with_template_line_and_column() {
         "shell",
         &json!({"binary": "sh", "argsTemplate": ["-c", "echo\n  {{ inputs.nope }}"]}),
     )));
-    let plan = decide_at(&s, at(0));
-    assert!(plan.before.is_empty());
-    apply(&mut s, &plan);
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)), "it is for good");
+    assert!(apply_now(&mut s, at(0)).before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Failed InvalidSpec [] AgentProvider/shell: argsTemplate[1], line 2, column 6: `inputs.nope` is not defined");
     let condition = |kind: &str| status(&s).conditions.iter().find(|c| c.kind == kind).unwrap().status;
     assert_eq!(condition("InvalidSpec"), ConditionStatus::True);
@@ -265,8 +265,15 @@ fn a_timeout_spans_all_attempts() {
     insta::assert_snapshot!(summary(&s), @"Failed ProviderExited [] the provider exited with code 1; no time is left for another attempt");
 }
 
+/// Decides, looks closer where the decision wants it, and applies the status.
 fn apply_now(snapshot: &mut RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
-    let plan = decide_at(snapshot, now);
+    let mut plan = decide_at(snapshot, now);
+    if plan.confirm != Confirm::NOTHING {
+        let seen = snapshot.observed.consistent;
+        snapshot.observed.consistent = true;
+        plan = decide_at(snapshot, now);
+        snapshot.observed.consistent = seen;
+    }
     apply(snapshot, &plan);
     plan
 }
@@ -464,6 +471,58 @@ fn a_template_is_never_executed() {
     assert!(plan.before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Template Template [] a template is never executed");
     assert_eq!(decide_at(&s, at(1)), Plan::settled());
+}
+
+#[test]
+fn a_run_under_way_does_not_become_a_template() {
+    let mut s = snapshot(&json!({}));
+    s.observed.observation = running(at(0));
+    apply_now(&mut s, at(0));
+    Arc::make_mut(&mut s.run).metadata.annotations.insert(TEMPLATE_ANNOTATION.into(), "true".into());
+    assert_eq!(decide_at(&s, at(1)).status, None);
+    Arc::make_mut(&mut s.run).spec.cancel = Some(true);
+    assert_eq!(kinds(&apply_now(&mut s, at(2)).after), [EffectKind::Cancel]);
+}
+
+#[test]
+fn time_runs_out_while_something_is_missing_between_two_attempts() {
+    let mut s = snapshot(&json!({"timeoutSeconds": 100, "retryPolicy": {"limit": 5, "backoffSeconds": 10}}));
+    s.observed.observation = running(at(0));
+    apply_now(&mut s, at(0));
+    s.observed.observation = finished(&s, 1, at(20));
+    apply_now(&mut s, at(20));
+    s.observed.observation = Observation::Lost;
+    s.references.agent = Found::Absent;
+    assert_eq!(apply_now(&mut s, at(40)).wake, Some(at(100)));
+    insta::assert_snapshot!(summary(&s), @"Running AgentNotFound [AgentNotFound] Agent/writer does not exist in this namespace");
+    apply_now(&mut s, at(100));
+    insta::assert_snapshot!(summary(&s), @"Failed DeadlineExceeded [] no time was left for another attempt");
+}
+
+#[test]
+fn a_provider_that_was_broken_between_two_attempts_can_be_mended() {
+    let mut s = snapshot(&json!({"retryPolicy": {"limit": 1, "backoffSeconds": 1}}));
+    s.observed.observation = finished(&s, 1, at(20));
+    apply_now(&mut s, at(20));
+    s.observed.observation = Observation::Lost;
+    let right = s.references.provider.clone();
+    let broken = json!({"binary": "sh", "argsTemplate": ["{{ inputs.nope }}"]});
+    s.references.provider = Found::Object(Arc::new(object("shell", &broken)));
+    apply_now(&mut s, at(30));
+    insta::assert_snapshot!(summary(&s), @"Running ReferenceUnreadable [ReferenceUnreadable] argsTemplate[0], line 1, column 4: `inputs.nope` is not defined");
+    s.references.provider = right;
+    assert_eq!(kinds(&apply_now(&mut s, at(31)).before), [EffectKind::Submit]);
+}
+
+#[test]
+fn an_attempt_stays_where_it_was_found_whatever_its_agent_says_now() {
+    let mut s = snapshot(&json!({}));
+    let agent = json!({"providerRef": {"name": "shell"}, "runtime": {"type": "argo"}});
+    s.references.agent = Found::Object(Arc::new(object("writer", &agent)));
+    s.observed.observation = pending(at(0), None);
+    s.found_on = Some(RuntimeKind::Job);
+    apply_now(&mut s, at(20));
+    assert_eq!(status(&s).runtime_ref.as_ref().unwrap().kind, RuntimeKind::Job);
 }
 
 #[test]
