@@ -394,11 +394,15 @@ async fn prove(caches: &Caches) {
 async fn recover(term: Option<Term>, world: &AgentRunWorld) {
     let Some(term) = term else { return };
     let blind = *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(blind) = blind {
+    if let Some(acted_until) = blind.or(term.acted_until) {
         let doubtful = || {
             world.caches.runs.objects().iter().any(|run| {
-                let unrecorded = run.status.as_ref().is_none_or(|status| status.attempts.is_empty());
-                unrecorded && run.metadata.creation_timestamp.is_some_and(|created| created < blind)
+                // A run without a status was judged by nobody: its attempt may have been submitted before.
+                let undecided = match &run.status {
+                    None => true,
+                    Some(status) => blind.is_some() && status.attempts.is_empty(),
+                };
+                undecided && run.metadata.creation_timestamp.is_some_and(|created| created < acted_until)
             })
         };
         while doubtful() {

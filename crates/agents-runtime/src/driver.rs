@@ -340,7 +340,8 @@ impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
                     Class::RetryAfter(wait) if wait.is_zero() && *count <= 3 => wait,
                     Class::RetryAfter(wait) => wait.max(backoff(key, *count, self.seed)),
                     Class::Retry | Class::WaitForChange | Class::Terminal => backoff(key, *count, self.seed),
-                };
+                }
+                .min(MAX_SLEEP);
                 tracing::warn!(
                     ?key,
                     failures = *count,

@@ -23,8 +23,10 @@ pub enum ApiErrorKind {
     AlreadyExists,
     /// The object has changed, or a precondition does not hold.
     Conflict,
-    /// Not allowed: permissions, quota, an admission policy, a namespace that is ending.
+    /// Not allowed: permissions, quota, a namespace that is ending.
     Forbidden,
+    /// An admission webhook or policy refused, which may be changed.
+    Denied,
     /// The API server does not accept what was sent.
     Invalid,
     /// Asked to slow down.
@@ -64,9 +66,11 @@ impl ApiError {
         let class = match kind {
             ApiErrorKind::Conflict => Class::RetryAfter(Duration::ZERO),
             ApiErrorKind::TooManyRequests { retry_after } => Class::RetryAfter(retry_after),
-            ApiErrorKind::NotFound | ApiErrorKind::AlreadyExists | ApiErrorKind::Forbidden | ApiErrorKind::Decode => {
-                Class::WaitForChange
-            }
+            ApiErrorKind::NotFound
+            | ApiErrorKind::AlreadyExists
+            | ApiErrorKind::Forbidden
+            | ApiErrorKind::Denied
+            | ApiErrorKind::Decode => Class::WaitForChange,
             ApiErrorKind::Invalid => Class::Terminal,
             ApiErrorKind::Ambiguous | ApiErrorKind::Gone | ApiErrorKind::Unavailable | ApiErrorKind::NotSent => {
                 Class::Retry
@@ -112,7 +116,10 @@ impl ApiError {
             let details = status.details.as_ref()?;
             (details.retry_after_seconds > 0).then_some(u64::from(details.retry_after_seconds))
         });
-        let kind = kind_of(code, &status.reason, seconds, mutates);
+        let kind = match kind_of(code, &status.reason, seconds, mutates) {
+            ApiErrorKind::Invalid if is_denial(&status.message) => ApiErrorKind::Denied,
+            kind => kind,
+        };
         Self::new(step, kind, text_of(kind, code, status))
     }
 
@@ -166,17 +173,26 @@ impl<T> OrAbsent<T> for Result<T, ApiError> {
 
 fn kind_of(code: u16, reason: &str, retry_after: Option<u64>, mutates: bool) -> ApiErrorKind {
     match code {
-        401 | 403 => ApiErrorKind::Forbidden,
+        403 => ApiErrorKind::Forbidden,
+        // Tokens are rotated: the next one may be good. Who is not let in has changed nothing.
+        401 => ApiErrorKind::Unavailable,
         404 => ApiErrorKind::NotFound,
         409 if reason == "AlreadyExists" => ApiErrorKind::AlreadyExists,
         409 | 412 => ApiErrorKind::Conflict,
         410 => ApiErrorKind::Gone,
         429 => ApiErrorKind::TooManyRequests { retry_after: Duration::from_secs(retry_after.unwrap_or(1)) },
-        400..=499 => ApiErrorKind::Invalid,
-        // Every failure inside the API server may come after etcd has stored the write.
+        400..=407 | 409..=499 => ApiErrorKind::Invalid,
+        // Every failure inside the API server, and a request that timed out there, may come after etcd has stored the
+        // write.
         _ if mutates => ApiErrorKind::Ambiguous,
         _ => ApiErrorKind::Unavailable,
     }
+}
+
+/// Whether an admission webhook or policy refused, whatever the status it answered with, rather than the API server's
+/// own validation.
+fn is_denial(message: &str) -> bool {
+    message.contains("denied the request") || message.contains("denied request")
 }
 
 fn text_of(kind: ApiErrorKind, code: u16, status: &Status) -> String {
@@ -201,7 +217,7 @@ fn text_of(kind: ApiErrorKind, code: u16, status: &Status) -> String {
     }
     match kind {
         // These texts can quote what was sent.
-        ApiErrorKind::Invalid => cut(&without_quotes(&status.message)),
+        ApiErrorKind::Invalid | ApiErrorKind::Denied => cut(&without_quotes(&status.message)),
         _ => cut(&status.message),
     }
 }
@@ -301,7 +317,8 @@ mod tests {
             (409, "AlreadyExists", ApiErrorKind::AlreadyExists, Class::WaitForChange),
             (409, "Conflict", ApiErrorKind::Conflict, Class::RetryAfter(Duration::ZERO)),
             (403, "Forbidden", ApiErrorKind::Forbidden, Class::WaitForChange),
-            (401, "Unauthorized", ApiErrorKind::Forbidden, Class::WaitForChange),
+            (401, "Unauthorized", ApiErrorKind::Unavailable, Class::Retry),
+            (408, "Timeout", ApiErrorKind::Ambiguous, Class::Retry),
             (422, "Invalid", ApiErrorKind::Invalid, Class::Terminal),
             (400, "BadRequest", ApiErrorKind::Invalid, Class::Terminal),
             (410, "Expired", ApiErrorKind::Gone, Class::Retry),
@@ -317,6 +334,24 @@ mod tests {
         }
         let read = answer(504, &json!({ "message": "m" }), false);
         assert_eq!(read.kind, ApiErrorKind::Unavailable, "a read changes nothing");
+    }
+
+    #[test]
+    fn a_policy_that_refuses_is_told_from_a_spec_that_is_wrong() {
+        let denied =
+            "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: failed expression: object.x == \"y\"";
+        let policy = json!({
+            "code": 422, "reason": "Invalid", "message": format!("jobs.batch \"j\" is forbidden: {denied}"),
+            "details": {"causes": [{"message": denied}]},
+        });
+        let error = answer(422, &policy, true);
+        assert_eq!((error.kind, error.class), (ApiErrorKind::Denied, Class::WaitForChange));
+        assert!(error.message.contains("ValidatingAdmissionPolicy 'p'"), "{error}");
+        let webhook = json!({
+            "code": 400, "reason": "BadRequest", "message": "admission webhook \"x.test\" denied the request: no",
+            "details": {"causes": [{"message": "no", "field": "spec.template"}]},
+        });
+        assert_eq!(answer(400, &webhook, true).kind, ApiErrorKind::Denied);
     }
 
     #[test]

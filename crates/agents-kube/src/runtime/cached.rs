@@ -110,6 +110,7 @@ impl From<ApiError> for CallError {
             ApiErrorKind::AlreadyExists => (409, "AlreadyExists", None),
             ApiErrorKind::Conflict => (409, "Conflict", None),
             ApiErrorKind::Forbidden => (403, "Forbidden", None),
+            ApiErrorKind::Denied => (403, "Denied", None),
             ApiErrorKind::Invalid => (422, "Invalid", None),
             ApiErrorKind::TooManyRequests { retry_after } => (429, "TooManyRequests", Some(retry_after)),
             ApiErrorKind::Gone => (410, "Gone", None),

