@@ -1,13 +1,13 @@
 //! `agents wait`: waits until objects of a cluster are as wanted, says what happens meanwhile, and exits as the runs did.
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{error::Error, io::Write as _, process::ExitCode, time::Duration};
 
 use agents_core::{
-    api::{Kind, VERSION},
+    api::{AgentRun, Kind, VERSION, agent_run::Phase},
     check::Check,
     kinds::{self, Visitor},
 };
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use futures::StreamExt as _;
 use jiff::SignedDuration;
 use kube::{
@@ -28,6 +28,10 @@ use crate::cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, com
 const EXIT_CANCELLED: u8 = 130;
 /// The time is over.
 const EXIT_LATE: u8 = 124;
+/// A cluster that has not answered at all by then is not there; connecting alone may take ten seconds.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+/// The network of a pod that has just started may need this long.
+const SETTLING: Duration = Duration::from_secs(3);
 /// No wait is longer.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -35,7 +39,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit code: 0 when all are as wanted; of a single run that ended otherwise, its provider's, or 130 when it was cancelled; else
-1. 124 when the time is over, 2 for usage, cluster, rights or an object that is not there.")]
+1. 124 when the time is over, 2 for usage, cluster, rights, an object that is not there or a run that is a template.
+A cluster that has answered once is asked again for as long as it takes.")]
 pub(crate) struct Args {
     /// What to wait for: KIND/NAME, or the name of an AgentRun
     #[arg(value_name = "OBJECT", required = true, value_parser = object)]
@@ -140,7 +145,9 @@ pub(crate) fn main(args: Args) -> ExitCode {
             match ended.map_err(anyhow::Error::from).and_then(|ended| ended) {
                 Ok(end) => ends.push(end),
                 Err(error) => {
-                    return complain(&error, Some("`kubectl get agents-all` lists what is there"), EXIT_USAGE);
+                    let is_silent = error.is::<Silence>();
+                    let hint = if is_silent { NO_CLUSTER } else { "`kubectl get agents-all` lists what is there" };
+                    return complain(&error, Some(hint), EXIT_USAGE);
                 }
             }
         }
@@ -167,7 +174,7 @@ async fn wait(
     deadline: Instant,
 ) -> Result<End> {
     let Wanted { resource, title, name } = wanted;
-    let is_run = resource.kind == agents_core::api::AgentRun::KIND;
+    let is_run = resource.kind == AgentRun::KIND;
     let condition = condition.unwrap_or_else(|| Condition {
         kind: if is_run { "Succeeded" } else { "Ready" }.to_owned(),
         status: "True".to_owned(),
@@ -176,54 +183,122 @@ async fn wait(
     let changes = watcher::watch_object(api, &name).default_backoff();
     let mut changes = std::pin::pin!(changes);
     let mut told = String::new();
+    let (mut answered, mut complained) = (false, false);
+    let began = Instant::now();
+    let patience = began + FIRST_ANSWER;
     loop {
         let change = tokio::select! {
             change = changes.next() => change,
+            () = sleep_until(patience), if !answered && patience < deadline => {
+                bail!(Silence(format!("nothing came in {} s", FIRST_ANSWER.as_secs())));
+            }
             () = sleep_until(deadline) => {
                 say(&format!("{title}: the time is over; it is {}", if told.is_empty() { "unknown" } else { &told }));
                 return Ok(End::Late);
             }
         };
         let object = match change {
-            Some(Ok(Some(object))) => object.data,
+            Some(Ok(Some(object))) => object,
             Some(Ok(None)) if told.is_empty() => bail!("there is no {title} in the namespace {namespace}"),
             Some(Ok(None)) => {
                 say(&format!("{title}: it was deleted"));
                 return Ok(End::Otherwise(EXIT_NO));
             }
-            Some(Err(error)) => match refusal(&error) {
-                Some(refusal) => return Err(anyhow!("cannot watch {title} in the namespace {namespace}: {refusal}")),
-                None => continue,
-            },
+            Some(Err(error)) => {
+                let trouble = match trouble(&error) {
+                    Trouble::Refusal(refusal) => {
+                        bail!("cannot watch {title} in the namespace {namespace}: {refusal}");
+                    }
+                    Trouble::Silence(_) if !answered && began.elapsed() < SETTLING => continue,
+                    Trouble::Silence(silence) if !answered => bail!(silence),
+                    Trouble::Silence(silence) => silence.to_string(),
+                    Trouble::Passing(message) => {
+                        answered = true;
+                        format!("the cluster cannot answer now: {message}")
+                    }
+                    Trouble::Cut => continue,
+                };
+                if !complained {
+                    warn(&format!("{title}: {trouble}; it is asked again until it does"));
+                    complained = true;
+                }
+                continue;
+            }
             None => bail!("the watch of {title} ended"),
         };
-        let status = &object["status"];
+        (answered, complained) = (true, false);
+        let status = &object.data["status"];
         let state = state(status);
         if state != told {
             say(&format!("{title}: {state}"));
             told = state;
         }
-        if holds(status, &condition) {
+        let ending = if is_run { ended(status) } else { None };
+        // What has ended is not judged anew when its spec changes.
+        let generation = object.metadata.generation.filter(|_| ending.is_none());
+        if holds(status, generation, &condition) {
             return Ok(End::AsWanted);
         }
-        if is_run && let Some(code) = ended(status) {
+        if let Some(code) = ending {
             return Ok(End::Otherwise(code));
+        }
+        if is_run && status["phase"] == Phase::Template.as_str() {
+            bail!("{title} in the namespace {namespace} is a template: it will never run");
         }
     }
 }
 
-/// What an answer says that will not change by asking again.
-fn refusal(error: &watcher::Error) -> Option<String> {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
-        watcher::Error::InitialListFailed(_)
-        | watcher::Error::WatchStartFailed(_)
-        | watcher::Error::WatchError(_)
-        | watcher::Error::WatchFailed(_)
-        | watcher::Error::NoResourceVersion => return None,
+/// Nothing that speaks for a cluster: no connection, no trust, no credentials, or something else that answers.
+#[derive(Debug)]
+struct Silence(String);
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the cluster does not answer: {}", self.0)
+    }
+}
+
+impl Error for Silence {}
+
+/// What an error of a watch means for the next attempt.
+#[derive(Debug)]
+enum Trouble {
+    /// An answer that will not change by asking again.
+    Refusal(String),
+    /// An answer that may.
+    Passing(String),
+    Silence(Silence),
+    /// Watches end all the time; whether the cluster still answers shows when the next one starts.
+    Cut,
+}
+
+fn trouble(error: &watcher::Error) -> Trouble {
+    let error = match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
+        watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_) => return Trouble::Cut,
+        watcher::Error::NoResourceVersion => return Trouble::Silence(Silence(error.to_string())),
     };
-    matches!(status.code, 401 | 403 | 404).then(|| status.message.clone())
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => Trouble::Refusal(status.message.clone()),
+        // One that is not current any more: the list that follows has the present one.
+        kube::Error::Api(status) if status.code == 410 => Trouble::Cut,
+        kube::Error::Api(status) => Trouble::Passing(format!("{} ({})", status.message, status.code)),
+        error => Trouble::Silence(Silence(causes(error))),
+    }
+}
+
+/// An error and its causes in one line, without what the line says already.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// Phase, reason and message in one line.
@@ -242,10 +317,17 @@ fn state(status: &Value) -> String {
     }
 }
 
-fn holds(status: &Value, wanted: &Condition) -> bool {
+/// Whether the condition is as wanted and, as for `kubectl wait`, not of an older generation than this one.
+fn holds(status: &Value, generation: Option<i64>, wanted: &Condition) -> bool {
     let Condition { kind, status: truth } = wanted;
-    let conditions = status["conditions"].as_array().into_iter().flatten();
-    conditions.into_iter().any(|condition| condition["type"] == kind.as_str() && condition["status"] == truth.as_str())
+    let is_current = |condition: &Value| {
+        let observed = condition["observedGeneration"].as_i64().or_else(|| status["observedGeneration"].as_i64());
+        observed.is_none_or(|observed| generation.is_none_or(|generation| observed >= generation))
+    };
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| {
+        condition["type"] == kind.as_str() && condition["status"] == truth.as_str() && is_current(condition)
+    })
 }
 
 /// The exit code of a run that is over and not as wanted.
@@ -268,8 +350,14 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+fn warn(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use serde_json::json;
 
     use super::*;
@@ -327,10 +415,94 @@ mod tests {
         let status = json!({ "phase": "Pending", "reason": "AgentNotFound", "message": "there is no Agent a\nmore" });
         assert_eq!(state(&status), "Pending (AgentNotFound): there is no Agent a");
         assert_eq!(state(&Value::Null), "not looked at yet");
-        assert!(holds(
-            &json!({ "conditions": [{ "type": "Ready", "status": "False" }] }),
-            &condition("Ready=False").unwrap()
-        ));
-        assert!(!holds(&Value::Null, &condition("Ready").unwrap()));
+    }
+
+    #[test]
+    fn a_condition_of_an_older_spec_is_unmet() {
+        let ready = condition("Ready").unwrap();
+        let status = |condition: Option<i64>, status: Option<i64>| {
+            let condition = json!({ "type": "Ready", "status": "True", "observedGeneration": condition });
+            json!({ "conditions": [condition], "observedGeneration": status })
+        };
+        assert!(holds(&status(None, None), Some(2), &ready), "nothing says which one was judged");
+        assert!(holds(&status(None, Some(2)), Some(2), &ready));
+        assert!(!holds(&status(None, Some(1)), Some(2), &ready));
+        assert!(!holds(&status(Some(1), Some(2)), Some(2), &ready));
+        assert!(holds(&status(Some(2), Some(1)), Some(2), &ready), "the condition knows best");
+        assert!(holds(&status(Some(1), Some(1)), None, &ready));
+        assert!(!holds(&status(None, None), None, &condition("Ready=False").unwrap()));
+        assert!(!holds(&Value::Null, None, &ready));
+    }
+
+    #[test]
+    fn an_answer_may_be_final_and_silence_is_none() {
+        let answer = |code: u16| {
+            let status = kube::core::Status::failure("no", "R").with_code(code);
+            trouble(&watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))
+        };
+        for code in [401, 403, 404] {
+            assert!(matches!(answer(code), Trouble::Refusal(_)), "{code}");
+        }
+        for code in [429, 500, 503] {
+            assert!(matches!(answer(code), Trouble::Passing(_)), "{code}");
+        }
+        assert!(matches!(answer(410), Trouble::Cut));
+        assert!(matches!(trouble(&watcher::Error::WatchFailed(kube::Error::TlsRequired)), Trouble::Cut));
+        assert!(matches!(trouble(&watcher::Error::WatchStartFailed(kube::Error::TlsRequired)), Trouble::Silence(_)));
+    }
+
+    /// Address of a cluster that gives each of `answers` once and is gone then.
+    fn cluster(answers: &[Value]) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers: Vec<String> = answers.iter().map(Value::to_string).collect();
+        if !answers.is_empty() {
+            std::thread::spawn(move || answers.iter().for_each(|answer| give(&listener, answer)));
+        }
+        format!("http://{address}")
+    }
+
+    fn give(listener: &std::net::TcpListener, answer: &str) {
+        let (mut connection, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            connection.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+        write!(connection, "{head}\r\nContent-Length: {}\r\n\r\n{answer}", answer.len()).unwrap();
+    }
+
+    async fn wait_at(address: &str, patience: Duration) -> Result<End> {
+        // Fails when another test was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut config = kube::Config::new(address.parse().unwrap());
+        config.default_retry = false;
+        let client = Client::try_from(config).unwrap();
+        wait(client, "n".to_owned(), object("a").unwrap(), None, Instant::now() + patience).await
+    }
+
+    fn list(phase: &str) -> Value {
+        let run = json!({ "metadata": { "name": "a", "resourceVersion": "1" }, "status": { "phase": phase } });
+        json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "1" }, "items": [run] })
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_never_answers_ends_the_wait() {
+        let error = wait_at(&cluster(&[]), FOREVER).await.unwrap_err();
+        assert!(error.is::<Silence>(), "{error:#}");
+        assert!(error.to_string().contains("refused"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_has_answered_is_asked_again() {
+        assert_eq!(wait_at(&cluster(&[list("Running")]), Duration::from_secs(2)).await.unwrap(), End::Late);
+    }
+
+    #[tokio::test]
+    async fn a_template_ends_the_wait() {
+        let error = wait_at(&cluster(&[list("Template")]), FOREVER).await.unwrap_err();
+        assert!(error.to_string().contains("never run"), "{error:#}");
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     },
     check::{self, Check, Fault, Faults},
     normalise,
+    quantity::Quantity,
     status::Reason,
 };
 
@@ -187,6 +188,7 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         job.resources.as_ref(),
         run_workload.and_then(|workload| workload.resources.as_ref()),
     ]);
+    within_limits(&requests, &limits)?;
     let mut unsupported = unsupported(run, agent, provider, implementation_name.as_deref(), implementation);
     unsupported.job(&job);
     left_out.append(&mut unsupported.warnings);
@@ -324,6 +326,23 @@ fn resources(layers: [Option<&Resources>; 4]) -> (BTreeMap<String, String>, BTre
         add_resources(layer, &mut requests, &mut limits);
     }
     (requests, limits)
+}
+
+/// Requests that are above their limit: each layer may be sound and one layer's request still pass another's limit.
+fn within_limits(requests: &BTreeMap<String, String>, limits: &BTreeMap<String, String>) -> Result<(), Unresolved> {
+    let amount = |text: &String| text.parse::<Quantity>().ok();
+    let above = requests.iter().filter_map(|(name, asked)| {
+        let limit = limits.get(name)?;
+        (amount(asked)? > amount(limit)?).then(|| Fault {
+            field: format!("spec.workload.resources.requests.{name}"),
+            problem: format!(
+                "{asked} of {name}, more than {limit} of limits.{name}: with the resources of AgentProvider, Agent and run \
+                 together"
+            ),
+        })
+    });
+    let faults: Vec<_> = above.collect();
+    if faults.is_empty() { Ok(()) } else { Err(Unresolved::Invalid(faults)) }
 }
 
 /// Lays one spelling of resources over what is there: `cpu`, `memory` and `ephemeral` are request and limit in one.

@@ -79,6 +79,13 @@ pub(crate) fn an_idle_controller_starts_at_once(cluster: &Cluster) -> Result<()>
         stage.run("first", &json!({})).await?;
         stage.run_in("first", "Succeeded").await?;
         stage.judged().await?;
+        // An API server refuses some watches of definitions that are new to it, and those are listed again.
+        let settled = async || {
+            let mark = stage.mark()?;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Ok(stage.controllers_asked(mark)?.is_empty().then_some(()))
+        };
+        stage.until("the watches are settled", settled).await?;
         let quiet = stage.mark()?;
         tokio::time::sleep(Duration::from_secs(20)).await;
         let asked = stage.controllers_asked(quiet)?;

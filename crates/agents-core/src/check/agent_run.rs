@@ -54,6 +54,9 @@ impl Check for AgentRun {
             values::free("spec.runtime.config", runtime.config.as_ref(), faults);
         }
         if let Some(job) = spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()) {
+            if let Some(resources) = &job.resources {
+                values::resources("spec.runtimeOverrides.job.resources", resources, faults);
+            }
             normalise::service_account("spec.runtimeOverrides", &mut { job }, faults);
         }
         workload("spec.workload", spec.workload.as_ref(), faults);

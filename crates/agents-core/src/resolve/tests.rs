@@ -106,3 +106,25 @@ fn an_inline_work_item_wins_over_a_reference_with_a_warning() {
     assert_eq!(resolved.implementation.text, "inline");
     assert_eq!(resolved.ambiguous.len(), 1);
 }
+
+#[test]
+fn a_request_above_another_layers_limit_is_invalid() {
+    let resolved = |asked: &str| {
+        let agent = json!({"providerRef": {"name": "p"}, "resources": {"limits": {"cpu": "1500m"}}});
+        let run = json!({
+            "agentRef": {"name": "a"}, "implementation": {"inline": {"text": "t"}},
+            "workload": {"resources": {"requests": {"cpu": asked}}},
+        });
+        let references = References {
+            agent: Found::Object(Arc::new(object("a", &agent))),
+            provider: Found::Object(Arc::new(object("p", &json!({"binary": "b"})))),
+            implementation: Found::Absent,
+        };
+        resolve(&object("r", &run), &references)
+    };
+    assert!(resolved("1500m").is_ok());
+    let Err(Unresolved::Invalid(faults)) = resolved("2") else { panic!("resolved") };
+    assert_eq!(faults.len(), 1);
+    assert_eq!(faults[0].field, "spec.workload.resources.requests.cpu");
+    assert!(faults[0].problem.starts_with("2 of cpu, more than 1500m of limits.cpu"), "{}", faults[0].problem);
+}

@@ -17,6 +17,8 @@ pub struct Shape {
     additional_properties: Option<Additional>,
     #[serde(rename = "x-kubernetes-preserve-unknown-fields")]
     preserves: bool,
+    #[serde(rename = "x-kubernetes-int-or-string")]
+    int_or_string: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -79,22 +81,50 @@ impl Shape {
             Kept::Any => return,
             Kept::As(other) => other,
         };
+        let retyped = match (self.kind.as_deref(), other.kind.as_deref()) {
+            (Some(mine), Some(theirs)) => mine != theirs && (mine, theirs) != ("integer", "number"),
+            (None, Some(_)) => self.preserves || self.int_or_string,
+            (_, None) => false,
+        };
+        if retyped {
+            return found.push(path.to_owned());
+        }
         for (name, shape) in &self.properties {
             shape.collect(other.kept(name), &format!("{path}.{name}"), found);
         }
+        // Names that only the other side has are kept as it says, even where this side leaves them free.
+        let named = || other.properties.iter().filter(|(name, _)| !self.properties.contains_key(*name));
         match (self.other(), other.other()) {
             (Kept::Any | Kept::As(_), Kept::Not) => found.push(format!("{path}.*")),
-            (Kept::As(shape), inner) => shape.collect(inner, &format!("{path}.*"), found),
-            (Kept::Any | Kept::Not, _) => {}
+            (Kept::Any, inner) => {
+                let rest = if let Kept::As(shape) = inner { Some(shape) } else { None };
+                if named().map(|(_, shape)| shape).chain(rest).any(Shape::narrows) {
+                    found.push(format!("{path}.*"));
+                }
+            }
+            (Kept::As(shape), inner) => {
+                shape.collect(inner, &format!("{path}.*"), found);
+                for (name, theirs) in named() {
+                    shape.collect(Kept::As(theirs), &format!("{path}.{name}"), found);
+                }
+            }
+            (Kept::Not, _) => {}
         }
         if let (Some(items), Some(inner)) = (&self.items, &other.items) {
             items.collect(Kept::As(inner), &format!("{path}[]"), found);
         }
-        if let (Some(mine), Some(theirs)) = (&self.kind, &other.kind)
-            && mine != theirs
-        {
-            found.push(path.to_owned());
-        }
+    }
+
+    /// Whether there is a value of which it drops something, or which it does not admit.
+    fn narrows(&self) -> bool {
+        let Self { kind, properties, items, additional_properties, preserves, int_or_string } = self;
+        let shapes = properties.values().chain(items.as_deref());
+        let rest = match additional_properties {
+            Some(Additional::Of(shape)) => shape.narrows(),
+            Some(Additional::Any(true)) => false,
+            Some(Additional::Any(false)) | None => !preserves,
+        };
+        kind.is_some() || *int_or_string || rest || shapes.into_iter().any(Self::narrows)
     }
 
     /// The paths of what a stored object would lose, or could not keep, under this schema.
@@ -191,6 +221,51 @@ mod tests {
         let free = shape(&json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }));
         assert_eq!(full().beyond(&free), Vec::<String>::new());
         assert_eq!(free.beyond(&full()), ["spec.*"]);
+    }
+
+    #[test]
+    fn what_was_free_is_lost_where_it_is_typed() {
+        let free = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let any = json!({ "x-kubernetes-preserve-unknown-fields": true });
+        let with = |key: &str, value: Value| {
+            let mut schema = free.clone();
+            schema[key] = value;
+            schema
+        };
+        let own = with("properties", json!({ "a": { "type": "string" } }));
+        let open = with("properties", json!({ "a": any }));
+        let texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+        let anything = json!({ "type": "object", "additionalProperties": true });
+        let beyond = |old: &Value, new: &Value| shape(old).beyond(&shape(new));
+        for same in [&free, &any, &own, &open, &texts, &anything] {
+            assert_eq!(beyond(same, same), Vec::<String>::new(), "{same}");
+        }
+        for (old, new) in [(&free, &open), (&open, &free), (&own, &free), (&free, &anything), (&free, &any)] {
+            assert_eq!(beyond(old, new), Vec::<String>::new(), "{old} {new}");
+        }
+        for (old, new) in [(&free, &own), (&free, &texts), (&anything, &own), (&anything, &texts)] {
+            assert_eq!(beyond(old, new), ["spec.*"], "{old} {new}");
+        }
+        assert_eq!(beyond(&open, &own), ["spec.a"]);
+        assert_eq!(beyond(&any, &free), ["spec"]);
+    }
+
+    #[test]
+    fn a_value_of_either_type_is_lost_under_one_of_them() {
+        let both = json!({ "x-kubernetes-int-or-string": true });
+        let (integer, number) = (json!({ "type": "integer" }), json!({ "type": "number" }));
+        assert_eq!(shape(&both).beyond(&shape(&integer)), ["spec"]);
+        assert_eq!(shape(&integer).beyond(&shape(&both)), Vec::<String>::new());
+        assert_eq!(shape(&integer).beyond(&shape(&number)), Vec::<String>::new());
+        assert_eq!(shape(&number).beyond(&shape(&integer)), ["spec"]);
+    }
+
+    #[test]
+    fn a_name_that_the_other_side_types_is_compared_with_what_any_name_had() {
+        let map = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+        let mut new = map.clone();
+        new["properties"] = json!({ "a": { "type": "integer" }, "b": { "type": "string" } });
+        assert_eq!(shape(&map).beyond(&shape(&new)), ["spec.a"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
+    check::Fault,
     plan::{self, Defaults, PlanError, look},
     resolve::{Found, References, Resolved, Unresolved, resolve},
     template::TemplateError,
@@ -88,9 +89,21 @@ pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
         };
         match resolve(&run, &references) {
             Ok(resolved) => planned(item, provider_item, &resolved, findings),
-            // Both have been told where they stand: by the check, and as references.
-            Err(Unresolved::Invalid(_) | Unresolved::Missing(_)) => {}
+            Err(Unresolved::Invalid(faults)) => invalid(item, faults, findings),
+            // Told where it stands, as a reference.
+            Err(Unresolved::Missing(_)) => {}
         }
+    }
+}
+
+/// What is wrong with a run and those it refers to together; the check has told what is wrong with the run alone.
+fn invalid(item: &Item<'_>, faults: Vec<Fault>, findings: &mut Vec<Finding>) {
+    let object = item.to_string();
+    for Fault { field, problem } in faults {
+        if findings.iter().any(|finding| finding.object == object && finding.fault.problem == problem) {
+            continue;
+        }
+        findings.push(item.finding(Severity::Error, item.document.fault_at(&field, Rule::Check, problem)));
     }
 }
 

@@ -131,17 +131,27 @@ impl Node {
 }
 
 impl Tree {
+    /// What type it has, with article, for people: says nothing of its value.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) => "an integer",
+            Self::Float(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+
     /// What it is, with article, for people.
     pub fn describe(&self) -> String {
         match self {
-            Self::Null => "nothing".to_owned(),
             Self::Bool(value) => format!("the boolean {value}"),
             Self::Integer(value) => format!("the integer {value}"),
             Self::Float(value) => format!("the number {value}"),
             Self::Text(text) if text.chars().count() <= 40 => format!("the text {text:?}"),
-            Self::Text(_) => "a text".to_owned(),
-            Self::List(_) => "a list".to_owned(),
-            Self::Map(_) => "a map".to_owned(),
+            Self::Null | Self::Text(_) | Self::List(_) | Self::Map(_) => self.kind().to_owned(),
         }
     }
 }
