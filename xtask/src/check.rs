@@ -1,7 +1,5 @@
 //! `cargo xtask check`: everything about the code that needs no test to run.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, bail};
 
 use crate::{cargo, generate, links, workspace};
@@ -14,15 +12,15 @@ const FORBIDDEN_ANYWHERE: &[&str] = &["aws-lc-rs", "openssl-sys", "native-tls"];
 const LAYERS: &[&str] = &["agents-core", "agents-runtime", "agents-kube", "agents-bin"];
 
 /// One named check.
-type Step = (&'static str, fn(&Path) -> Result<()>);
+type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: &[Step] = &[
-    ("formatting", |_| run_cargo(&["fmt", "--all", "--check"])),
-    ("dependency direction", |_| dependency_direction()),
-    ("generated files", |root| generate::run(root, true).map(drop)),
-    ("links of documents", links::check),
-    ("clippy", |_| run_cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
-    ("each crate alone", |_| each_crate_alone()),
+    ("formatting", || run_cargo(&["fmt", "--all", "--check"])),
+    ("dependency direction", dependency_direction),
+    ("generated files", || generate::run(&workspace(), true).map(drop)),
+    ("links of documents", || links::check(&workspace())),
+    ("clippy", || run_cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
+    ("each crate alone", each_crate_alone),
 ];
 
 /// Runs every check and reports all that fail.
@@ -33,7 +31,7 @@ pub fn run(mut say: impl FnMut(&str)) -> Result<()> {
     let mut failed = Vec::new();
     for (name, step) in STEPS {
         say(&format!("check: {name}"));
-        if let Err(error) = step(&workspace()) {
+        if let Err(error) = step() {
             say(&format!("check: {name} failed: {error:#}"));
             failed.push(*name);
         }

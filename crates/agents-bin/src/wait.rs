@@ -7,6 +7,7 @@ use agents_core::{
     check::Check,
     kinds::{self, Visitor},
 };
+use agents_runtime::causes::in_one_line;
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
 use jiff::SignedDuration;
@@ -283,22 +284,8 @@ fn trouble(error: &watcher::Error) -> Trouble {
         // One that is not current any more: the list that follows has the present one.
         kube::Error::Api(status) if status.code == 410 => Trouble::Cut,
         kube::Error::Api(status) => Trouble::Passing(format!("{} ({})", status.message, status.code)),
-        error => Trouble::Silence(Silence(causes(error))),
+        error => Trouble::Silence(Silence(in_one_line(error))),
     }
-}
-
-/// An error and its causes in one line, without what the line says already.
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Phase, reason and message in one line.

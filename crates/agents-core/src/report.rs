@@ -91,78 +91,54 @@ impl Report {
     /// The same, as a status takes it: what a program inside the pod wrote may be longer than the status allows, and a
     /// status that is refused would never be stored.
     #[must_use]
-    pub fn bounded(self) -> Self {
-        let text = |text: String, most: usize| crate::status::cut(&text, most);
-        let given = |given: Option<String>, most: usize| given.map(|text| crate::status::cut(&text, most));
+    pub fn bounded(mut self) -> Self {
         let Self {
-            schema_version,
-            status,
+            schema_version: _,
+            status: _,
             provider,
-            run_uid,
-            attempt,
+            run_uid: _,
+            attempt: _,
             plan_digest,
-            reason,
-            exit_code,
-            signal,
-            started_at,
-            finished_at,
+            reason: _,
+            exit_code: _,
+            signal: _,
+            started_at: _,
+            finished_at: _,
             error,
-            usage,
+            usage: _,
             vcs,
             conversation,
-            mut outputs,
-            truncated,
-        } = self;
+            outputs,
+            truncated: _,
+        } = &mut self;
+        fit([provider], 253);
+        fit([plan_digest], MAX_DIGEST);
+        fit(error, 1024);
+        fit(conversation, 256);
         outputs.truncate(MAX_OUTPUTS);
-        let output = |OutputStatus { name, path, size_bytes, checksum }| OutputStatus {
-            name: text(name, 63),
-            path: text(path, MAX_OUTPUT_PATH),
-            size_bytes,
-            checksum: text(checksum, MAX_DIGEST),
-        };
-        let repository = |vcs: VcsStatus| {
-            let VcsStatus {
-                repository,
-                provider,
-                base_branch,
-                head_branch,
-                mode,
-                branch,
-                base_commit,
-                head_commit,
-                commits,
-            } = vcs;
-            VcsStatus {
-                repository: given(repository, 2048),
-                provider: given(provider, 63),
-                base_branch: given(base_branch, 256),
-                head_branch: given(head_branch, 256),
-                mode,
-                branch: given(branch, 256),
-                base_commit: given(base_commit, 64),
-                head_commit: given(head_commit, 64),
-                commits,
-            }
-        };
-        Self {
-            schema_version,
-            status,
-            provider: text(provider, 253),
-            run_uid,
-            attempt,
-            plan_digest: text(plan_digest, MAX_DIGEST),
-            reason,
-            exit_code,
-            signal,
-            started_at,
-            finished_at,
-            error: given(error, 1024),
-            usage,
-            vcs: vcs.map(repository),
-            conversation: given(conversation, 256),
-            outputs: outputs.into_iter().map(output).collect(),
-            truncated,
+        for OutputStatus { name, path, size_bytes: _, checksum } in outputs {
+            fit([name], 63);
+            fit([path], MAX_OUTPUT_PATH);
+            fit([checksum], MAX_DIGEST);
         }
+        if let Some(VcsStatus {
+            repository,
+            provider,
+            base_branch,
+            head_branch,
+            mode: _,
+            branch,
+            base_commit,
+            head_commit,
+            commits: _,
+        }) = vcs
+        {
+            fit(repository, 2048);
+            fit(provider, 63);
+            fit([base_branch, head_branch, branch].into_iter().flatten(), 256);
+            fit([base_commit, head_commit].into_iter().flatten(), 64);
+        }
+        self
     }
 
     /// The reason as the product knows it; a name of a newer version reads as `ProviderExited`.
@@ -194,6 +170,13 @@ impl Report {
                 }
             }
         }
+    }
+}
+
+/// Cuts each text to `most` bytes.
+fn fit<'a>(texts: impl IntoIterator<Item = &'a mut String>, most: usize) {
+    for text in texts {
+        *text = crate::status::cut(text, most);
     }
 }
 

@@ -2,6 +2,7 @@
 //! process adapter, the reading of manifests and the local engine.
 
 pub mod adapter;
+pub mod causes;
 pub mod conformance;
 pub mod driver;
 #[cfg(feature = "local")]

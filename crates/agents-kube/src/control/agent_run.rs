@@ -87,11 +87,14 @@ impl AgentRunWorld {
         }
     }
 
-    /// Where an attempt was submitted that is not recorded yet: the Agent may have been given another runtime since.
-    fn found_on(&self, run: &Resource<AgentRun>) -> Option<RuntimeKind> {
-        let recorded = run.status.as_ref().and_then(open_attempt).is_some();
-        let submitted = |runtime: &RuntimeKind| self.watched(&ref_on(run, *runtime)) != Observation::Lost;
-        [RuntimeKind::Job].into_iter().find(|runtime| !recorded && submitted(runtime))
+    /// Where an attempt was submitted that is not recorded yet, when that is not the `usual` place: the Agent may have
+    /// been given another runtime since. Only what is watched is looked at.
+    fn found_elsewhere(&self, run: &Resource<AgentRun>, usual: RuntimeKind) -> Option<RuntimeKind> {
+        let watched = RuntimeKind::Job;
+        if usual == watched || run.status.as_ref().and_then(open_attempt).is_some() {
+            return None;
+        }
+        (self.watched(&ref_on(run, watched)) != Observation::Lost).then_some(watched)
     }
 
     /// What the caches say.
@@ -153,11 +156,9 @@ impl World for AgentRunWorld {
             return Ok(None);
         }
         let references = self.caches.references(&run);
-        let found_on = self.found_on(&run);
-        let reference = match found_on {
-            Some(runtime) => ref_on(&run, runtime),
-            None => current_ref(&run, &references, &self.settings),
-        };
+        let usual = current_ref(&run, &references, &self.settings);
+        let found_on = self.found_elsewhere(&run, usual.runtime);
+        let reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));
         let observed = self.observed(&reference, confirm).await?;
         let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Some(RunSnapshot { run, object_proven, references, observed, found_on, blind_since }))
@@ -165,10 +166,7 @@ impl World for AgentRunWorld {
 
     fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
         let mut plan = decide(snapshot, &self.settings, refusal, now);
-        let runtime = snapshot
-            .found_on
-            .unwrap_or_else(|| current_ref(&snapshot.run, &snapshot.references, &self.settings).runtime);
-        if let Some(adapter) = self.adapters.get(runtime) {
+        if let Some(adapter) = self.adapters.get(snapshot.reference(&self.settings).runtime) {
             adapter.capabilities().add_poll(&mut plan, &snapshot.observed.observation, now);
         }
         plan

@@ -72,7 +72,7 @@ impl Kept {
         Self { kind: K::KIND, api_version: Object::<K>::api_version(), target, traits: Traits::of::<K>(), watch }
     }
 
-    /// Keeps the cache up to date and tells `dependents` of each change, for ever.
+    /// Keeps the cache up to date and tells `asks` of each change, for ever.
     fn start(&self, tasks: &mut JoinSet<()>, asks: &Arc<Asks>) {
         let (kind, watch, asks) = (self.kind, Arc::clone(&self.watch), Arc::clone(asks));
         tasks.spawn(async move {

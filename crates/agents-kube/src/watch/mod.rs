@@ -285,7 +285,7 @@ impl<P: Projection> Watch<P> {
             store.gone(key, began, now);
             return None;
         };
-        Some(store.read_back(object, now))
+        Some(store.overlay(object, now))
     }
 
     /// A write to this object may or may not have happened: until it is read back, what the cache says is in doubt.

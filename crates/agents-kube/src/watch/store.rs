@@ -176,13 +176,9 @@ impl<P: Projection> Store<P> {
         self.overlay(object, now)
     }
 
-    /// Takes in a consistent read: its version is of the object's last change, which proves nothing of others.
-    pub(super) fn read_back(&mut self, object: P, now: Duration) -> Arc<P> {
-        self.overlay(object, now)
-    }
-
-    /// Lays an object over the watch until the watch has come as far.
-    fn overlay(&mut self, object: P, now: Duration) -> Arc<P> {
+    /// Lays our own write, or a consistent read, over the watch until the watch has come as far. The version of what was
+    /// read is of the object's last change: it proves nothing of others.
+    pub(super) fn overlay(&mut self, object: P, now: Duration) -> Arc<P> {
         let object = Arc::new(object);
         let identity = object.identity();
         let key = Key::new(identity.namespace, identity.name);

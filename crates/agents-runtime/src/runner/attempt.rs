@@ -39,6 +39,7 @@ use super::{
     supervise::{Ending, Interrupt, Supervisor},
     usage::{Found, UsageReader},
 };
+use crate::causes::in_one_line;
 
 /// How long the streams may take to end after every process has ended.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -151,8 +152,8 @@ pub(super) fn run(start: Start) -> i32 {
         Err(error) => Err(Refusal::Own(error.to_string())),
     };
     let result = match (result, &verified) {
-        (Err(_), Err(error)) => Err((error.reason(), describe(error))),
-        (Err(refusal), Ok(_)) => Err((refusal.reason(), describe(&refusal))),
+        (Err(_), Err(error)) => Err((error.reason(), in_one_line(error))),
+        (Err(refusal), Ok(_)) => Err((refusal.reason(), in_one_line(&refusal))),
         (Ok(()), _) => Ok(()),
     };
     let left = supervisor.end_stragglers();
@@ -165,24 +166,10 @@ pub(super) fn run(start: Start) -> i32 {
     }
     let code = exit::code(&report);
     if let Err(error) = deliver(&report, status.as_ref(), termination.as_deref()) {
-        say(&format!("the report was not written: {}", describe(&error)));
+        say(&format!("the report was not written: {}", in_one_line(&error)));
         return if code == 0 { exit::INTERNAL } else { code };
     }
     code
-}
-
-/// The causes of an error in one line, each said once.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// A line of the runner itself; that nobody reads it is no error.
@@ -217,7 +204,7 @@ fn execute(
     for (output, place) in &prepared.outputs {
         match super::outputs::collect(output, place, &prepared.roots) {
             Ok(found) => outcome.outputs.push(found),
-            Err(error) => outcome.missing.push(describe(&error)),
+            Err(error) => outcome.missing.push(in_one_line(&error)),
         }
     }
     let _ = fs::remove_file(own_folder(&prepared).join(RESERVE));
@@ -233,7 +220,7 @@ fn own_folder(prepared: &Prepared) -> PathBuf {
 
 /// Creates our own folder and files; that this works is the proof that the workspace is writable.
 fn open_workspace(prepared: &Prepared, spec_text: &str) -> Result<Log, Refusal> {
-    let refused = |error: FileError| Refusal::Workspace(describe(&error));
+    let refused = |error: FileError| Refusal::Workspace(in_one_line(&error));
     let Prepared { roots, spec_copy, outputs_folder, .. } = prepared;
     let workspace = roots.place(spec_copy.root);
     fs::create_dir_all(workspace).map_err(|error| Refusal::Workspace(format!("`{}`: {error}", workspace.display())))?;

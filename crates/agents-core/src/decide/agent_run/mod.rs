@@ -92,12 +92,23 @@ pub struct RunSnapshot {
     pub object_proven: bool,
     /// What it refers to.
     pub references: References,
-    /// What the runtime says of the attempt named by [`current_ref`].
+    /// What the runtime says of the attempt named by [`RunSnapshot::reference`].
     pub observed: Observed,
-    /// Where the attempt was found, when it is not recorded: who it belongs to may have changed its runtime since.
+    /// Where the attempt was found when it was not where [`current_ref`] says: its Agent may have been given another
+    /// runtime before it was recorded.
     pub found_on: Option<RuntimeKind>,
     /// Start of a time, longer than results are kept, in which nobody looked after runs.
     pub blind_since: Option<Timestamp>,
+}
+
+impl RunSnapshot {
+    /// The reference by which the current attempt was observed.
+    pub fn reference(&self, settings: &Settings) -> RuntimeRef {
+        match self.found_on {
+            Some(runtime) => ref_on(&self.run, runtime),
+            None => current_ref(&self.run, &self.references, settings),
+        }
+    }
 }
 
 /// The attempt that the status has recorded and that has not ended.
@@ -189,10 +200,7 @@ impl Decision<'_> {
     }
 
     fn reference(&self) -> RuntimeRef {
-        match self.snapshot.found_on {
-            Some(runtime) => ref_on(self.run(), runtime),
-            None => current_ref(self.run(), &self.snapshot.references, self.settings),
-        }
+        self.snapshot.reference(self.settings)
     }
 
     fn record(&self) -> Record {

@@ -53,7 +53,7 @@ impl Outcome {
             finished_at: *finished_at,
             uid: uid.clone(),
             exit_code: *exit_code,
-            report: report.clone(),
+            report: report.clone().map(Report::bounded),
         }
     }
 

@@ -338,8 +338,7 @@ impl Record {
         attempt.signal = report.as_ref().and_then(|report| report.signal);
         attempt.usage = report.as_ref().and_then(|report| report.usage);
         self.new.blocked_by.clear();
-        let report = report.as_ref().map(|report| report.clone().bounded());
-        if let Some(report) = &report {
+        if let Some(report) = report {
             self.new.usage = match (self.new.usage, report.usage) {
                 (None, None) => None,
                 (a, b) => Some(Usage::plus(a.unwrap_or_default(), b.unwrap_or_default())),
@@ -353,7 +352,7 @@ impl Record {
                 started_at: report.started_at.map(whole_seconds),
                 finished_at: Some(whole_seconds(report.finished_at)),
                 conversation: report.conversation.clone(),
-                error: report.error.as_deref().map(|error| cut(error, MAX_MESSAGE)),
+                error: report.error.clone(),
                 others: serde_json::Map::new(),
             });
         }
@@ -361,7 +360,7 @@ impl Record {
             self.warn(warning);
             digest
         });
-        let reported = report.map(|report| report.plan_digest).filter(|digest| !digest.is_empty());
+        let reported = report.as_ref().map(|report| report.plan_digest.clone()).filter(|digest| !digest.is_empty());
         if let Some(digest) = reported.or(plan) {
             self.new.plan_digest = Some(digest);
         }
