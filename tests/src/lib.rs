@@ -8,6 +8,7 @@ pub mod controller;
 pub mod fixtures;
 pub mod hand_kubelet;
 pub mod model;
+pub mod mutant;
 pub mod product;
 pub mod ring;
 pub mod schema;

@@ -208,6 +208,7 @@ where
     F: Fn(T) -> Fut + Sync,
     Fut: Future<Output = Vec<String>>,
 {
+    agents_tests::mutant::switch_named_on();
     let (count, began) = (cases.len(), std::time::Instant::now());
     let cases = std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>());
     let faults = std::sync::Mutex::new(Vec::new());

@@ -44,9 +44,9 @@ pub(super) fn artefacts() -> Vec<Artefact> {
          | kind | group | short names | what it is |\n|---|---|---|---|\n{rows}\n\
          [Reasons](reasons.md) lists every reason that a status, a condition or an Event can give.\n\n\
          ## In an editor\n\n\
-         [`schemas/`](../../schemas) holds a JSON Schema per kind, and `all.json` for files with several kinds. Editors \
+         [`docs/schemas/`](../schemas) holds a JSON Schema per kind, and `all.json` for files with several kinds. Editors \
          with a YAML language server read it from the first line of a manifest:\n\n\
-         ```yaml\n# yaml-language-server: $schema=../schemas/all.json\n```\n\n\
+         ```yaml\n# yaml-language-server: $schema=../docs/schemas/all.json\n```\n\n\
          `agents lint -f DIR` checks more than a schema can; see [Checking manifests](../lint.md).\n"
     );
     all.push(Artefact { path: "docs/reference/README.md".to_owned(), text });

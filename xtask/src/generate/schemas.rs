@@ -53,7 +53,7 @@ pub(super) fn artefacts() -> Result<Vec<Artefact>> {
 }
 
 fn artefact(file: &str, schema: &Value) -> Artefact {
-    Artefact { path: format!("schemas/{file}"), text: format!("{schema:#}\n") }
+    Artefact { path: format!("docs/schemas/{file}"), text: format!("{schema:#}\n") }
 }
 
 fn metadata() -> Value {

@@ -12,6 +12,7 @@ pub mod cron;
 pub mod decide;
 pub mod graph;
 pub mod kinds;
+pub mod mutant;
 pub mod name;
 pub mod normalise;
 pub mod plan;

@@ -188,9 +188,9 @@ mod tests {
 
     #[test]
     fn what_a_real_codex_printed_is_read() {
-        let first = include_str!("../../../../tests/transcripts/codex/success.jsonl");
-        let resumed = include_str!("../../../../tests/transcripts/codex/resumed.jsonl");
-        let failed = include_str!("../../../../tests/transcripts/codex/quota.jsonl");
+        let first = include_str!("../../../tests/transcripts/codex/success.jsonl");
+        let resumed = include_str!("../../../tests/transcripts/codex/resumed.jsonl");
+        let failed = include_str!("../../../tests/transcripts/codex/quota.jsonl");
         assert_eq!(figures(&read([first.as_bytes()])), (Some(3900), Some(2500), Some(120)));
         // The same conversation: its figures grow, they are not added.
         assert_eq!(figures(&read([first, resumed].map(str::as_bytes))), (Some(5400), Some(3900), Some(130)));

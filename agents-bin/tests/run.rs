@@ -579,7 +579,7 @@ fn the_quickstart_reports_on_a_repository() {
     fs::write(repository.join("a b.rs"), "// TODO: all\nfn main() {}\n").unwrap();
     let commit = "git init -q && git add . && git -c user.name=n -c user.email=e@example.com commit -qm one";
     assert!(Command::new("sh").args(["-c", commit]).current_dir(&repository).status().unwrap().success());
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart");
     let ran = Command::new(env!("CARGO_BIN_EXE_agents"))
         .args(["run", "-f"])
         .arg(examples)
