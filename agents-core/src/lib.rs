@@ -4,13 +4,15 @@
 //! The rooms follow one run from manifest to finish: [`api`] (what users write) → [`mod@resolve`] (references
 //! followed) → [`plan`] (what will be executed, with its digest) → [`decide`] (what to do now) → [`status`]
 //! (what users read). [`mod@check`] and [`normalise`] judge and read what users wrote, with [`cron`], [`timezone`],
-//! [`quantity`] and [`graph`]; [`template`], [`name`] and [`variable`] serve all of them.
+//! [`quantity`] and [`graph`]; [`template`], [`name`] and [`variable`] serve all of them. [`kept`] says what caches keep
+//! of large objects.
 
 pub mod api;
 pub mod check;
 pub mod cron;
 pub mod decide;
 pub mod graph;
+pub mod kept;
 pub mod kinds;
 pub mod mutant;
 pub mod name;

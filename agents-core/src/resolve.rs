@@ -15,8 +15,8 @@ use crate::{
         implementation_spec::ImplementationSpecSpec,
         runtime::{JobRuntime, RuntimeKind},
     },
-    check::{self, Check, Fault, Faults},
-    normalise,
+    check::{Check, Fault, Faults},
+    kept, normalise,
     quantity::Quantity,
     status::Reason,
 };
@@ -131,7 +131,7 @@ pub enum Unresolved {
 /// # Errors
 /// Faults of the run's own spec come before missing objects: they cannot be cured by waiting.
 pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Resolved, Unresolved> {
-    let faults = check::faults::<AgentRun>(&run.spec);
+    let faults = kept::faults(run);
     if !faults.is_empty() {
         return Err(Unresolved::Invalid(faults));
     }
@@ -316,7 +316,7 @@ fn mend(object: String, why: &str) -> Missing {
 /// The faults of a referenced object, each with the object as `Kind/name`.
 fn faults_of<K: Check>(object: &Resource<K>) -> Vec<(String, Fault)> {
     let name = format!("{}/{}", K::KIND, object.metadata.name);
-    check::faults::<K>(&object.spec).into_iter().map(|fault| (name.clone(), fault)).collect()
+    kept::faults(object).into_iter().map(|fault| (name.clone(), fault)).collect()
 }
 
 /// Requests and limits of all layers, the later ones winning.

@@ -164,6 +164,7 @@ impl<K: Kind> From<Resource<K>> for Object<K> {
             deletion_timestamp,
             labels,
             annotations,
+            left_out: _,
         } = metadata;
         let given = |text: String| (!text.is_empty()).then_some(text);
         Self {
@@ -197,6 +198,7 @@ pub fn meta(metadata: ObjectMeta) -> Meta {
         deletion_timestamp: metadata.deletion_timestamp.map(|time| time.0),
         labels: metadata.labels.unwrap_or_default(),
         annotations: metadata.annotations.unwrap_or_default(),
+        left_out: None,
     }
 }
 

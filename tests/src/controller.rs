@@ -98,6 +98,16 @@ pub fn grant(cluster: &Cluster, namespace: &str, account: &str) -> Result<PathBu
 }
 
 impl Controller {
+    /// The most memory that the program has held so far, in KiB.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+        peak.context("the kernel says no peak")
+    }
+
     /// Starts a controller and waits for nothing. It dies with the thread that calls this.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ const CASES: &[Case] = &[
     ("what_is_missing_is_named_and_awaited", waiting::what_is_missing_is_named_and_awaited),
     ("an_undefined_name_is_an_invalid_spec", waiting::an_undefined_name_is_an_invalid_spec),
     ("the_longest_names_work", sizes::the_longest_names_work),
+    ("large_runs_fit_the_memory_limit_of_the_chart", sizes::large_runs_fit_the_memory_limit_of_the_chart),
     ("a_large_spec_travels_in_a_config_map", sizes::a_large_spec_travels_in_a_config_map),
     ("a_cancelled_run_ends_its_pod", endings::a_cancelled_run_ends_its_pod),
     ("a_deleted_run_takes_everything_along", endings::a_deleted_run_takes_everything_along),

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     common::{FreeForm, NameRef, Parameters, Payloads},
     implementation_spec::Implementation,
-    kind::{Column, Kind, Rule},
+    kind::{Column, Kind, Resource, Rule},
     prompt::SystemPromptRef,
     runtime::{RuntimeOverrides, RuntimeSpec},
     workflow::Workflow,
     workload::{Volume, Workload},
 };
+use crate::kept;
 
 pub use self::status::{
     AgentRunStatus, ArtifactStatus, Attempt, BlockedBy, ContractStatus, OutputStatus, Phase, QueueStatus, RunnerStatus,
@@ -52,6 +53,9 @@ impl Kind for AgentRun {
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.agentRef.name"];
     const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
     const ACTED_ON: bool = true;
+    fn kept(object: &Resource<Self>) -> Option<Resource<Self>> {
+        kept::agent_run(object)
+    }
     type Spec = AgentRunSpec;
     type Status = AgentRunStatus;
 }

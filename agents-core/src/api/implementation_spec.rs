@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{Condition, NameRef},
-    kind::{Column, Kind},
+    kind::{Column, Kind, Resource},
 };
+use crate::kept;
 
 /// Largest text and largest description, in bytes.
 pub const MAX_TEXT_BYTES: usize = 128 * 1024;
@@ -30,6 +31,9 @@ impl Kind for ImplementationSpec {
     ];
     const EXAMPLE: &'static str = include_str!("examples/implementationspec.yaml");
     const ACTED_ON: bool = true;
+    fn kept(object: &Resource<Self>) -> Option<Resource<Self>> {
+        kept::implementation_spec(object)
+    }
     type Spec = ImplementationSpecSpec;
     type Status = ImplementationSpecStatus;
 }

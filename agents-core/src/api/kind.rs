@@ -10,6 +10,8 @@ use serde::{
     de::{DeserializeOwned, value::MapDeserializer},
 };
 
+use crate::kept::LeftOut;
+
 /// API group of the core kinds.
 pub const GROUP: &str = "agents.proompteng.ai";
 /// Version of every kind that names no other.
@@ -70,6 +72,11 @@ pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'stat
     const SELECTABLE: &'static [&'static str] = &[];
     /// Whether this version does what an object of the kind asks for, rather than only checking and storing it.
     const ACTED_ON: bool = false;
+    /// The copy of a large object that caches keep in its place; `None` of one that is kept whole.
+    fn kept(object: &Resource<Self>) -> Option<Resource<Self>> {
+        let _ = object;
+        None
+    }
     /// What users write.
     type Spec: Serialize + DeserializeOwned + JsonSchema + Debug + Clone + PartialEq + Send + Sync + 'static;
     /// What the controller writes.
@@ -106,6 +113,9 @@ pub struct Meta {
     /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// What a cache has left out of the spec, when it keeps only a part.
+    #[serde(skip)]
+    pub left_out: Option<Box<LeftOut>>,
 }
 
 /// An object of kind `K` as decisions see it.

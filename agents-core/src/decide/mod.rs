@@ -49,20 +49,28 @@ pub struct Confirm {
     pub object: bool,
     /// What its runtime says of the current submission.
     pub submission: bool,
+    /// All of the object and of what it refers to, also what caches leave out ([`crate::kept`]).
+    pub whole: bool,
 }
 
 impl Confirm {
     /// No fact.
-    pub const NOTHING: Self = Self { object: false, submission: false };
+    pub const NOTHING: Self = Self { object: false, submission: false, whole: false };
     /// The object itself.
-    pub const OBJECT: Self = Self { object: true, submission: false };
+    pub const OBJECT: Self = Self { object: true, submission: false, whole: false };
     /// What its runtime says.
-    pub const SUBMISSION: Self = Self { object: false, submission: true };
+    pub const SUBMISSION: Self = Self { object: false, submission: true, whole: false };
+    /// All of it.
+    pub const WHOLE: Self = Self { object: false, submission: false, whole: true };
 
     /// Both sets together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { object: self.object || other.object, submission: self.submission || other.submission }
+        Self {
+            object: self.object || other.object,
+            submission: self.submission || other.submission,
+            whole: self.whole || other.whole,
+        }
     }
 
     /// Whether every fact of `other` is in this set.

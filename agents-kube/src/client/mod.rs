@@ -6,10 +6,12 @@
 
 mod deadline;
 mod error;
+mod listing;
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use kube::{
@@ -19,11 +21,11 @@ use kube::{
     core::request::Request as Requests,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
 use tokio::time;
 use tower::{BoxError, Service};
 
 pub(crate) use self::error::decode_text;
+use self::listing::{Frame, Listing, ListingError};
 pub use self::{
     deadline::{Deadline, Expired, Fence, FenceLayer},
     error::{ApiError, ApiErrorKind, OrAbsent},
@@ -34,8 +36,8 @@ use crate::clock::Clock;
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long the API server itself may work on a write.
 const SERVER_TIMEOUT: &str = "10s";
-/// Largest answer that is read: more than a page of 100 objects of etcd's largest size.
-const MAX_ANSWER: usize = 256 * 1024 * 1024;
+/// Largest answer that is read whole: an object of etcd's largest size, escaped, with room. Lists are not read whole.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
 /// A kind of object that calls are about. It is a value, so that one cache can be of any kind.
 #[derive(Clone)]
@@ -105,25 +107,17 @@ pub struct Scope {
     pub fields: Option<String>,
 }
 
-/// One page of a list.
-#[derive(Debug)]
+/// What one page of a list came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The objects, undecoded.
-    pub items: Vec<Box<RawValue>>,
     /// Version the whole list was read at.
     pub resource_version: String,
     /// Asks for the next page; `None` on the last.
     pub next: Option<String>,
-}
-
-impl Page {
-    /// Decodes every object, or fails on the first that does not fit.
-    pub fn decode<P: DeserializeOwned>(&self, step: &'static str) -> Result<Vec<P>, ApiError> {
-        self.items
-            .iter()
-            .map(|item| serde_json::from_str(item.get()).map_err(|error| ApiError::undecodable(step, &error)))
-            .collect()
-    }
+    /// Objects on the page.
+    pub objects: usize,
+    /// Length of the page, in bytes.
+    pub bytes: usize,
 }
 
 /// What must hold for a delete, and what becomes of the object's dependents.
@@ -149,22 +143,6 @@ impl Deletion {
             propagation: PropagationPolicy::Background,
         }
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ListMeta {
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default, rename = "continue")]
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct List {
-    metadata: ListMeta,
-    #[serde(default)]
-    items: Option<Vec<Box<RawValue>>>,
 }
 
 /// Any answer whose content does not matter.
@@ -234,8 +212,9 @@ impl Calls {
         self.exchange(step, request, false).await
     }
 
-    /// Reads one page of at most `limit` objects; the first page is consistent, further ones belong to the same
-    /// moment.
+    /// Reads one page of at most `limit` objects and hands each on while the page arrives, so that what is held is one
+    /// object. The first page is consistent, further ones belong to the same moment. On an error, some objects may have
+    /// been handed on.
     pub async fn list(
         &self,
         target: &Target,
@@ -243,6 +222,7 @@ impl Calls {
         scope: &Scope,
         limit: u32,
         next: Option<String>,
+        mut object: impl FnMut(&[u8]) + Send,
     ) -> Result<Page, ApiError> {
         let Scope { namespace, labels, fields } = scope;
         let params = ListParams {
@@ -253,12 +233,26 @@ impl Calls {
             ..ListParams::default()
         };
         let request = target.requests(namespace.as_deref()).list(&params);
-        let List { metadata, items } = self.exchange(step, request, false).await?;
-        Ok(Page {
-            items: items.unwrap_or_default(),
-            resource_version: metadata.resource_version,
-            next: metadata.next.filter(|token| !token.is_empty()),
+        self.send(step, request, false, async |response| {
+            if !response.status().is_success() {
+                let refused = receive(step, response, false).await;
+                return Err(refused.map_or_else(|error| error, |_| unavailable(step, "the answer is no list")));
+            }
+            let (mut listing, mut objects, mut bytes) = (Listing::new(), 0_usize, 0_usize);
+            let mut chunks = response.into_body().into_data_stream();
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.map_err(|_| unavailable(step, "the answer ended early"))?;
+                bytes = bytes.saturating_add(chunk.len());
+                let taken = listing.push(&chunk, |found| {
+                    objects += 1;
+                    object(found);
+                });
+                taken.map_err(|error| of_listing(step, error))?;
+            }
+            let Frame { resource_version, next } = listing.end().map_err(|error| of_listing(step, error))?;
+            Ok(Page { resource_version, next, objects, bytes })
         })
+        .await
     }
 
     /// Creates an object; `body` carries its apiVersion and kind.
@@ -358,17 +352,18 @@ impl Calls {
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
         mutates: bool,
     ) -> Result<P, ApiError> {
-        let bytes = self.send(step, request, mutates).await?;
+        let bytes = self.send(step, request, mutates, async |response| receive(step, response, mutates).await).await?;
         serde_json::from_slice(&bytes).map_err(|error| ApiError::undecodable(step, &error))
     }
 
-    /// Sends one request and reads its answer.
-    async fn send(
+    /// Sends one request and has its answer read.
+    async fn send<T>(
         &self,
         step: &'static str,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
         mutates: bool,
-    ) -> Result<Bytes, ApiError> {
+        read: impl AsyncFnOnce(Response<Body>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
         let mut request = request.map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
         if mutates {
             *request.uri_mut() = with_server_timeout(request.uri());
@@ -381,7 +376,7 @@ impl Calls {
                 .send(request.map(Body::from))
                 .await
                 .map_err(|error| ApiError::of_transport(step, &error, mutates))?;
-            receive(step, response, mutates).await
+            read(response).await
         });
         match answer.await {
             Ok(answer) => answer,
@@ -446,6 +441,18 @@ fn with_server_timeout(uri: &Uri) -> Uri {
     };
     let separator = if text.ends_with('&') { "" } else { separator };
     format!("{text}{separator}timeout={SERVER_TIMEOUT}").parse().unwrap_or_else(|_| uri.clone())
+}
+
+fn unavailable(step: &'static str, message: &str) -> ApiError {
+    ApiError::new(step, ApiErrorKind::Unavailable, message)
+}
+
+fn of_listing(step: &'static str, error: ListingError) -> ApiError {
+    match error {
+        ListingError::CutShort => unavailable(step, "the answer ended early"),
+        ListingError::NotAList(error) => ApiError::undecodable(step, &error),
+        ListingError::TooLarge => ApiError::new(step, ApiErrorKind::Decode, error.to_string()),
+    }
 }
 
 /// Reads an answer's body, or what the API server says instead.

@@ -6,11 +6,12 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, GROUP, Kind, Resource, VERSION, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, GROUP, ImplementationSpec, Kind, Resource, VERSION, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{Observed, RunSnapshot, Settings, current_ref, decide, open_attempt, ref_on},
     },
+    resolve::{Found, References},
     runtime::{Observation, RuntimeRef},
     status::Reason,
 };
@@ -55,7 +56,9 @@ impl AgentRunWorld {
     async fn run(&self, key: &Key, confirm: Confirm) -> Result<Option<(Arc<Resource<AgentRun>>, bool)>, Failure> {
         let runs = &self.caches.runs;
         let fresh = runs.is_fresh();
-        if runs.is_doubtful(key) || (confirm.object && !fresh) {
+        let cached = runs.get(key);
+        let in_part = cached.as_ref().and_then(Slot::object).is_some_and(|run| run.metadata.left_out.is_some());
+        if runs.is_doubtful(key) || (confirm.object && !fresh) || (confirm.whole && in_part) {
             let began = self.calls.clock().boot();
             let step = "read the run";
             let read = self
@@ -65,11 +68,27 @@ impl AgentRunWorld {
             let read = read.or_absent().map_err(of_api)?;
             return Ok(runs.read_back(key, read, began).map(|run| (run, true)));
         }
-        match runs.get(key) {
+        match cached {
             Some(Slot::Read(run)) => Ok(Some((run, fresh))),
             // The next change of one that cannot be read may be readable; the watch has told why it is not.
             None | Some(Slot::Unreadable(_)) => Ok(None),
         }
+    }
+
+    /// Reads the work item, when the cache holds only a part of it.
+    async fn read_whole(&self, references: &mut References) -> Result<(), Failure> {
+        let Found::Object(work) = &references.implementation else { return Ok(()) };
+        if work.metadata.left_out.is_none() {
+            return Ok(());
+        }
+        let key = Key::new(&work.metadata.namespace, &work.metadata.name);
+        let (target, began) = (Target::of::<object::ImplementationSpec>(), self.calls.clock().boot());
+        let read =
+            self.calls.get::<Resource<ImplementationSpec>>(&target, "read the work item", &key.namespace, &key.name);
+        let read = read.await.or_absent().map_err(of_api)?;
+        let found = self.caches.implementations.read_back(&key, read, began);
+        references.implementation = found.map_or(Found::Absent, Found::Object);
+        Ok(())
     }
 
     async fn observed(&self, reference: &RuntimeRef, confirm: Confirm) -> Result<Observed, Failure> {
@@ -155,7 +174,10 @@ impl World for AgentRunWorld {
         if has_recorded_attempt(&run) && !self.caches.executions_are_synced() {
             return Ok(None);
         }
-        let references = self.caches.references(&run);
+        let mut references = self.caches.references(&run);
+        if confirm.whole {
+            self.read_whole(&mut references).await?;
+        }
         let usual = current_ref(&run, &references, &self.settings);
         let found_on = self.found_elsewhere(&run, usual.runtime);
         let reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));

@@ -68,8 +68,12 @@ impl JobApi for CachedJobs {
             labels: Some(format!("batch.kubernetes.io/controller-uid={job_uid}")),
             fields: None,
         };
-        let page = self.calls.list(&Target::of::<Pod>(), "list the pods of the job", &scope, MAX_PODS, None).await?;
-        let pods: Vec<PodView> = page.decode("list the pods of the job")?;
+        let step = "list the pods of the job";
+        let mut found = Vec::new();
+        let take = |pod: &[u8]| found.push(serde_json::from_slice::<PodView>(pod));
+        self.calls.list(&Target::of::<Pod>(), step, &scope, MAX_PODS, None, take).await?;
+        let pods: Result<Vec<_>, _> = found.into_iter().collect();
+        let pods = pods.map_err(|error| ApiError::undecodable(step, &error))?;
         for pod in &pods {
             self.pods.read_back(&Key::new(&pod.namespace, &pod.name), Some(pod.clone()), began);
         }

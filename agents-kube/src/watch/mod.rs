@@ -13,6 +13,7 @@ mod store;
 mod version;
 
 use std::{
+    collections::BTreeMap,
     fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -73,6 +74,17 @@ pub struct Identity<'a> {
 pub trait Projection: DeserializeOwned + Debug + Send + Sync + 'static {
     /// Which object, and which state of it.
     fn identity(&self) -> Identity<'_>;
+
+    /// The smaller copy that is kept of a large object; `None` of one that is kept whole.
+    fn kept(&self) -> Option<Self> {
+        None
+    }
+
+    /// About how much is kept of what was `received` bytes of JSON, in bytes.
+    fn weight(&self, received: usize) -> usize {
+        let _ = received;
+        size_of::<Self>()
+    }
 }
 
 impl<K: Kind> Projection for Resource<K> {
@@ -83,6 +95,15 @@ impl<K: Kind> Projection for Resource<K> {
             uid: &self.metadata.uid,
             resource_version: self.metadata.resource_version.as_deref().unwrap_or_default(),
         }
+    }
+
+    fn kept(&self) -> Option<Self> {
+        K::kept(self)
+    }
+
+    fn weight(&self, received: usize) -> usize {
+        let left_out = self.metadata.left_out.as_ref().map_or(0, |left_out| left_out.bytes);
+        size_of::<Self>() + received.saturating_sub(left_out)
     }
 }
 
@@ -157,7 +178,7 @@ impl<P> Change<P> {
 /// How a watch behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Objects per page of a list.
+    /// Most objects on a page of a list; fewer where they are large.
     pub page: u32,
     /// How long the API server keeps a watch open at most; up to a tenth less, so that watches do not end together.
     pub open_for: Duration,
@@ -175,8 +196,7 @@ impl Settings {
     /// The usual settings.
     pub fn seeded(seed: u64) -> Self {
         Self {
-            // A page is held whole before it is decoded: of pods, each takes about 1 MiB.
-            page: 100,
+            page: 500,
             open_for: Duration::from_secs(290),
             trusted_for: Duration::from_secs(1800),
             silence: Duration::from_secs(150),
@@ -255,6 +275,11 @@ impl<P: Projection> Watch<P> {
         self.store().objects()
     }
 
+    /// About how many bytes are kept of each namespace's objects.
+    pub fn weights(&self) -> BTreeMap<String, usize> {
+        self.store().weights()
+    }
+
     /// Whether the cache holds nothing.
     pub fn is_empty(&self) -> bool {
         self.store().len() == 0
@@ -320,7 +345,8 @@ impl<P: Projection> Watch<P> {
         }
         // Without the selectors: every object of the resource shares the version, and any one will do.
         let scope = Scope { namespace: self.scope.namespace.clone(), ..Scope::default() };
-        let page = self.calls.list(&self.target, "prove the age of the cache", &scope, 1, None).await?;
+        let step = "prove the age of the cache";
+        let page = self.calls.list(&self.target, step, &scope, 1, None, |_| ()).await?;
         let version = Version::parse(&page.resource_version);
         self.store().freshness.mark_list(&version, began);
         Ok(())

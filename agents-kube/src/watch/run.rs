@@ -27,6 +27,10 @@ const MAX_LINE: usize = 16 * 1024 * 1024;
 const MARGIN: Duration = Duration::from_secs(10);
 /// A watch that ends sooner and without an event counts as a failure: reopening it at once could go on forever.
 const TOO_SHORT: Duration = Duration::from_secs(1);
+/// Objects of a list's first page, whose sizes nobody knows.
+const FIRST_PAGE: u32 = 20;
+/// About the length of every further page, in bytes: the API server holds a page whole, several times over.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Wait after the first failure, doubled for each further one.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait after a failure: an API server that is back is noticed this soon.
@@ -72,19 +76,21 @@ struct HeaderMeta {
 }
 
 /// Decodes an object, or what names it. `None` when not even that is possible.
-fn decode<P: Projection>(raw: &RawValue) -> Option<Seen<P>> {
-    match serde_json::from_str::<P>(raw.get()) {
+fn decode<P: Projection>(raw: &[u8]) -> Option<Seen<P>> {
+    match serde_json::from_slice::<P>(raw) {
         Ok(object) => {
+            let object = object.kept().unwrap_or(object);
             let identity = object.identity();
             Some(Seen {
                 key: Key::new(identity.namespace, identity.name),
                 uid: identity.uid.into(),
                 version: Version::parse(identity.resource_version),
+                weight: object.weight(raw.len()),
                 slot: Slot::Read(Arc::new(object)),
             })
         }
         Err(error) => {
-            let Header { metadata } = serde_json::from_str(raw.get()).ok()?;
+            let Header { metadata } = serde_json::from_slice(raw).ok()?;
             if metadata.name.is_empty() {
                 return None;
             }
@@ -92,6 +98,7 @@ fn decode<P: Projection>(raw: &RawValue) -> Option<Seen<P>> {
                 key: Key::new(metadata.namespace, metadata.name),
                 uid: metadata.uid.into(),
                 version: Version::parse(&metadata.resource_version),
+                weight: size_of::<Header>(),
                 slot: Slot::Unreadable(decode_text(&error).into()),
             })
         }
@@ -224,7 +231,7 @@ impl<P: Projection> Watch<P> {
             }
             _ => return Ok(()),
         };
-        let Some(seen) = decode(object) else {
+        let Some(seen) = decode(object.get().as_bytes()) else {
             tracing::warn!(kind = self.target.kind(), "an event names no object and is ignored");
             return Ok(());
         };
@@ -241,19 +248,21 @@ impl<P: Projection> Watch<P> {
         self.store().begin_list();
         let mut next = None;
         let mut version = None;
+        let mut limit = FIRST_PAGE.min(self.settings.page);
         loop {
-            let page = self.calls.list(&self.target, "list", &self.scope, self.settings.page, next).await?;
-            for raw in &page.items {
+            let take = |raw: &[u8]| {
                 let Some(seen) = decode(raw) else {
                     tracing::warn!(kind = self.target.kind(), "a listed object has no name and is ignored");
-                    continue;
+                    return;
                 };
                 let now = self.boot();
                 let change = self.store().listed(seen, now);
                 if let Some(change) = change {
                     tell(change);
                 }
-            }
+            };
+            let page = self.calls.list(&self.target, "list", &self.scope, limit, next, take).await?;
+            limit = page_after(page.objects, page.bytes).clamp(1, self.settings.page);
             let version = version.get_or_insert(page.resource_version);
             next = page.next;
             if next.is_some() {
@@ -267,6 +276,12 @@ impl<P: Projection> Watch<P> {
             return Ok(std::mem::take(version));
         }
     }
+}
+
+/// How many objects of the size of those on the last page make a page of [`PAGE_BYTES`].
+fn page_after(objects: usize, bytes: usize) -> u32 {
+    let each = bytes.checked_div(objects).unwrap_or_default().max(1);
+    u32::try_from(PAGE_BYTES / each).unwrap_or(u32::MAX)
 }
 
 fn unavailable(message: &str) -> ApiError {
@@ -293,6 +308,16 @@ fn share(whole: Duration, seed: u64, count: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_are_as_long_whatever_is_on_them() {
+        for each in [300, 10_000, 1_300_000] {
+            let bytes = usize::try_from(page_after(20, 20 * each)).expect("a number of objects") * each;
+            assert!((PAGE_BYTES - each..=PAGE_BYTES).contains(&bytes), "{each}: {bytes}");
+        }
+        assert_eq!(page_after(3, 3 * PAGE_BYTES), 0, "one object is always asked for");
+        assert!(page_after(0, 90) > 500, "an empty page says nothing of the next");
+    }
 
     #[test]
     fn waits_grow_to_a_bound_and_differ_by_seed() {

@@ -27,6 +27,8 @@ pub(super) struct Seen<P> {
     pub(super) uid: Arc<str>,
     pub(super) version: Version,
     pub(super) slot: Slot<P>,
+    /// About how much is kept of it, in bytes.
+    pub(super) weight: usize,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ struct Entry<P> {
     uid: Arc<str>,
     version: Version,
     slot: Slot<P>,
+    weight: usize,
     /// When its uid was heard first.
     heard: Duration,
     /// The list that has seen it last.
@@ -83,9 +86,9 @@ impl<P: Projection> Store<P> {
 
     /// An object of the list.
     pub(super) fn listed(&mut self, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
-        let Seen { key, uid, version, slot } = seen;
+        let Seen { key, uid, version, slot, weight } = seen;
         let heard = self.heard(&key, &uid, now);
-        let entry = Entry { uid, version, slot, heard, generation: self.generation };
+        let entry = Entry { uid, version, slot, weight, heard, generation: self.generation };
         let change = match self.entries.get(&key) {
             Some(old) if old.version == entry.version && old.uid == entry.uid => None,
             _ => Some(entry.slot.change(key.clone())),
@@ -119,7 +122,7 @@ impl<P: Projection> Store<P> {
 
     /// An event of the watch. Repeated and older ones change nothing.
     pub(super) fn event(&mut self, said: Said, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
-        let Seen { key, uid, version, slot } = seen;
+        let Seen { key, uid, version, slot, weight } = seen;
         let known = self.entries.get(&key);
         let stale = match (said, known) {
             (Said::Present, Some(entry)) => entry.version.reaches(&version) == Some(true),
@@ -133,7 +136,8 @@ impl<P: Projection> Store<P> {
                 let change = slot.change(key.clone());
                 self.left.remove(&key);
                 let heard = self.heard(&key, &uid, now);
-                let entry = Entry { uid, version: version.clone(), slot, heard, generation: self.generation };
+                let generation = self.generation;
+                let entry = Entry { uid, version: version.clone(), slot, weight, heard, generation };
                 self.entries.insert(key.clone(), entry);
                 Some(change)
             }
@@ -191,7 +195,8 @@ impl<P: Projection> Store<P> {
             Some(Overlay::Gone(..)) | None => false,
         };
         if !reached && !newer {
-            self.overlays.insert(key, Overlay::Object(Arc::clone(&object), version, now));
+            let kept = object.kept().map_or_else(|| Arc::clone(&object), Arc::new);
+            self.overlays.insert(key, Overlay::Object(kept, version, now));
         }
         object
     }
@@ -234,6 +239,21 @@ impl<P: Projection> Store<P> {
             Overlay::Object(..) | Overlay::Gone(..) => None,
         });
         watched.chain(written).collect()
+    }
+
+    /// About how much is kept of each namespace, in bytes.
+    pub(super) fn weights(&self) -> BTreeMap<String, usize> {
+        let mut weights = BTreeMap::new();
+        for (key, entry) in &self.entries {
+            // Keys are in order, so that a name is copied once.
+            match weights.get_mut(&key.namespace) {
+                Some(sum) => *sum += entry.weight,
+                None => {
+                    weights.insert(key.namespace.clone(), entry.weight);
+                }
+            }
+        }
+        weights
     }
 
     pub(super) fn len(&self) -> usize {

@@ -165,6 +165,7 @@ impl Loader<'_> {
             deletion_timestamp: None,
             labels: written.labels,
             annotations: written.annotations,
+            left_out: None,
         };
         Some((meta, generated))
     }

@@ -78,6 +78,36 @@ pub(crate) fn a_large_spec_travels_in_a_config_map(cluster: &Cluster) -> Result<
     })
 }
 
+/// What the controller holds of runs does not grow with their payloads: 150 of the largest runs are listed and kept within
+/// a part of what the chart allows, and one of them starts as soon as its Agent is there.
+pub(crate) fn large_runs_fit_the_memory_limit_of_the_chart(cluster: &Cluster) -> Result<()> {
+    /// Of the 256 MiB of the chart, what 150 times 1.2 MiB may take at the peak.
+    const PEAK_KIB: u64 = 96 * 1024;
+    play(cluster, "large-runs", async |stage| {
+        let payloads: serde_json::Map<_, _> = (0..10).map(|n| (format!("p{n}"), json!(noise(n, 120 * 1024)))).collect();
+        for n in 0..150 {
+            let spec = json!({"payloads": payloads, "agentRef": {"name": "absent"}});
+            stage.run(&format!("large-{n}"), &spec).await?;
+        }
+        let controller = stage.controller().await?;
+        stage.run_when("large-149", "is held", |run| super::stage::reason_of(run) == "AgentNotFound").await?;
+        let peak = controller.peak_kib()?;
+        println!("150 runs of 1.2 MiB: peak {peak} KiB");
+        ensure!(peak < PEAK_KIB, "the controller took {peak} KiB, more than {PEAK_KIB}");
+        let mark = stage.mark()?;
+        stage.declarations().await?;
+        let _attendance = stage.kubelet().attend(|_| Play::Succeed(Duration::ZERO));
+        let run = stage.run("large", &json!({"payloads": {"p": noise(7, 20 * 1024)}})).await?;
+        stage.run_in("large", "Succeeded").await?;
+        stage.find("jobs", &job_of(&run, 1)).await?.context("its Job")?;
+        let asked = stage.controllers_asked(mark)?;
+        let read = |name: &str| asked.iter().filter(|asked| asked.verb == "get" && asked.name == name).count();
+        ensure!((1..=2).contains(&read("large")), "a large run is read to be planned: {asked:#?}");
+        ensure!(read("large-1") == 0, "a run that waits is not read: {asked:#?}");
+        Ok(())
+    })
+}
+
 /// Text that does not become much smaller, from a linear congruence.
 fn noise(seed: u64, bytes: usize) -> String {
     let mut state = seed;

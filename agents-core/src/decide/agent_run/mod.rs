@@ -109,6 +109,15 @@ impl RunSnapshot {
             None => current_ref(&self.run, &self.references, settings),
         }
     }
+
+    /// Whether nothing is left out of the run and of what it refers to.
+    pub fn is_whole(&self) -> bool {
+        let work_is_whole = match &self.references.implementation {
+            Found::Object(work) => work.metadata.left_out.is_none(),
+            Found::Absent | Found::Unreadable(_) => true,
+        };
+        self.run.metadata.left_out.is_none() && work_is_whole
+    }
 }
 
 /// The attempt that the status has recorded and that has not ended.
@@ -294,6 +303,9 @@ impl Decision<'_> {
         let (since, mut plan) = if let Some(stopping) = stopping {
             (stopping.at, Plan::settled())
         } else {
+            if let Some(confirm) = self.unread() {
+                return confirm;
+            }
             let mut record = self.record();
             record.observed(&self.reference(), &self.snapshot.observed.observation, self.submitted());
             (record.stopping(reason, message), record.into_plan())
@@ -323,6 +335,9 @@ impl Decision<'_> {
             && self.now < until
         {
             return Plan { wake: Some(until), ..Plan::settled() };
+        }
+        if let Some(confirm) = self.unread() {
+            return confirm;
         }
         let mut record = self.record();
         record.observed(&self.reference(), observation, self.submitted());
@@ -355,8 +370,18 @@ impl Decision<'_> {
         Some(Submitted { digest, warning: warning(&resolved) })
     }
 
+    /// What [`Self::submitted`] would plan is planned from whole objects: caches leave out what is long.
+    fn unread(&self) -> Option<Plan<AgentRunStatus>> {
+        let planned = self.run().status.as_ref().is_some_and(|status| status.plan_digest.is_some());
+        let wanted = !planned && !self.snapshot.is_whole() && resolve(self.run(), &self.snapshot.references).is_ok();
+        wanted.then(|| Plan::confirm(Confirm::WHOLE))
+    }
+
     /// Ends an attempt, and the run with it unless another attempt follows.
     fn end(&self, outcome: &Outcome) -> Plan<AgentRunStatus> {
+        if let Some(confirm) = self.unread() {
+            return confirm;
+        }
         let mut record = self.record();
         let attempt = record.finished(&self.reference(), outcome, self.submitted());
         let Outcome { ended, reason, message, .. } = outcome;
@@ -411,6 +436,11 @@ impl Decision<'_> {
                 blockers.extend(self.held().map(|(blocker, _)| blocker));
                 self.block(&blockers, None, None)
             }
+            Ok(_) if !self.snapshot.is_whole() => match self.held() {
+                // It is planned once nothing holds it any more.
+                Some((blocker, until)) => self.block(&[blocker], None, until),
+                None => Plan::confirm(Confirm::WHOLE),
+            },
             Ok(resolved) => match plan::plan(&resolved, &self.settings.defaults) {
                 // The run was right when its first attempt began: what has changed since can be changed back.
                 Err(error) if current_attempt(self.run().status.as_ref()) > 1 => {

@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use super::outcome::Outcome;
 use crate::{
     api::{
-        AgentRun, AgentRunSpec, AgentRunStatus, Resource,
+        AgentRun, AgentRunStatus, Resource,
         agent_run::{Attempt, BlockedBy, MAX_ATTEMPTS_KEPT, Phase, RunnerStatus, Stopping},
         common::Usage,
         runtime::RuntimeKind,
     },
     decide::{Notice, Plan, Refusal},
-    plan::digest,
+    kept,
     resolve::Missing,
     runtime::{Observation, RuntimeRef},
     status::{Conditions, Reason, Verdict, conditions, cut, whole_seconds},
@@ -134,7 +134,7 @@ impl Record {
             Some(hash) if old.observed_generation.is_some() && old.observed_generation == run.metadata.generation => {
                 hash.clone()
             }
-            _ => spec_hash(&run.spec),
+            _ => kept::spec_hash(run),
         };
         let changed = old.spec_hash.as_ref().is_some_and(|hash| *hash != spec_hash);
         let warning = if changed {
@@ -404,10 +404,4 @@ impl Record {
         let status = (self.new != self.old).then(|| Box::new(self.new));
         Plan { status, ..Plan::settled() }
     }
-}
-
-/// Over what may not change after submission.
-fn spec_hash(spec: &AgentRunSpec) -> String {
-    let fixed = AgentRunSpec { suspend: None, cancel: None, ttl_seconds_after_finished: None, ..spec.clone() };
-    digest::of_json(&serde_json::to_value(&fixed).unwrap_or_default())
 }
