@@ -5,7 +5,7 @@
 //! crash.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{
         Arc, Mutex, PoisonError,
@@ -225,6 +225,11 @@ impl Health {
             })
             .collect();
         Err(text.join("; "))
+    }
+
+    /// About how many bytes the caches keep, by kind and namespace.
+    pub fn kept_bytes(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
+        self.caches.weights()
     }
 
     /// Whether this replica decides.

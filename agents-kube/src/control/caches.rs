@@ -4,7 +4,7 @@
 //! A change of anything a run depends on asks for that run; the index that knows which one is kept here.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -261,6 +261,19 @@ impl Caches {
                 .map(|(name, health)| (name, health.trouble))
                 .collect(),
         }
+    }
+
+    /// About how many bytes are kept, by kind and namespace.
+    pub fn weights(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
+        let Self { runs, agents, providers, implementations, jobs, pods, index: _ } = self;
+        vec![
+            ("agentruns", runs.weights()),
+            ("agents", agents.weights()),
+            ("agentproviders", providers.weights()),
+            ("implementationspecs", implementations.weights()),
+            ("jobs", jobs.weights()),
+            ("pods", pods.weights()),
+        ]
     }
 
     /// The objects that a run refers to.

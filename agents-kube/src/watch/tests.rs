@@ -159,7 +159,7 @@ async fn settle() {
 async fn pages_make_one_list_and_the_watch_follows_it() {
     let (lines, watch) = stream();
     let mut server = serve(vec![
-        ("limit=100", page(10, Some("t"), &[run("a", 3, "Running")])),
+        ("limit=20", page(10, Some("t"), &[run("a", 3, "Running")])),
         ("continue=t", page(10, None, &[run("b", 9, "Pending")])),
         ("watch=true", watch),
     ]);
@@ -178,7 +178,7 @@ async fn pages_make_one_list_and_the_watch_follows_it() {
 #[tokio::test(start_paused = true)]
 async fn leaving_the_set_is_told_with_the_state_that_came_with_it() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![("limit=100", page(10, None, &[run("a", 3, "Running")])), ("watch=true", watch)]);
+    let mut server = serve(vec![("limit=20", page(10, None, &[run("a", 3, "Running")])), ("watch=true", watch)]);
     assert_eq!(server.next().await, "seen ns/a 3");
     // The API server sends the previous status with the version of the change.
     lines.send(event("DELETED", run("a", 12, "Running"))).unwrap();
@@ -194,7 +194,7 @@ async fn leaving_the_set_is_told_with_the_state_that_came_with_it() {
 #[tokio::test(start_paused = true)]
 async fn repeated_and_reordered_events_never_go_back() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![("limit=100", page(10, None, &[])), ("watch=true", watch)]);
+    let mut server = serve(vec![("limit=20", page(10, None, &[])), ("watch=true", watch)]);
     for (name, version) in [("a", 12), ("a", 12), ("a", 11), ("b", 11), ("a", 13)] {
         lines.send(event("MODIFIED", run(name, version, "Running"))).unwrap();
     }
@@ -208,13 +208,13 @@ async fn a_version_that_is_too_old_leads_to_a_list_whichever_way_it_is_said() {
     let (first, watch) = stream();
     let (_second, last) = stream();
     let mut server = serve(vec![
-        ("limit=100", page(10, None, &[run("a", 3, "Running"), run("b", 4, "Running")])),
+        ("limit=20", page(10, None, &[run("a", 3, "Running"), run("b", 4, "Running")])),
         ("watch=true", watch),
-        ("limit=100", page(20, None, &[run("a", 3, "Running"), run("c", 15, "Running")])),
+        ("limit=20", page(20, None, &[run("a", 3, "Running"), run("c", 15, "Running")])),
         ("watch=true", Answer::Json(410, gone())),
-        ("limit=100", page(30, Some("t"), &[run("a", 21, "Running")])),
+        ("limit=20", page(30, Some("t"), &[run("a", 21, "Running")])),
         ("continue=t", Answer::Json(410, gone())),
-        ("limit=100", page(40, None, &[run("a", 31, "Running")])),
+        ("limit=20", page(40, None, &[run("a", 31, "Running")])),
         ("resourceVersion=40", last),
     ]);
     assert_eq!(server.next().await, "seen ns/a 3");
@@ -238,7 +238,7 @@ async fn an_object_that_cannot_be_decoded_is_kept_as_unreadable() {
     let mut broken = run("b", 4, "Running");
     broken["spec"] = json!("canary");
     let mut server = serve(vec![
-        ("limit=100", page(10, None, &[broken.clone(), run("a", 3, "Running"), json!({ "metadata": {} })])),
+        ("limit=20", page(10, None, &[broken.clone(), run("a", 3, "Running"), json!({ "metadata": {} })])),
         ("watch=true", watch),
     ]);
     let told = server.next().await;
@@ -261,7 +261,7 @@ async fn an_object_that_cannot_be_decoded_is_kept_as_unreadable() {
 async fn age_is_proven_by_a_mark_and_a_bookmark_together() {
     let (lines, watch) = stream();
     let server =
-        serve(vec![("limit=100", page(10, None, &[])), ("watch=true", watch), ("limit=1", page(50, None, &[]))]);
+        serve(vec![("limit=20", page(10, None, &[])), ("watch=true", watch), ("limit=1", page(50, None, &[]))]);
     assert_eq!(server.watch.age(), None);
     server.watch.synced().await;
     settle().await;
@@ -286,7 +286,7 @@ async fn age_is_proven_by_a_mark_and_a_bookmark_together() {
 #[tokio::test(start_paused = true)]
 async fn our_own_write_is_not_overtaken_by_our_own_cache() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![("limit=100", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
+    let mut server = serve(vec![("limit=20", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
     assert_eq!(server.next().await, "seen ns/a 3");
     let key = Key::new("ns", "a");
     server.watch.wrote(resource("a", 20, "Running"), Duration::ZERO);
@@ -316,7 +316,7 @@ async fn our_own_write_is_not_overtaken_by_our_own_cache() {
 #[tokio::test(start_paused = true)]
 async fn an_unresolved_write_stays_in_doubt_until_it_is_read_back() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![("limit=100", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
+    let mut server = serve(vec![("limit=20", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
     assert_eq!(server.next().await, "seen ns/a 3");
     let key = Key::new("ns", "a");
     server.watch.doubt(key.clone());
@@ -337,7 +337,7 @@ async fn an_unresolved_write_stays_in_doubt_until_it_is_read_back() {
 #[tokio::test(start_paused = true)]
 async fn an_object_that_was_not_found_does_not_hide_the_next_one_of_its_name() {
     let (lines, watch) = stream();
-    let mut server = serve(vec![("limit=100", page(10, None, &[])), ("watch=true", watch)]);
+    let mut server = serve(vec![("limit=20", page(10, None, &[])), ("watch=true", watch)]);
     server.watch.synced().await;
     let (key, began) = (Key::new("ns", "a"), server.watch.boot());
     time::sleep(Duration::from_secs(1)).await;
@@ -350,7 +350,7 @@ async fn an_object_that_was_not_found_does_not_hide_the_next_one_of_its_name() {
 #[tokio::test(start_paused = true)]
 async fn reading_an_old_object_proves_nothing_of_the_others() {
     let (lines, watch) = stream();
-    let server = serve(vec![("limit=100", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
+    let server = serve(vec![("limit=20", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
     server.watch.synced().await;
     for _ in 0..2 {
         time::sleep(Duration::from_secs(100)).await;
@@ -372,10 +372,10 @@ async fn a_silent_watch_is_listed_again() {
     let (_dead, silent) = stream();
     let (lines, watch) = stream();
     let mut server = serve(vec![
-        ("limit=100", page(10, None, &[])),
+        ("limit=20", page(10, None, &[])),
         ("resourceVersion=10", silent),
         // After a restore the API server's versions are lower than before.
-        ("limit=100", page(7, None, &[])),
+        ("limit=20", page(7, None, &[])),
         ("resourceVersion=7", watch),
     ]);
     lines.send(event("ADDED", run("a", 11, "Pending"))).unwrap();
@@ -389,7 +389,7 @@ async fn a_watch_that_ends_resumes_at_the_last_version_also_after_half_a_line() 
     let (first, watch) = stream();
     let (second, resumed) = stream();
     let mut server =
-        serve(vec![("limit=100", page(10, None, &[])), ("resourceVersion=10", watch), ("resourceVersion=14", resumed)]);
+        serve(vec![("limit=20", page(10, None, &[])), ("resourceVersion=10", watch), ("resourceVersion=14", resumed)]);
     first.send(event("ADDED", run("a", 11, "Pending"))).unwrap();
     first.send(bookmark(14)).unwrap();
     first.send(json!("{\"type\":\"MODIF")).unwrap();
@@ -404,10 +404,10 @@ async fn failures_are_waited_out_and_shown() {
     let error = |code: u16| Answer::Json(code, json!({ "code": code, "message": "not now" }));
     let (_lines, watch) = stream();
     let mut server = serve(vec![
-        ("limit=100", error(500)),
-        ("limit=100", Answer::Silence),
-        ("limit=100", error(403)),
-        ("limit=100", page(10, None, &[run("a", 3, "Pending")])),
+        ("limit=20", error(500)),
+        ("limit=20", Answer::Silence),
+        ("limit=20", error(403)),
+        ("limit=20", page(10, None, &[run("a", 3, "Pending")])),
         ("watch=true", error(500)),
         ("resourceVersion=10", watch),
     ]);
@@ -422,7 +422,7 @@ async fn failures_are_waited_out_and_shown() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_ends_at_once_is_not_reopened_in_a_hot_loop() {
-    let mut script = vec![("limit=100", page(10, None, &[]))];
+    let mut script = vec![("limit=20", page(10, None, &[]))];
     for _ in 0..1000 {
         script.push(("watch=true", stream().1));
     }
@@ -434,7 +434,7 @@ async fn a_watch_that_ends_at_once_is_not_reopened_in_a_hot_loop() {
 #[tokio::test(start_paused = true)]
 async fn a_proof_that_fails_says_so() {
     let (_lines, watch) = stream();
-    let server = serve(vec![("limit=100", page(10, None, &[])), ("watch=true", watch)]);
+    let server = serve(vec![("limit=20", page(10, None, &[])), ("watch=true", watch)]);
     server.watch.synced().await;
     settle().await;
     time::sleep(Duration::from_secs(31)).await;
