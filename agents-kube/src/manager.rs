@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Calls,
-    control::{AgentRunWorld, Caches, DeclarationWorld, Namespaces, Notices, NoticesTask},
+    control::{AgentRunWorld, Caches, DeclarationWorld, Namespaces, Notices, NoticesTask, StrayWorld},
     lease::{self, Elector, Ended, Term},
     runtime::{CachedJobs, JobAdapter, JobSettings},
     watch,
@@ -32,6 +32,9 @@ use crate::{
 
 /// Time between two looks at whether everything from a time without a leader is judged.
 const RECOVERY_LOOK: Duration = Duration::from_secs(10);
+
+/// Strays looked at at once: there are none in ordinary times, and runs come first.
+const STRAYS_AT_ONCE: usize = 2;
 
 /// How much sooner than results are collected a time without a leader counts as too long: what ended shortly before that
 /// time may not have been recorded, and this leader looks only some time after it began to lead.
@@ -178,6 +181,9 @@ impl Builder {
         let declarations =
             declarations.then(|| Arc::new(DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone())));
         let (notices, sender) = Notices::new(calls.clone(), &identity);
+        let grace = settings.defaults.grace_seconds;
+        let strays =
+            StrayWorld::new(calls.clone(), Arc::clone(&caches), registry.clone(), grace, tenure.clone());
         let world = AgentRunWorld {
             calls,
             caches: Arc::clone(&caches),
@@ -190,6 +196,7 @@ impl Builder {
         let keep = jobs.unwrap_or_default().ttl;
         Manager {
             world: Arc::new(world),
+            strays: Arc::new(strays),
             declarations,
             elector,
             sender,
@@ -253,6 +260,7 @@ pub enum ManagerError {
 #[derive(Debug)]
 pub struct Manager {
     world: Arc<AgentRunWorld>,
+    strays: Arc<StrayWorld>,
     declarations: Option<Arc<DeclarationWorld>>,
     elector: Option<Elector>,
     sender: NoticesTask,
@@ -295,13 +303,14 @@ impl Manager {
     /// # Errors
     /// The lease was lost, or a watch ended; the process ends then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ManagerError> {
-        let Self { world, declarations, elector, sender, options, health, keep } = self;
+        let Self { world, strays, declarations, elector, sender, options, health, keep } = self;
         let seed = options.seed;
         let caches = Arc::clone(&world.caches);
+        let strays = Driver::new(strays, driver::Options { concurrency: STRAYS_AT_ONCE, ..options.clone() });
         let driver = Driver::new(Arc::clone(&world), options);
-        let requests = driver.requests();
+        let (requests, suspects) = (driver.requests(), strays.requests());
         let mut tasks = JoinSet::new();
-        caches.start(&mut tasks, &requests, &health.leading);
+        caches.start(&mut tasks, &requests, &suspects, &health.leading);
         tasks.spawn(sender.run());
         let work = async {
             let Some((term, held)) = lead(elector, &shutdown).await else { return Ok(()) };
@@ -323,10 +332,11 @@ impl Manager {
                 let executions = async {
                     caches.synced().await;
                     caches.ask_all(&requests);
+                    caches.ask_strays(&suspects);
                     tokio::join!(recover(term, &world), prove(&caches));
                 };
                 let runs = async {
-                    driver.run(driver_stop.clone()).await;
+                    tokio::join!(driver.run(driver_stop.clone()), strays.run(driver_stop.clone()));
                     Ok(())
                 };
                 let declared = async {

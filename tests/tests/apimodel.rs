@@ -11,7 +11,7 @@ use agents_tests::apimodel::{
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{ConfigMap, Pod},
+    core::v1::{ConfigMap, Pod, Secret},
 };
 use kube::{
     Api, Client, Error,
@@ -448,6 +448,12 @@ async fn the_judge_sees_each_kind_of_broken_promise() {
     let mut leak = config_map("leak");
     leak.data.get_or_insert_default().insert("k".into(), "x hunter2 y".into());
     Api::<ConfigMap>::default_namespaced(client.clone()).create(&PostParams::default(), &leak).await.expect("stored");
+    // Refused, and sent all the same.
+    let mut again = config_map("leak");
+    again.data.get_or_insert_default().insert("k".into(), "x aHVudGVyMg== y".into());
+    Api::<ConfigMap>::default_namespaced(client.clone()).create(&PostParams::default(), &again).await.expect_err("taken");
+    let secrets: Api<Secret> = Api::default_namespaced(client.clone());
+    secrets.get_opt("any").await.expect("an answer");
     let key = (uid, 1);
     let broken: Vec<Broken> = world.violations().into_iter().map(|violation| violation.broken).collect();
     assert_eq!(
@@ -458,7 +464,10 @@ async fn the_judge_sees_each_kind_of_broken_promise() {
             Broken::ExecutedAgain(key),
             Broken::PhaseLeft("r".into(), "Succeeded".into(), "Failed".into()),
             Broken::WaitsWithoutReason("s".into()),
+            Broken::CanarySent("Create /api/v1/namespaces/default/configmaps".into()),
             Broken::CanaryStored("configmaps/leak".into()),
+            Broken::CanarySent("Create /api/v1/namespaces/default/configmaps".into()),
+            Broken::SecretAsked("/api/v1/namespaces/default/secrets/any".into()),
         ]
     );
 }

@@ -13,13 +13,15 @@ use std::{
 
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Resource},
-    decide::agent_run::open_attempt,
+    decide::agent_run::{current_attempt, open_attempt},
+    name::{ChildName, SubmissionKey},
     resolve::{Found, References},
 };
 use agents_runtime::driver::Requests;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use tokio::task::JoinSet;
 
+use super::strays;
 use crate::{
     client::{Calls, Scope, Target},
     object::Object,
@@ -80,6 +82,7 @@ pub struct Caches {
 #[derive(Debug, Clone)]
 struct Ask {
     requests: Requests<Key>,
+    strays: Requests<strays::Id>,
     open: Arc<AtomicBool>,
 }
 
@@ -89,6 +92,12 @@ impl Ask {
             self.requests.ask(key);
         }
     }
+
+    fn suspect(&self, id: strays::Id) {
+        if self.open.load(Ordering::Acquire) {
+            self.strays.ask(id);
+        }
+    }
 }
 
 /// What leads from a Job or a pod back to its run.
@@ -96,6 +105,8 @@ impl Ask {
 struct Index {
     run_of_uid: HashMap<String, Key>,
     pods_of_job: HashMap<String, BTreeSet<Key>>,
+    /// Pods that were cut off from their Job: its events are not theirs any more.
+    cut_off: BTreeSet<Key>,
 }
 
 impl Caches {
@@ -125,9 +136,16 @@ impl Caches {
         }
     }
 
-    /// Keeps every cache up to date by tasks in `tasks`, and asks for each run that a change concerns while `open`.
-    pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, requests: &Requests<Key>, open: &Arc<AtomicBool>) {
-        let requests = &Ask { requests: requests.clone(), open: Arc::clone(open) };
+    /// Keeps every cache up to date by tasks in `tasks`, and asks for each run that a change concerns, and for what no run
+    /// seems to want, while `open`.
+    pub fn start(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        requests: &Requests<Key>,
+        strays: &Requests<strays::Id>,
+        open: &Arc<AtomicBool>,
+    ) {
+        let requests = &Ask { requests: requests.clone(), strays: strays.clone(), open: Arc::clone(open) };
         self.follow(tasks, requests, &self.runs, Self::on_run);
         self.follow(tasks, requests, &self.agents, |caches, change, ask| {
             caches.waiting(&change.key().namespace, ask);
@@ -158,23 +176,35 @@ impl Caches {
         match change {
             Change::Seen(key, run) => {
                 self.index().run_of_uid.insert(run.metadata.uid.clone(), key.clone());
+                self.suspect_former(run, current_attempt(run.status.as_ref()).saturating_sub(1), ask);
             }
             Change::Left(_, Some(run)) => {
                 self.index().run_of_uid.remove(&run.metadata.uid);
+                self.suspect_former(run, current_attempt(run.status.as_ref()), ask);
             }
             Change::Unreadable(key, why) => tracing::warn!(run = %key, why = &**why, "the run cannot be read"),
-            Change::Left(_, None) => {}
+            // Which of its Jobs live is not known; at most a few are of a run of that name.
+            Change::Left(key, None) => self.suspect_all(ask, |job| {
+                job.namespace == key.namespace && job.owner.as_ref().is_some_and(|owner| owner.name == key.name)
+            }),
         }
         ask.ask(change.key().clone());
     }
 
-    fn on_job(_: &Self, change: &Change<JobView>, ask: &Ask) {
+    fn on_job(&self, change: &Change<JobView>, ask: &Ask) {
         let job = match change {
             Change::Seen(_, job) | Change::Left(_, Some(job)) => job,
             Change::Unreadable(..) | Change::Left(_, None) => return,
         };
         if let Some(owner) = &job.owner {
             ask.ask(Key::new(&job.namespace, &owner.name));
+        }
+        self.suspect(strays::Id::Job(change.key().clone()), ask);
+        if let Change::Left(..) = change {
+            // Its pods may have stayed.
+            for pod in self.index().pods_of_job.get(&job.uid).into_iter().flatten() {
+                ask.suspect(strays::Id::Pod(pod.clone()));
+            }
         }
     }
 
@@ -185,6 +215,16 @@ impl Caches {
             Change::Unreadable(..) | Change::Left(_, None) => return,
         };
         let mut index = self.index();
+        if let Some(job) = &pod.cut_off_from {
+            if let Some(pods) = index.pods_of_job.get_mut(&**job) {
+                pods.remove(change.key());
+            }
+            if left {
+                index.cut_off.remove(change.key());
+            } else {
+                index.cut_off.insert(change.key().clone());
+            }
+        }
         if let Some(job) = &pod.job_uid {
             if left {
                 if let Some(pods) = index.pods_of_job.get_mut(job) {
@@ -200,6 +240,68 @@ impl Caches {
         if let Some(run) = pod.run_uid.as_ref().and_then(|uid| index.run_of_uid.get(uid)) {
             ask.ask(run.clone());
         }
+        drop(index);
+        let id = match strays::Stray::of_pod(pod) {
+            None => return,
+            Some(stray) if self.has_job(&stray) => strays::Id::Job(stray.job()),
+            Some(_) => strays::Id::Pod(change.key().clone()),
+        };
+        self.suspect(id, ask);
+    }
+
+    /// Asks for it if it may be a stray.
+    fn suspect(&self, id: strays::Id, ask: &Ask) {
+        if self.stray(&id).is_some() {
+            ask.suspect(id);
+        }
+    }
+
+    /// Asks for what lives of this attempt of a run although nobody wants it.
+    fn suspect_former(&self, run: &Resource<AgentRun>, attempt: i32, ask: &Ask) {
+        if attempt > 0 {
+            let meta = &run.metadata;
+            let job = ChildName::of(&meta.name, &SubmissionKey::of_attempt(&meta.uid, attempt));
+            self.suspect(strays::Id::Job(Key::new(&meta.namespace, job.as_str())), ask);
+            let cut_off = self.index().cut_off.clone();
+            cut_off.into_iter().for_each(|pod| self.suspect(strays::Id::Pod(pod), ask));
+        }
+    }
+
+    fn suspect_all(&self, ask: &Ask, which: impl Fn(&JobView) -> bool) {
+        for job in self.jobs.objects().into_iter().filter(|job| which(job)) {
+            self.suspect(strays::Id::Job(Key::new(&job.namespace, &job.name)), ask);
+        }
+    }
+
+    /// What lives and is wanted by no watched run, by these caches alone.
+    pub(super) fn stray(&self, id: &strays::Id) -> Option<strays::Stray> {
+        let stray = match id {
+            strays::Id::Job(key) => {
+                // Nearly every Job is wanted or over; its pods are looked at last.
+                let job = self.jobs.get(key)?.object().cloned()?;
+                let owner = job.owner.as_ref()?;
+                if self.wants(&Key::new(&job.namespace, &owner.name), &owner.uid, job.attempt?) {
+                    return None;
+                }
+                let (job, pods) = self.job_and_pods(key)?;
+                strays::Stray::of_job(&job, &pods)?
+            }
+            strays::Id::Pod(key) => {
+                strays::Stray::of_pod(self.pods.get(key)?.object()?).filter(|stray| !self.has_job(stray))?
+            }
+        };
+        (!self.wants(&stray.run(), stray.run_uid(), stray.attempt())).then_some(stray)
+    }
+
+    fn wants(&self, run: &Key, uid: &str, attempt: i32) -> bool {
+        strays::is_wanted(self.runs.get(run).as_ref(), uid, attempt)
+    }
+
+    fn has_job(&self, stray: &strays::Stray) -> bool {
+        self.jobs.get(&stray.job()).is_some_and(|slot| match slot {
+            Slot::Read(job) => stray.job_uid() == Some(&job.uid),
+            Slot::Unreadable(_) => true,
+        })
     }
 
     /// Asks for every run of the namespace that has nothing under way: any of them may wait for what has changed.
@@ -217,6 +319,14 @@ impl Caches {
         for run in self.runs.objects() {
             ask.ask(Key::new(&run.metadata.namespace, &run.metadata.name));
         }
+    }
+
+    /// Asks for everything that may be a stray.
+    pub fn ask_strays(&self, ask: &Requests<strays::Id>) {
+        let key = |namespace: &str, name: &str| Key::new(namespace, name);
+        let jobs = self.jobs.objects().into_iter().map(|job| strays::Id::Job(key(&job.namespace, &job.name)));
+        let pods = self.pods.objects().into_iter().map(|pod| strays::Id::Pod(key(&pod.namespace, &pod.name)));
+        jobs.chain(pods).filter(|id| self.stray(id).is_some()).for_each(|id| ask.ask(id));
     }
 
     /// Ends when every cache holds its first complete list.

@@ -5,9 +5,11 @@ mod caches;
 mod declaration;
 mod declared;
 mod notices;
+mod strays;
 
 pub use agent_run::AgentRunWorld;
 pub use caches::{Caches, Namespaces, Ready};
 pub use declaration::{DeclarationWorld, Snapshot as DeclarationSnapshot};
 pub use declared::Id;
 pub use notices::{Notices, NoticesTask};
+pub use strays::{Id as StrayId, StrayWorld};

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use agents_core::{
-    api::{AgentRun, Kind, runtime::RuntimeKind},
+    api::runtime::RuntimeKind,
     runtime::{Observation, RuntimeRef, Submission},
 };
 use agents_runtime::adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter};
@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use super::{
     api::{CallError, JobApi},
     manifest::{JobSettings, Manifests, manifests},
-    observe::{is_ours, observe},
+    observe::{has_ended, is_ours, is_run, observe},
     view::{JobView, OwnerView},
 };
 
@@ -56,7 +56,7 @@ impl JobAdapter {
             Err(error) if error.is_already_exists() => {
                 let owner = self.api.config_map_owner(namespace, name).await;
                 match owner.map_err(|error| classify(&format!("read ConfigMap {namespace}/{name}"), error))? {
-                    Some(Some(owner)) if owner.kind == AgentRun::KIND && owner.uid == submission.owner.uid => Ok(()),
+                    Some(Some(owner)) if is_run(&owner, &submission.owner.uid) => Ok(()),
                     Some(owner) => Err(taken("ConfigMap", namespace, name, owner.as_ref())),
                     None => Err(classify(&step(), error)),
                 }
@@ -83,21 +83,22 @@ impl JobAdapter {
         job.map_err(|error| classify(&format!("read Job {namespace}/{name}"), error))
     }
 
-    /// Deletes the Job of this uid. `false` when the name now stands for another one.
-    async fn delete(&self, namespace: &str, name: &str, uid: &str) -> Result<bool, AdapterError> {
+    /// Deletes the Job of this uid.
+    async fn delete(&self, namespace: &str, name: &str, uid: &str) -> Result<Deleted, AdapterError> {
         match self.api.delete_job(namespace, name, uid).await {
-            Ok(()) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(true),
-            Err(error) if error.is_conflict() => Ok(false),
+            Ok(()) => Ok(Deleted::Asked),
+            Err(error) if error.is_not_found() => Ok(Deleted::Gone),
+            Err(error) if error.is_conflict() => Ok(Deleted::Another),
             Err(error) => Err(classify(&format!("delete Job {namespace}/{name}"), error)),
         }
     }
 
-    async fn end_pods(&self, namespace: &str, job_uid: &str) -> Result<(), AdapterError> {
+    /// Ends what lives of the Job's pods, each with `grace_seconds` between TERM and KILL.
+    async fn end_pods(&self, namespace: &str, job_uid: &str, grace_seconds: u32) -> Result<(), AdapterError> {
         let step = || format!("end the pods of Job {namespace}/{job_uid}");
         let pods = self.api.pods_of_job(namespace, job_uid).await;
-        for pod in pods.map_err(|error| classify(&step(), error))? {
-            match self.api.delete_pod(namespace, &pod.name, &pod.uid, FORCED_GRACE_SECONDS).await {
+        for pod in pods.map_err(|error| classify(&step(), error))?.iter().filter(|pod| !has_ended(pod)) {
+            match self.api.delete_pod(namespace, &pod.name, &pod.uid, grace_seconds).await {
                 Ok(()) => {}
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => return Err(classify(&step(), error)),
@@ -105,6 +106,17 @@ impl JobAdapter {
         }
         Ok(())
     }
+}
+
+/// What became of the deletion of a Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deleted {
+    /// It is being deleted.
+    Asked,
+    /// There is none of that name.
+    Gone,
+    /// The name stands for another one now.
+    Another,
 }
 
 #[async_trait]
@@ -160,11 +172,17 @@ impl RuntimeAdapter for JobAdapter {
                     _ => return Ok(()),
                 },
             };
-            if self.delete(namespace, name, &target).await? {
-                if grace.0.is_zero() {
-                    self.end_pods(namespace, &target).await?;
+            match self.delete(namespace, name, &target).await? {
+                Deleted::Asked if grace.0.is_zero() => {
+                    return self.end_pods(namespace, &target, FORCED_GRACE_SECONDS).await;
                 }
-                return Ok(());
+                Deleted::Asked => return Ok(()),
+                // A Job that was deleted without its pods ends none of them.
+                Deleted::Gone => {
+                    let seconds = u32::try_from(grace.0.as_secs()).unwrap_or(u32::MAX).max(FORCED_GRACE_SECONDS);
+                    return self.end_pods(namespace, &target, seconds).await;
+                }
+                Deleted::Another => {}
             }
         }
         Err(AdapterError::unavailable(format!("failed to delete Job {namespace}/{name}: it changed meanwhile")))
@@ -183,7 +201,7 @@ fn reference(submission: &Submission, job: &JobView) -> RuntimeRef {
 
 fn taken(kind: &str, namespace: &str, name: &str, owner: Option<&OwnerView>) -> AdapterError {
     let owner = match owner {
-        Some(OwnerView { kind, name, uid }) => format!("belongs to {kind} {name} ({uid})"),
+        Some(OwnerView { api_version, kind, name, uid }) => format!("belongs to {kind} {name} of {api_version} ({uid})"),
         None => "has no owner".to_owned(),
     };
     AdapterError::conflict(format!("{kind} {namespace}/{name} exists and {owner}; delete it or rename it"))

@@ -11,13 +11,14 @@
 //! older than the Job's or the pod may be gone; the caller finds out with one consistent read.
 
 use agents_core::{
-    api::{AgentRun, Kind},
+    api::{AgentRun, Kind, VERSION},
+    mutant::{self, Mutant},
     report::{Report, SCHEMA_VERSION},
     runtime::{Finish, Hindrance, Observation},
     status::{Reason, cut},
 };
 
-use super::view::{ContainerState, JobEnd, JobView, Phase, PodNote, PodView, Terminated};
+use super::view::{ContainerState, JobEnd, JobView, OwnerView, Phase, PodNote, PodView, Terminated};
 
 /// Longest message taken over from the kubelet, in bytes.
 const MAX_MESSAGE: usize = 1024;
@@ -51,10 +52,19 @@ pub fn observe<'a>(owner_uid: &str, job: Option<&JobView>, pods: impl IntoIterat
 
 /// Whether `job` belongs to the run of uid `owner_uid`.
 pub fn is_ours(job: &JobView, owner_uid: &str) -> bool {
-    job.owner.as_ref().is_some_and(|owner| owner.kind == AgentRun::KIND && owner.uid == owner_uid)
+    job.owner.as_ref().is_some_and(|owner| is_run(owner, owner_uid))
 }
 
-fn has_ended(pod: &PodView) -> bool {
+/// Whether `owner` is the run of this uid: a kind of the same name in another group is somebody else's.
+pub(super) fn is_run(owner: &OwnerView, uid: &str) -> bool {
+    let OwnerView { api_version, kind, name: _, uid: found } = owner;
+    let ours = api_version.strip_prefix(AgentRun::GROUP).and_then(|rest| rest.strip_prefix('/')) == Some(VERSION);
+    let ours = ours || mutant::is_on(Mutant::AdoptsByOwner);
+    ours && kind == AgentRun::KIND && found == uid
+}
+
+/// Whether nothing of ours runs in this pod any more.
+pub fn has_ended(pod: &PodView) -> bool {
     matches!(pod.agent, ContainerState::Terminated(_)) || matches!(pod.phase, Phase::Succeeded | Phase::Failed)
 }
 

@@ -37,6 +37,8 @@ pub struct JobView {
 /// The controller of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerView {
+    /// Group and version.
+    pub api_version: String,
     /// Kind.
     pub kind: String,
     /// Name.
@@ -91,6 +93,12 @@ pub struct PodView {
     pub job_uid: Option<String>,
     /// Uid of the run, by its label.
     pub run_uid: Option<String>,
+    /// Name of the run, by its annotation.
+    pub run: Option<Box<str>>,
+    /// The attempt it was created for, by its label.
+    pub attempt: Option<i32>,
+    /// Uid of the Job it was created by, by its label, when it was cut off from it.
+    pub cut_off_from: Option<Box<str>>,
     /// When its deletion was asked for.
     pub deletion_asked: Option<Timestamp>,
     /// Phase.
@@ -200,7 +208,7 @@ impl From<raw::Job> for JobView {
         let raw::Job { metadata, spec, status: raw::JobStatus { start_time, conditions } } = job;
         let allowed = spec.active_deadline_seconds.map(SignedDuration::from_secs);
         let deadline = start_time.zip(allowed).and_then(|(start, allowed)| start.checked_add(allowed).ok());
-        let attempt = metadata.labels.attempt.as_deref().and_then(|attempt| attempt.parse().ok());
+        let attempt = metadata.labels.attempt();
         let end = |kind: &str| conditions.iter().find(|condition| condition.is_true(kind));
         let end = [
             ("Complete", true, true),
@@ -249,6 +257,7 @@ impl From<raw::Pod> for PodView {
         let unscheduled = note(conditions.iter().find(|condition| condition.is_false("PodScheduled")));
         let deletion_asked = metadata.deletion_asked();
         let job_uid = metadata.controller().filter(|owner| owner.kind == "Job").map(|owner| owner.uid);
+        let attempt = metadata.labels.attempt();
         Self {
             namespace: metadata.namespace,
             name: metadata.name,
@@ -257,6 +266,9 @@ impl From<raw::Pod> for PodView {
             created: metadata.creation_timestamp,
             job_uid,
             run_uid: metadata.labels.run_uid,
+            run: metadata.annotations.run,
+            attempt,
+            cut_off_from: metadata.labels.job_uid.filter(|_| metadata.owner_references.is_empty()),
             deletion_asked,
             phase: match phase.as_str() {
                 "Pending" => Phase::Pending,
@@ -366,13 +378,16 @@ mod raw {
         #[serde(default)]
         pub(super) labels: Labels,
         #[serde(default)]
+        pub(super) annotations: Annotations,
+        #[serde(default)]
         pub(super) owner_references: Vec<OwnerReference>,
     }
 
     impl Metadata {
         pub(super) fn controller(&self) -> Option<OwnerView> {
             let owner = self.owner_references.iter().find(|owner| owner.controller)?;
-            Some(OwnerView { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
+            let OwnerReference { api_version, kind, name, uid, controller: _ } = owner.clone();
+            Some(OwnerView { api_version, kind, name, uid })
         }
 
         /// The API server stores when the deletion ends, not when it was asked for.
@@ -387,11 +402,28 @@ mod raw {
         #[serde(rename = "agents.proompteng.ai/run-uid")]
         pub(super) run_uid: Option<String>,
         #[serde(rename = "agents.proompteng.ai/attempt")]
-        pub(super) attempt: Option<String>,
+        attempt: Option<String>,
+        #[serde(rename = "batch.kubernetes.io/controller-uid")]
+        pub(super) job_uid: Option<Box<str>>,
     }
 
-    #[derive(Deserialize)]
+    impl Labels {
+        pub(super) fn attempt(&self) -> Option<i32> {
+            self.attempt.as_deref().and_then(|attempt| attempt.parse().ok())
+        }
+    }
+
+    #[derive(Deserialize, Default)]
+    pub(super) struct Annotations {
+        #[serde(rename = "agents.proompteng.ai/run")]
+        pub(super) run: Option<Box<str>>,
+    }
+
+    #[derive(Clone, Deserialize)]
+    #[serde(rename_all = "camelCase")]
     pub(super) struct OwnerReference {
+        #[serde(default)]
+        api_version: String,
         kind: String,
         name: String,
         uid: String,

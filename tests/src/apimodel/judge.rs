@@ -6,9 +6,13 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::store::{Change, Commit, Store};
+use super::{
+    request::Request,
+    store::{Change, Commit, Store},
+};
 
 /// Label of a Job and its pod: uid of the run.
 pub const RUN_UID_LABEL: &str = "agents.proompteng.ai/run-uid";
@@ -43,6 +47,10 @@ pub enum Broken {
     WaitsWithoutReason(String),
     /// A secret stands in an object other than its Secret.
     CanaryStored(String),
+    /// A controller sent a secret, stored or not.
+    CanarySent(String),
+    /// A controller asked for Secrets, which it has no right to.
+    SecretAsked(String),
 }
 
 /// A broken promise and when.
@@ -107,10 +115,28 @@ impl Judge {
         if self.canaries.is_empty() || commit.key.resource.plural == "secrets" || commit.change == Change::Deleted {
             return;
         }
-        let text = commit.object.to_string();
-        if self.canaries.iter().any(|canary| text.contains(canary.as_str())) {
+        if self.tells(&commit.object.to_string()) {
             found.push(Broken::CanaryStored(format!("{}/{}", commit.key.resource.plural, commit.key.name)));
         }
+    }
+
+    /// Whether a text holds a secret, as it is or as Secrets spell it.
+    fn tells(&self, text: &str) -> bool {
+        self.canaries.iter().any(|canary| text.contains(canary.as_str()) || text.contains(&STANDARD.encode(canary)))
+    }
+
+    /// A controller's request, judged whatever becomes of it.
+    pub(super) fn asked(&mut self, request: &Request, at: Duration, version: u64) {
+        let body = String::from_utf8_lossy(&request.body);
+        let query: String = request.query.values().map(String::as_str).collect();
+        let mut found = Vec::new();
+        if request.plural() == "secrets" {
+            found.push(Broken::SecretAsked(request.path.clone()));
+        }
+        if [request.path.as_str(), &query, &body].into_iter().any(|text| self.tells(text)) {
+            found.push(Broken::CanarySent(format!("{:?} {}", request.verb, request.path)));
+        }
+        self.violations.extend(found.into_iter().map(|broken| Violation { at, version, broken }));
     }
 
     fn check_job(&mut self, store: &Store, commit: &Commit, found: &mut Vec<Broken>) {

@@ -93,6 +93,9 @@ impl State {
     }
 
     pub(super) fn record(&mut self, client: ClientId, request: &Request, now: Moment, fault: Option<Fault>) -> usize {
+        if self.is_faultable(client) {
+            self.judge.asked(request, now.boot, self.store.version());
+        }
         self.log.push(Record {
             at: now.boot,
             client: self.clients[client.0].name.clone(),
@@ -411,9 +414,14 @@ impl World {
         Log(self.shared.with(|state, _| state.log.clone()))
     }
 
-    /// From now on no object but a Secret may contain this text.
+    /// From now on no object but a Secret, and no request of a controller, may contain this text or its base64.
     pub fn canary(&self, text: &str) {
         self.shared.with(|state, _| state.judge.canaries.push(text.to_owned()));
+    }
+
+    /// Whether there is a secret that could be told.
+    pub fn has_canary(&self) -> bool {
+        self.shared.with(|state, _| !state.judge.canaries.is_empty())
     }
 
     /// How often the agent's container of each submission started.

@@ -1,10 +1,11 @@
 //! What an undisturbed run costs.
 
-use agents_tests::apimodel::{Log, RESOURCES};
+use agents_tests::apimodel::{Broken, Log, RESOURCES};
+use serde_json::json;
 
 use super::{
-    play::{keep_running, keep_whole_running, named, play, simulate},
-    workload::{ALL, HAPPY, SECOND, phase_seen},
+    play::{keep_running, keep_whole_running, named, overhear, play, simulate, was_overheard},
+    workload::{ALL, CANARY, HAPPY, SECOND, phase_seen},
 };
 
 /// `verb resource` of each write, in order.
@@ -30,6 +31,30 @@ async fn a_happy_run_takes_three_writes_and_no_read() {
     let mut watched: Vec<_> = for_runs.into_iter().chain(declared).collect();
     watched.sort_unstable();
     assert_eq!(listed, watched, "each cache once, and nothing for the run");
+}
+
+/// What every other simulation relies on: a secret of its workload that anything says is seen.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_told_is_seen_in_any_workload() {
+    for workload in ALL {
+        let world = workload.world(1);
+        world.check();
+        let note = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "told"}, "data": {"k": format!("it is {CANARY}.")},
+        });
+        world.apply(&note.to_string());
+        let broken: Vec<_> = world.violations().into_iter().map(|violation| violation.broken).collect();
+        assert_eq!(broken, [Broken::CanaryStored("configmaps/told".to_owned())], "{}", workload.name);
+    }
+}
+
+/// The flag is shared by the whole process: another test that was told the secret meanwhile has the same fault.
+#[test]
+fn a_secret_that_is_logged_is_overheard() {
+    let _log = overhear();
+    tracing::info!(value = "harmless", "a line");
+    tracing::warn!(value = CANARY, "a line");
+    assert!(was_overheard());
 }
 
 /// After a rest nothing proves that the cache is young, and one consistent read of the run does.

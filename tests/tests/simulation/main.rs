@@ -11,5 +11,6 @@ mod fault;
 mod happy;
 mod play;
 mod restart;
+mod strays;
 mod two;
 mod workload;

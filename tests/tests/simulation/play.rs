@@ -1,6 +1,15 @@
 //! How a workload is played, and what it came to.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use agents_core::plan::Defaults;
 use agents_kube::{Calls, LeaseOptions, Manager, ManagerError, lease, manager::Builder};
@@ -8,7 +17,7 @@ use agents_tests::apimodel::{Log, NAMESPACE, Settled, Supervised, World};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::workload::{RUN, Workload};
+use super::workload::{CANARY, RUN, Workload};
 
 /// Longest time a workload may take, disturbed as it may be.
 pub const LIMIT: Duration = Duration::from_secs(7200);
@@ -133,6 +142,9 @@ impl Played {
     /// What is wrong with it by itself.
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> = self.world.violations().iter().map(ToString::to_string).collect();
+        if !self.world.has_canary() {
+            faults.push("no secret could have been told".to_owned());
+        }
         if self.settled.is_none() {
             faults.push("the world did not settle".to_owned());
         }
@@ -151,6 +163,18 @@ impl Played {
         if self.end != *clean {
             let (clean, disturbed) = (format!("{clean:#?}"), format!("{:#?}", self.end));
             faults.push(format!("another end: {}", difference(&clean, &disturbed)));
+        }
+        faults
+    }
+
+    /// The same where a create may land after the Job of its name was deleted again: a deletion frees the only lock there
+    /// is, so the attempt has a second Job. It must be ended, and the run must not notice.
+    pub fn faults_but_a_freed_name(&self, clean: &End) -> Vec<String> {
+        let runs = |end: &End| end.outline().0.into_iter().map(|(run, ends)| (run.to_owned(), ends)).collect::<Vec<_>>();
+        let mut faults = self.faults();
+        faults.retain(|fault| !["SubmittedAgain", "ExecutedAgain"].iter().any(|broken| fault.contains(broken)));
+        if runs(&self.end) != runs(clean) {
+            faults.push(format!("another end:\n  {:?}\n  {:?}", runs(clean), runs(&self.end)));
         }
         faults
     }
@@ -200,6 +224,36 @@ pub async fn play_clean(workload: &Workload) -> Played {
     played
 }
 
+/// Whether anything logged has told the workloads' secret.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Takes log lines and keeps none.
+struct Overhearing;
+
+impl io::Write for Overhearing {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if String::from_utf8_lossy(line).contains(CANARY) {
+            TOLD.store(true, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Hears what this thread logs, until it is dropped.
+pub fn overhear() -> tracing::subscriber::DefaultGuard {
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(|| Overhearing);
+    tracing::subscriber::set_default(log.finish())
+}
+
+/// Whether the secret was logged since this was asked last.
+pub fn was_overheard() -> bool {
+    TOLD.swap(false, Ordering::Relaxed)
+}
+
 /// Runs each of `cases` in a simulation of its own, on as many threads as the machine has, and fails with every fault
 /// found.
 pub fn simulate<T, F, Fut>(cases: Vec<T>, run: F)
@@ -216,6 +270,7 @@ where
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                let _log = overhear();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
                 runtime.expect("a runtime").block_on(async {
                     loop {
@@ -227,7 +282,10 @@ where
             });
         }
     });
-    let faults = faults.into_inner().expect("no panic");
+    let mut faults = faults.into_inner().expect("no panic");
+    if was_overheard() {
+        faults.push("a secret was logged".to_owned());
+    }
     println!("{count} simulations in {:.1?}", began.elapsed());
     let shown = faults.iter().take(12).cloned().collect::<Vec<_>>().join("\n\n");
     assert!(faults.is_empty(), "{} of {count} simulations failed:\n{shown}", faults.len());

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
+use agents_tests::apimodel::{Fault, Rule, Verb, When};
+
 use super::{
+    fault::frees_name,
     play::{End, keep_running, named, play, play_clean, simulate},
     workload::{ALL, Workload},
 };
@@ -36,6 +39,26 @@ fn controllers_without_a_lease_give_the_same_result_as_one() {
         .await;
         let faults = played.faults_beside(&ends[workload.name]);
         named(|| format!("{}, {latency:?}, {names:?}", workload.name), &faults).into_iter().collect()
+    });
+}
+
+/// The create of one of them takes its time: what it makes may find its run ended.
+#[test]
+fn a_slow_create_beside_another_controller_changes_nothing() {
+    let ends = ends(ALL);
+    let cases: Vec<_> =
+        ALL.iter().flat_map(|workload| [3, 9].map(|slow| (workload, Duration::from_secs(slow)))).collect();
+    simulate(cases, async |(workload, slow)| {
+        let played = play(workload, 1, |world| {
+            let create = When::effects().verb(Verb::Create).on("jobs").from("b");
+            world.faults(|faults| faults.rule(Rule::new(create, Fault::Delay(slow))));
+            ["a", "b"].map(|name| keep_running(world, name, false))
+        })
+        .await;
+        let end = &ends[workload.name];
+        let freed = frees_name(workload) || workload.name == "deleted";
+        let found = if freed { played.faults_but_a_freed_name(end) } else { played.faults_beside(end) };
+        named(|| format!("{}, {slow:?}", workload.name), &found).into_iter().collect()
     });
 }
 

@@ -8,12 +8,15 @@ use agents_core::{
 };
 use agents_kube::AgentRun;
 use agents_tests::apimodel::{Outcome, World};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, api::DeleteParams};
 use serde_json::{Value, json};
 
 pub const SECOND: Duration = Duration::from_secs(1);
+/// The value of the Secret that every provider is given: nothing but its Secret may ever say it.
+pub const CANARY: &str = "sk-canary-3c9f1e";
 /// Name of the run in every workload.
 pub const RUN: &str = "run";
 
@@ -43,6 +46,12 @@ impl Workload {
     pub fn world(&self, seed: u64) -> Arc<World> {
         let world = Arc::new(World::new(seed));
         world.run_actors();
+        world.canary(CANARY);
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "provider-key"},
+            "data": {"token": STANDARD.encode(CANARY)},
+        });
+        world.apply(&secret.to_string());
         world.outcomes(RUN, (self.outcomes)());
         if self.references {
             apply_references(&world, &["Agent", "AgentProvider", "ImplementationSpec"]);
@@ -193,7 +202,10 @@ pub fn apply_references(world: &World, kinds: &[&str]) {
     for kind in kinds {
         let (name, spec) = match *kind {
             "Agent" => ("agent", json!({"providerRef": {"name": "provider"}})),
-            "AgentProvider" => ("provider", json!({"binary": "sh", "argsTemplate": ["-c", "true"]})),
+            "AgentProvider" => {
+                let token = json!({"name": "TOKEN", "secretName": "provider-key", "key": "token"});
+                ("provider", json!({"binary": "sh", "argsTemplate": ["-c", "true"], "secretEnv": [token]}))
+            }
             _ => ("work", json!({"text": "do it"})),
         };
         let api = "agents.proompteng.ai/v1alpha1";

@@ -44,7 +44,7 @@ const QUIET_START_SECONDS: i64 = 10;
 /// Time between two looks at something that another party has to cure, in seconds.
 const RECHECK_SECONDS: i64 = 30;
 /// Time the runtime has beyond grace before an attempt is ended by force, in seconds.
-const FORCE_AFTER_SECONDS: i64 = 30;
+pub const FORCE_AFTER_SECONDS: i64 = 30;
 /// Time the runner has beyond its deadline and grace to report by itself, in seconds.
 const DEADLINE_SLACK_SECONDS: i64 = 70;
 
