@@ -14,20 +14,25 @@ use std::{
     time::Duration,
 };
 
-use agents_core::{api::runtime::RuntimeKind, decide::agent_run, plan::Defaults};
+use agents_core::{
+    api::{AgentRun, Resource, agent_run::Phase, runtime::RuntimeKind},
+    decide::agent_run::{self, first_possible, open_attempt},
+    plan::Defaults,
+};
 use agents_runtime::{
     adapter::{Registry, RuntimeAdapter},
     driver::{self, Driver},
 };
+use jiff::Timestamp;
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Calls,
-    control::{AgentRunWorld, Caches, DeclarationWorld, Namespaces, Notices, NoticesTask, StrayWorld},
+    control::{AgentRunWorld, Caches, DeclarationWorld, Namespaces, Notices, NoticesTask, StrayWorld, Unrecorded},
     lease::{self, Elector, Ended, Term},
     runtime::{CachedJobs, JobAdapter, JobSettings},
-    watch,
+    watch::{self, Key},
 };
 
 /// Time between two looks at whether everything from a time without a leader is judged.
@@ -173,6 +178,7 @@ impl Builder {
             only_runtime: None,
             runtimes: registry.runtimes().collect::<BTreeSet<_>>(),
             start_limit_seconds: i64::try_from(start_limit.as_secs()).unwrap_or(i64::MAX),
+            max_object_bytes: Some(agent_run::MAX_OBJECT_BYTES),
         };
         let elector = lease.map(|LeaseOptions { namespace, name, params }| {
             Elector::new(calls.clone(), namespace, name, identity.clone(), params)
@@ -180,6 +186,7 @@ impl Builder {
         let tenure = elector.as_ref().map(Elector::tenure);
         let declarations =
             declarations.then(|| Arc::new(DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone())));
+        let unrecorded = Arc::new(Unrecorded::default());
         let (notices, sender) = Notices::new(calls.clone(), &identity);
         let grace = settings.defaults.grace_seconds;
         let strays =
@@ -190,6 +197,8 @@ impl Builder {
             adapters: registry,
             settings,
             blind_since: Mutex::default(),
+            undecided: Mutex::default(),
+            unrecorded: Arc::clone(&unrecorded),
             tenure,
             notices,
         };
@@ -201,7 +210,7 @@ impl Builder {
             elector,
             sender,
             options: driver::Options { concurrency, seed, ..driver::Options::default() },
-            health: Health { caches, leading: Arc::default() },
+            health: Health { caches, leading: Arc::default(), unrecorded },
             keep,
         }
     }
@@ -212,6 +221,7 @@ impl Builder {
 pub struct Health {
     caches: Arc<Caches>,
     leading: Arc<AtomicBool>,
+    unrecorded: Arc<Unrecorded>,
 }
 
 impl Health {
@@ -237,6 +247,12 @@ impl Health {
     /// About how many bytes the caches keep, by kind and namespace.
     pub fn kept_bytes(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
         self.caches.weights()
+    }
+
+    /// How many runs have a status that the API server lastingly does not take, and one of them as `namespace/name: why`.
+    /// The manager is ready all the same: no other replica could store them, and the other runs go on.
+    pub fn unstored(&self) -> Option<(usize, String)> {
+        self.unrecorded.lasting()
     }
 
     /// Whether this replica decides.
@@ -331,6 +347,7 @@ impl Manager {
                 caches.ask_all(&requests);
                 let executions = async {
                     caches.synced().await;
+                    doubt(term.as_ref(), &world);
                     caches.ask_all(&requests);
                     caches.ask_strays(&suspects);
                     tokio::join!(recover(term, &world), prove(&caches));
@@ -405,24 +422,35 @@ async fn prove(caches: &Caches) {
     }
 }
 
+/// The runs whose current attempt the last leader may have handed over without recording it: each is to be decided once
+/// from complete lists before the time without a leader may be forgotten.
+fn doubt(term: Option<&Term>, world: &AgentRunWorld) {
+    let Some(acted_until) = term.and_then(|term| term.acted_until) else { return };
+    let doubtful = world.caches.runs.objects().into_iter().filter(|run| may_be_older(run, acted_until));
+    let keys = doubtful.map(|run| Key::new(&run.metadata.namespace, &run.metadata.name)).collect();
+    *world.undecided.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+}
+
+/// Whether the run's current attempt is not recorded and can have been handed over before `moment`.
+fn may_be_older(run: &Resource<AgentRun>, moment: Timestamp) -> bool {
+    let settled = run.status.as_ref().is_some_and(|status| {
+        open_attempt(status).is_some()
+            || status.phase.is_some_and(|phase| phase.is_terminal() || phase == Phase::Template)
+    });
+    !settled && first_possible(run).is_some_and(|first| first < moment)
+}
+
 /// Lets the time without a leader be forgotten once no run is left that it makes doubtful.
 async fn recover(term: Option<Term>, world: &AgentRunWorld) {
     let Some(term) = term else { return };
     let blind = *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(acted_until) = blind.or(term.acted_until) {
-        let doubtful = || {
-            world.caches.runs.objects().iter().any(|run| {
-                // A run without a status was judged by nobody: its attempt may have been submitted before.
-                let undecided = match &run.status {
-                    None => true,
-                    Some(status) => blind.is_some() && status.attempts.is_empty(),
-                };
-                undecided && run.metadata.creation_timestamp.is_some_and(|created| created < acted_until)
-            })
-        };
-        while doubtful() {
-            time::sleep(RECOVERY_LOOK).await;
-        }
+    let doubtful = || match blind {
+        // What could have been executed then stays in doubt until it is recorded as lost.
+        Some(blind) => world.caches.runs.objects().iter().any(|run| may_be_older(run, blind)),
+        None => !world.undecided.lock().unwrap_or_else(PoisonError::into_inner).is_empty(),
+    };
+    while doubtful() {
+        time::sleep(RECOVERY_LOOK).await;
     }
     term.recovered();
 }

@@ -35,8 +35,8 @@ pub static RUNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         rule(
             "batch",
             "jobs",
-            &["create", "delete", "get", "list", "watch"],
-            "runs each attempt as a Job, follows it, ends it",
+            &["create", "delete", "get", "list", "patch", "watch"],
+            "runs each attempt as a Job, follows it, ends it, keeps it while the status of its run cannot be stored",
         ),
         rule(
             "",

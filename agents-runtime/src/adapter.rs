@@ -49,7 +49,7 @@ impl Capabilities {
 ///   first caller died.
 /// - A name taken by something that is not this run's submission is [`AdapterErrorKind::Conflict`]; it is left alone.
 /// - `status` of an unknown reference is [`Observation::Lost`], not an error.
-/// - `cancel` is idempotent and succeeds on what is gone.
+/// - `cancel` and `keep` are idempotent and succeed on what is gone.
 ///
 /// # Errors
 /// Each carries a [`Class`], which alone decides what the driver does next, and a [`Reason`], which users see.
@@ -66,6 +66,14 @@ pub trait RuntimeAdapter: Send + Sync + fmt::Debug {
 
     /// Reads the present state from the runtime itself, never from a cache.
     async fn status(&self, reference: &RuntimeRef) -> Result<Observation, AdapterError>;
+
+    /// Keeps what is left of the submission from being collected after its end (`kept`), or lets it be collected after its
+    /// usual time again: an engine asks for it while it cannot record how the submission ended. Nothing to do, and no
+    /// error, for what is gone and for a runtime that collects nothing by itself.
+    async fn keep(&self, reference: &RuntimeRef, kept: bool) -> Result<(), AdapterError> {
+        let _ = (reference, kept);
+        Ok(())
+    }
 
     /// Asks the submission to end, and ends it by force after `grace`. Returns when the runtime has taken the request,
     /// not when everything has ended.

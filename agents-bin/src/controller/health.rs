@@ -26,7 +26,9 @@ pub(super) fn pages(watched: Vec<Watched>) -> Router {
         .with_state(Arc::new(watched))
 }
 
-/// Ready when every manager is; the leader is named so when it leads anywhere.
+/// Ready when every manager is; the leader is named so when it leads anywhere. Statuses that cannot be stored are named
+/// and do not make it unready: another replica could not store them either, and one run of one namespace must not take
+/// the controller of all out of service.
 async fn ready(State(all): State<All>) -> (StatusCode, String) {
     let troubles: Vec<String> = all
         .iter()
@@ -35,9 +37,15 @@ async fn ready(State(all): State<All>) -> (StatusCode, String) {
             Some(if all.len() > 1 { format!("{runs}: {trouble}") } else { trouble })
         })
         .collect();
+    let mut said = if all.iter().any(|watched| watched.health.is_leading()) { "ok, leading" } else { "ok" }.to_owned();
+    for Watched { runs: _, health } in all.iter() {
+        if let Some((count, first)) = health.unstored() {
+            // Writing to a String cannot fail.
+            let _ = write!(said, "; {count} statuses cannot be stored, such as {first}");
+        }
+    }
     match troubles.as_slice() {
-        [] if all.iter().any(|watched| watched.health.is_leading()) => (StatusCode::OK, "ok, leading\n".to_owned()),
-        [] => (StatusCode::OK, "ok\n".to_owned()),
+        [] => (StatusCode::OK, format!("{said}\n")),
         troubles => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", troubles.join("; "))),
     }
 }
@@ -57,6 +65,14 @@ async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static 
     for Watched { runs, health } in all.iter() {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "agents_leader{{runs=\"{runs}\"}} {}", u8::from(health.is_leading()));
+    }
+    text.push_str(
+        "# HELP agents_status_refused_runs Runs whose status the API server lastingly does not take.\n\
+         # TYPE agents_status_refused_runs gauge\n",
+    );
+    for Watched { runs, health } in all.iter() {
+        let count = health.unstored().map_or(0, |(count, _)| count);
+        let _ = writeln!(text, "agents_status_refused_runs{{runs=\"{runs}\"}} {count}");
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

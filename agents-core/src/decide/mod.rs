@@ -96,6 +96,21 @@ pub enum Effect {
         /// Time to end by itself, in seconds.
         grace_seconds: u64,
     },
+    /// Keeps what is left of a submission from being collected, because its end could not be recorded yet.
+    ///
+    /// Record: the submission itself, which stays until [`Effect::LetGo`] or until its run goes. A restart finds it.
+    Keep {
+        /// What to keep.
+        reference: RuntimeRef,
+    },
+    /// Lets what was kept be collected after its usual time again.
+    ///
+    /// Record: the status says what became of it, stored before. A restart that finds the attempt under way finds it
+    /// kept and lets it go; what is kept of an attempt that has ended goes with its run.
+    LetGo {
+        /// What to let go.
+        reference: RuntimeRef,
+    },
     /// Tells people; may be dropped.
     ///
     /// Record: none is needed, since the status says the same.
@@ -109,13 +124,17 @@ pub enum EffectKind {
     Submit,
     /// [`Effect::Cancel`].
     Cancel,
+    /// [`Effect::Keep`].
+    Keep,
+    /// [`Effect::LetGo`].
+    LetGo,
     /// [`Effect::Emit`].
     Emit,
 }
 
 impl EffectKind {
     /// Every variant.
-    pub const ALL: [Self; 3] = [Self::Submit, Self::Cancel, Self::Emit];
+    pub const ALL: [Self; 5] = [Self::Submit, Self::Cancel, Self::Keep, Self::LetGo, Self::Emit];
 }
 
 impl Effect {
@@ -124,6 +143,8 @@ impl Effect {
         match self {
             Self::Submit(_) => EffectKind::Submit,
             Self::Cancel { .. } => EffectKind::Cancel,
+            Self::Keep { .. } => EffectKind::Keep,
+            Self::LetGo { .. } => EffectKind::LetGo,
             Self::Emit(_) => EffectKind::Emit,
         }
     }

@@ -50,6 +50,8 @@ reasons! {
     SubmitRejected,
     /// The runtime cannot be reached; the submission is repeated.
     RuntimeUnavailable,
+    /// The API server does not take the status of the run; nothing is started whose record could not be stored.
+    StatusRefused,
     /// Handed to the runtime, which has not started it yet.
     Starting,
     /// No node can take the pod.

@@ -1,6 +1,7 @@
 //! AgentRun: its snapshot from the caches, its effects to the adapters, its status to the API server.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,7 +10,9 @@ use agents_core::{
     api::{AgentRun, AgentRunStatus, GROUP, ImplementationSpec, Kind, Resource, VERSION, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
-        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide, open_attempt, ref_on},
+        agent_run::{
+            Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, open_attempt, ref_on,
+        },
     },
     resolve::{Found, References},
     runtime::{Observation, RuntimeRef},
@@ -23,12 +26,16 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{caches::Caches, notices::Notices};
+use super::{
+    caches::Caches,
+    notices::Notices,
+    unstored::{AttemptOf, Unrecorded},
+};
 use crate::{
     client::{ApiError, ApiErrorKind, Calls, OrAbsent, Target},
     lease::Tenure,
     object,
-    runtime::observe,
+    runtime::{is_ours, observe},
     watch::{Key, Slot},
 };
 
@@ -45,6 +52,11 @@ pub struct AgentRunWorld {
     pub settings: Settings,
     /// Start of a time, longer than results are kept, in which nobody led; known once this replica leads.
     pub blind_since: Mutex<Option<Timestamp>>,
+    /// Runs that this replica has not decided since it leads and has listed everything, and whose current attempt an
+    /// earlier one may have handed over.
+    pub undecided: Mutex<BTreeSet<Key>>,
+    /// What their status does not say.
+    pub unrecorded: Arc<Unrecorded>,
     /// The right to act, when there is an election.
     pub tenure: Option<Tenure>,
     /// Events.
@@ -100,9 +112,13 @@ impl AgentRunWorld {
                     .status(reference)
                     .await
                     .map_err(|error| Failure::of_adapter("observe the attempt", error))?;
-                Ok(Observed { observation, consistent: true })
+                Ok(Observed { observation, consistent: true, kept: self.is_kept(reference) })
             }
-            _ => Ok(Observed { observation: self.watched(reference), consistent: adapter.is_none() }),
+            _ => Ok(Observed {
+                observation: self.watched(reference),
+                consistent: adapter.is_none(),
+                kept: self.is_kept(reference),
+            }),
         }
     }
 
@@ -114,6 +130,30 @@ impl AgentRunWorld {
             return None;
         }
         (self.watched(&ref_on(run, watched)) != Observation::Lost).then_some(watched)
+    }
+
+    /// Whether what executes the attempt stays until it is let go.
+    fn is_kept(&self, reference: &RuntimeRef) -> bool {
+        let key = Key::new(&reference.namespace, reference.name.as_str());
+        let job = self.caches.jobs.get(&key);
+        let job = job.as_ref().and_then(Slot::object).filter(|_| reference.runtime == RuntimeKind::Job);
+        job.is_some_and(|job| job.kept && is_ours(job, &reference.owner_uid))
+    }
+
+    /// What this replica remembers of the run, after it has seen `observation` of its current attempt.
+    fn remembered(&self, key: &Key, run: &Resource<AgentRun>, observation: &Observation) -> Remembered {
+        let attempt = attempt_of(run);
+        if run.status.as_ref().and_then(open_attempt).is_some() {
+            self.unrecorded.recorded(key);
+        } else if *observation != Observation::Lost {
+            self.unrecorded.handed_over(key, attempt.clone());
+        }
+        self.unrecorded.of(key, &attempt)
+    }
+
+    /// Nothing of the run is left to be decided for the first time.
+    fn decided(&self, key: &Key) {
+        self.undecided.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// What the caches say.
@@ -132,6 +172,14 @@ impl AgentRunWorld {
             | RuntimeKind::Custom => Observation::Lost,
         }
     }
+}
+
+fn attempt_of(run: &Resource<AgentRun>) -> AttemptOf {
+    AttemptOf { uid: run.metadata.uid.clone(), attempt: current_attempt(run.status.as_ref()) }
+}
+
+fn key_of(run: &Resource<AgentRun>) -> Key {
+    Key::new(&run.metadata.namespace, &run.metadata.name)
 }
 
 fn has_recorded_attempt(run: &Resource<AgentRun>) -> bool {
@@ -169,7 +217,11 @@ impl World for AgentRunWorld {
     type Status = AgentRunStatus;
 
     async fn gather(&self, key: &Key, confirm: Confirm) -> Result<Option<RunSnapshot>, Failure> {
-        let Some((run, object_proven)) = self.run(key, confirm).await? else { return Ok(None) };
+        let Some((run, object_proven)) = self.run(key, confirm).await? else {
+            self.unrecorded.forget(key);
+            self.decided(key);
+            return Ok(None);
+        };
         // Every run is asked for again once Jobs and pods are listed; what was never submitted need not wait for them.
         if has_recorded_attempt(&run) && !self.caches.executions_are_synced() {
             return Ok(None);
@@ -183,13 +235,17 @@ impl World for AgentRunWorld {
         let reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));
         let observed = self.observed(&reference, confirm).await?;
         let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(RunSnapshot { run, object_proven, references, observed, found_on, blind_since }))
+        let remembered = self.remembered(key, &run, &observed.observation);
+        Ok(Some(RunSnapshot { run, object_proven, references, observed, found_on, blind_since, remembered }))
     }
 
     fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
         let mut plan = decide(snapshot, &self.settings, refusal, now);
         if let Some(adapter) = self.adapters.get(snapshot.reference(&self.settings).runtime) {
             adapter.capabilities().add_poll(&mut plan, &snapshot.observed.observation, now);
+        }
+        if plan.confirm == Confirm::NOTHING && plan.status.is_none() {
+            self.decided(&key_of(&snapshot.run));
         }
         plan
     }
@@ -208,12 +264,25 @@ impl World for AgentRunWorld {
         match effect {
             Effect::Submit(submission) => {
                 let submitted = adapter_of(submission.runtime)?.submit(submission).await;
-                submitted.map(drop).map_err(|error| Failure::of_adapter("submit the attempt", error))
+                submitted.map_err(|error| Failure::of_adapter("submit the attempt", error))?;
+                self.unrecorded.handed_over(&key_of(&snapshot.run), attempt_of(&snapshot.run));
+                Ok(())
             }
             Effect::Cancel { reference, grace_seconds } => {
                 let grace = Grace(Duration::from_secs(*grace_seconds));
                 let cancelled = adapter_of(reference.runtime)?.cancel(reference, grace).await;
                 cancelled.map_err(|error| Failure::of_adapter("end the attempt", error))
+            }
+            Effect::Keep { reference } => {
+                // The status is tried again in any case: where both are refused, the one may be cured alone.
+                if let Err(error) = adapter_of(reference.runtime)?.keep(reference, true).await {
+                    tracing::warn!(run = %key_of(&snapshot.run), %error, "what executes the attempt could not be kept");
+                }
+                Ok(())
+            }
+            Effect::LetGo { reference } => {
+                let let_go = adapter_of(reference.runtime)?.keep(reference, false).await;
+                let_go.map_err(|error| Failure::of_adapter("let the attempt be collected", error))
             }
             Effect::Emit(notice) => {
                 let run = &snapshot.run.metadata;
@@ -256,13 +325,18 @@ impl World for AgentRunWorld {
         match stored {
             Ok(run) => {
                 self.caches.runs.wrote(run, began);
+                self.unrecorded.stored(&key);
+                self.decided(&key);
                 Ok(())
             }
             // Deleted meanwhile: there is nothing left to be true about.
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => {
                 if matches!(error.kind, ApiErrorKind::Conflict | ApiErrorKind::Ambiguous | ApiErrorKind::Decode) {
-                    self.caches.runs.doubt(key);
+                    self.caches.runs.doubt(key.clone());
+                }
+                if error.kind != ApiErrorKind::Conflict {
+                    self.unrecorded.unstored(&key, &error);
                 }
                 Err(of_api(error))
             }

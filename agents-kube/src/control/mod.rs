@@ -6,6 +6,7 @@ mod declaration;
 mod declared;
 mod notices;
 mod strays;
+mod unstored;
 
 pub use agent_run::AgentRunWorld;
 pub use caches::{Caches, Namespaces, Ready};
@@ -13,3 +14,4 @@ pub use declaration::{DeclarationWorld, Snapshot as DeclarationSnapshot};
 pub use declared::Id;
 pub use notices::{Notices, NoticesTask};
 pub use strays::{Id as StrayId, StrayWorld};
+pub use unstored::Unrecorded;

@@ -11,8 +11,8 @@ use super::view::{JobView, OwnerView, PodView};
 
 /// Calls of the Kubernetes API.
 ///
-/// What is read comes from the API server's present state, never from a cache. Deletions carry the uid of what is
-/// meant, so that another object of the same name is never touched.
+/// What is read comes from the API server's present state, never from a cache. Deletions and changes carry the uid of
+/// what is meant, so that another object of the same name is never touched.
 #[async_trait]
 pub trait JobApi: Send + Sync + fmt::Debug {
     /// Creates a Job.
@@ -21,6 +21,14 @@ pub trait JobApi: Send + Sync + fmt::Debug {
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, CallError>;
     /// Lists the pods of the Job with this uid.
     async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, CallError>;
+    /// Changes how long a Job stays after its end, in seconds; `None` marks it as kept, for as long as its run.
+    async fn set_job_ttl(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        ttl_seconds: Option<i32>,
+    ) -> Result<JobView, CallError>;
     /// Deletes a Job after its pods.
     async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError>;
     /// Deletes a pod, with this much time between TERM and KILL.

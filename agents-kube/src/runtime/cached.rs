@@ -8,11 +8,13 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ConfigMap, Pod},
 };
-use kube::api::PropagationPolicy;
+use kube::api::{Patch, PropagationPolicy};
 use serde::de::IgnoredAny;
+use serde_json::json;
 
 use super::{
     api::{CallError, JobApi},
+    manifest::ANNOTATION_KEPT,
     view::{JobView, OwnedBy, OwnerView, PodView},
 };
 use crate::{
@@ -78,6 +80,24 @@ impl JobApi for CachedJobs {
             self.pods.read_back(&Key::new(&pod.namespace, &pod.name), Some(pod.clone()), began);
         }
         Ok(pods)
+    }
+
+    async fn set_job_ttl(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        ttl_seconds: Option<i32>,
+    ) -> Result<JobView, CallError> {
+        let began = self.boot();
+        let step = "change how long the job stays";
+        let why = ttl_seconds.is_none().then_some("until the status of its run could be stored");
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": uid, "annotations": {ANNOTATION_KEPT: why}},
+            "spec": {"ttlSecondsAfterFinished": ttl_seconds},
+        }));
+        let changed: JobView = self.calls.patch(&Target::of::<Job>(), step, namespace, name, None, &patch).await?;
+        Ok(self.jobs.wrote(changed, began).as_ref().clone())
     }
 
     async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {

@@ -159,6 +159,19 @@ impl RuntimeAdapter for JobAdapter {
         Ok(observe(&reference.owner_uid, job.as_ref(), &pods))
     }
 
+    async fn keep(&self, reference: &RuntimeRef, kept: bool) -> Result<(), AdapterError> {
+        let (namespace, name) = (&reference.namespace, reference.name.as_str());
+        let Some(job) = self.read(namespace, name).await?.filter(|job| is_ours(job, &reference.owner_uid)) else {
+            return Ok(());
+        };
+        let ttl = (!kept).then(|| self.settings.ttl_seconds());
+        match self.api.set_job_ttl(namespace, name, &job.uid, ttl).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => Err(classify(&format!("change how long Job {namespace}/{name} stays"), error)),
+        }
+    }
+
     /// The pod's own grace holds, which the plan derives from the run's; only a grace of zero ends pods by force.
     async fn cancel(&self, reference: &RuntimeRef, grace: Grace) -> Result<(), AdapterError> {
         let (namespace, name) = (&reference.namespace, reference.name.as_str());

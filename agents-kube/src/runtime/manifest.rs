@@ -35,6 +35,8 @@ pub const LABEL_RUN: &str = "agents.proompteng.ai/run";
 pub const LABEL_RUN_UID: &str = "agents.proompteng.ai/run-uid";
 /// Label with the number of the attempt.
 pub const LABEL_ATTEMPT: &str = "agents.proompteng.ai/attempt";
+/// Annotation of a Job that stays until the status of its run could be stored; its value says so.
+pub const ANNOTATION_KEPT: &str = "agents.proompteng.ai/kept";
 /// Annotation with the run's whole name.
 pub const ANNOTATION_RUN: &str = "agents.proompteng.ai/run";
 
@@ -60,6 +62,12 @@ pub struct JobSettings {
 impl Default for JobSettings {
     fn default() -> Self {
         Self { ttl: DEFAULT_TTL }
+    }
+}
+
+impl JobSettings {
+    pub(super) fn ttl_seconds(self) -> i32 {
+        whole(self.ttl.max(MIN_TTL))
     }
 }
 
@@ -133,7 +141,7 @@ pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manif
             parallelism: Some(1),
             pod_replacement_policy: Some("Failed".to_owned()),
             template: pod_template(pod, &carrier, labels.clone(), template_annotations),
-            ttl_seconds_after_finished: Some(whole(settings.ttl.max(MIN_TTL))),
+            ttl_seconds_after_finished: Some(settings.ttl_seconds()),
             ..JobSpec::default()
         }),
         status: None,

@@ -18,8 +18,8 @@ pub use api::{CallError, JobApi};
 pub use cached::CachedJobs;
 pub use job::JobAdapter;
 pub use manifest::{
-    ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT, LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY,
-    MIN_TTL, Manifests, manifests,
+    ANNOTATION_KEPT, ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT, LABEL_MANAGED_BY, LABEL_RUN,
+    LABEL_RUN_UID, MANAGED_BY, MIN_TTL, Manifests, manifests,
 };
 pub use observe::{has_ended, is_ours, observe};
 pub use pod::pod_template;

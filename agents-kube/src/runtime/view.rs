@@ -32,6 +32,8 @@ pub struct JobView {
     pub deadline: Option<Timestamp>,
     /// Its end, decided or reached.
     pub end: Option<Box<JobEnd>>,
+    /// Whether it was asked to stay after its end, by its annotation.
+    pub kept: bool,
 }
 
 /// The controller of an object.
@@ -239,6 +241,7 @@ impl From<raw::Job> for JobView {
             attempt,
             deadline,
             end,
+            kept: metadata.annotations.kept.is_some(),
         }
     }
 }
@@ -417,6 +420,8 @@ mod raw {
     pub(super) struct Annotations {
         #[serde(rename = "agents.proompteng.ai/run")]
         pub(super) run: Option<Box<str>>,
+        #[serde(rename = "agents.proompteng.ai/kept")]
+        pub(super) kept: Option<String>,
     }
 
     #[derive(Clone, Deserialize)]

@@ -10,7 +10,7 @@ use agents_core::{
     api::{AgentRun, AgentRunStatus, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
-        agent_run::{Observed, RunSnapshot, Settings, current_ref, decide, is_finished},
+        agent_run::{Observed, Remembered, RunSnapshot, Settings, current_ref, decide, is_finished},
     },
     plan::Defaults,
     resolve::{Found, References},
@@ -78,6 +78,7 @@ impl LocalWorld {
                 only_runtime: Some(RuntimeKind::Process),
                 runtimes: BTreeSet::from([RuntimeKind::Process]),
                 start_limit_seconds: START_LIMIT_SECONDS,
+                max_object_bytes: None,
             },
             events,
             changed: Notify::new(),
@@ -187,9 +188,10 @@ impl World for LocalWorld {
             run: Arc::new(run),
             object_proven: true,
             references,
-            observed: Observed { observation, consistent: true },
+            observed: Observed { observation, consistent: true, kept: false },
             found_on: None,
             blind_since: None,
+            remembered: Remembered::default(),
         }))
     }
 
@@ -215,6 +217,8 @@ impl World for LocalWorld {
                 .cancel(reference, Grace(Duration::from_secs(*grace_seconds)))
                 .await
                 .map_err(|error| Failure::of_adapter("end the attempt", error))?,
+            // The folder of an attempt is never collected.
+            Effect::Keep { reference: _ } | Effect::LetGo { reference: _ } => {}
             Effect::Emit(notice) => self.tell(Event::Notice { run: key.1, notice: notice.clone() }).await,
         }
         Ok(())
@@ -285,9 +289,10 @@ mod tests {
             run: Arc::new(serde_json::from_value(run).unwrap()),
             object_proven: true,
             references: References { agent: Found::Absent, provider: Found::Absent, implementation: Found::Absent },
-            observed: Observed { observation: Observation::Lost, consistent: true },
+            observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
             found_on: None,
             blind_since: None,
+            remembered: Remembered::default(),
         };
         let notice = Notice { warning: false, reason: Reason::Suspended, message: String::new() };
         let performed = world.perform(&snapshot, &Effect::Emit(notice)).await;

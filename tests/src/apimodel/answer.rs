@@ -86,6 +86,11 @@ impl Refusal {
         Self::new(500, "", why)
     }
 
+    /// The answer to a request whose body is longer than the API server reads.
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+    }
+
     pub(super) fn unprocessable() -> Self {
         Self::new(422, "Invalid", "the server rejected our request due to an error in our request")
     }

@@ -140,7 +140,7 @@ impl When {
         Self { client: Some(client.to_owned()), ..self }
     }
 
-    fn matches(&self, request: &Request, client: &str) -> bool {
+    pub(super) fn matches(&self, request: &Request, client: &str) -> bool {
         let Self { verb, resource, subresource, name, client: wanted, effects, writes, verdicts } = self;
         verb.is_none_or(|verb| verb == request.verb)
             && resource.is_none_or(|plural| request.plural() == plural)

@@ -102,6 +102,12 @@ impl Request {
         self.param("dryRun") == "All"
     }
 
+    /// The body of a PATCH in JSON; null of everything else.
+    pub(super) fn patch(&self) -> Value {
+        let body = Some(&self.body).filter(|_| self.verb == Verb::Patch);
+        body.and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
+    }
+
     /// Plural of the resource; empty outside the resources.
     pub fn plural(&self) -> &'static str {
         self.target.as_ref().map_or("", |target| target.resource.plural)
@@ -153,6 +159,8 @@ pub struct Record {
     pub effect: bool,
     /// Whether it writes the status of a declaration.
     pub verdict: bool,
+    /// The body of a PATCH in JSON; null of everything else.
+    pub patch: Value,
     /// HTTP status answered; `None` when no answer was sent.
     pub code: Option<u16>,
     /// The fault that struck it.

@@ -151,6 +151,9 @@ impl Run {
     async fn commit(&self, stale: Option<Duration>) -> Answer {
         self.alive().await;
         self.shared.with(|state, now| {
+            if let Some(refusal) = state.denial(self.client, &self.request) {
+                return Err(refusal);
+            }
             let lag = state.faults.lag_of(self.request.plural());
             verbs::handle(&mut state.store, &self.request, now, lag, stale)
         })

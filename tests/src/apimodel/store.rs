@@ -10,6 +10,8 @@ use super::{answer::Refusal, builtin, metadata, resource::Resource};
 
 /// The version of the empty world: a real cluster has a history before the first object of ours.
 const FIRST_VERSION: u64 = 1000;
+/// Largest request that etcd takes, in bytes; an object is stored as JSON with a little around it.
+const MAX_REQUEST: usize = 1536 * 1024;
 
 /// Identity of an object in the store. Ordered as lists are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,6 +233,7 @@ impl Store {
         if self.objects.contains_key(&key) {
             return Err(Refusal::already_exists(resource, &key.name));
         }
+        check_size(&object)?;
         Ok(self.commit(key, Change::Added, object, now))
     }
 
@@ -281,6 +284,7 @@ impl Store {
         if object == old {
             return Ok(old);
         }
+        check_size(&object)?;
         Ok(self.commit(key.clone(), Change::Modified, object, now))
     }
 
@@ -470,6 +474,15 @@ fn restore(wanted: &mut Value, old: &Value, field: &str) {
             None => root.remove(field),
         };
     }
+}
+
+/// What etcd says of an object that is too large; the API server passes it on without a reason of its own.
+fn check_size(object: &Value) -> Result<(), Refusal> {
+    // Short of its metadata, which the real one stores more of.
+    if object.to_string().len() > MAX_REQUEST {
+        return Err(Refusal::unmapped("etcdserver: request is too large"));
+    }
+    Ok(())
 }
 
 /// What generation counts: everything but metadata and status.

@@ -12,6 +12,9 @@ use super::{
     store::{DeleteOptions, Deleted, Key, Moment, Part, Store},
 };
 
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 3 * 1024 * 1024;
+
 /// An answer: HTTP status and body.
 pub(super) type Answer = Result<(u16, Value), Refusal>;
 
@@ -26,6 +29,9 @@ pub(super) fn handle(
     let Some(target) = &request.target else {
         return other(request);
     };
+    if request.body.len() > MAX_BODY {
+        return Err(Refusal::body_too_large(MAX_BODY));
+    }
     match request.verb {
         Verb::Get => get(store, request, target, now, lag, stale),
         Verb::List => list(store, request, target, now, lag, stale),

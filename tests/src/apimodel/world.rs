@@ -16,8 +16,9 @@ use tokio::{
 
 use super::{
     actors::Actors,
+    answer::Refusal,
     clock::Clock,
-    fault::{Fault, Faults},
+    fault::{Fault, Faults, When},
     judge::{Judge, Submission, Violation},
     outcome::Outcome,
     request::{Log, Record, Request},
@@ -42,6 +43,9 @@ pub struct Settings {
     pub garbage: bool,
     /// How long nothing must be written for the world to count as settled.
     pub quiet: Duration,
+    /// Requests of controllers that are refused with this HTTP status for as long as they stand here: a right that is
+    /// missing, an admission policy, a definition of another version.
+    pub denied: Vec<(When, u16)>,
 }
 
 impl Default for Settings {
@@ -52,6 +56,7 @@ impl Default for Settings {
             latency: Duration::ZERO,
             garbage: true,
             quiet: Duration::from_secs(60),
+            denied: Vec::new(),
         }
     }
 }
@@ -92,6 +97,13 @@ impl State {
         if *faultable { self.faults.decide(request, name) } else { None }
     }
 
+    /// The lasting refusal of `request`, if there is one.
+    pub(super) fn denial(&self, client: ClientId, request: &Request) -> Option<Refusal> {
+        let ClientState { name, faultable, .. } = &self.clients[client.0];
+        let mut denied = self.settings.denied.iter().filter(|_| *faultable);
+        denied.find(|(when, _)| when.matches(request, name)).map(|(_, code)| Refusal::scripted(*code))
+    }
+
     pub(super) fn record(&mut self, client: ClientId, request: &Request, now: Moment, fault: Option<Fault>) -> usize {
         if self.is_faultable(client) {
             self.judge.asked(request, now.boot, self.store.version());
@@ -107,6 +119,7 @@ impl State {
             status: request.is_status(),
             effect: request.is_effect(),
             verdict: request.is_verdict(),
+            patch: request.patch(),
             code: None,
             fault,
         });

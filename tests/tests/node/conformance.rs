@@ -14,7 +14,7 @@ use agents_core::{
     api::{Agent, AgentProvider, AgentRun, Resource, runtime::RuntimeKind},
     decide::{
         Effect,
-        agent_run::{Observed, RunSnapshot, Settings, decide},
+        agent_run::{Observed, Remembered, RunSnapshot, Settings, decide},
     },
     plan::Defaults,
     resolve::{Found, References},
@@ -93,9 +93,10 @@ impl Jobs<'_> {
             run: Arc::new(run),
             object_proven: true,
             references,
-            observed: Observed { observation: Observation::Lost, consistent: true },
+            observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
             found_on: None,
             blind_since: None,
+            remembered: Remembered::default(),
         };
         let settings = Settings {
             defaults: Defaults {
@@ -108,6 +109,7 @@ impl Jobs<'_> {
             only_runtime: None,
             runtimes: [RuntimeKind::Job].into(),
             start_limit_seconds: 600,
+            max_object_bytes: None,
         };
         let plan = decide(&snapshot, &settings, None, Timestamp::now());
         match plan.before.into_iter().next() {

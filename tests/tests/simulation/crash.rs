@@ -7,6 +7,7 @@ use std::{
 
 use agents_core::decide::EffectKind;
 use agents_tests::apimodel::{CrashAt, CrashPoint, Fault, Log, Record, Rule, Verb, When};
+use serde_json::Value;
 
 use super::{
     play::{End, keep_running, named, play, play_clean, simulate},
@@ -27,8 +28,14 @@ fn performs(kind: EffectKind, record: &Record) -> bool {
     match kind {
         EffectKind::Submit => record.verb == Verb::Create && matches!(record.resource, "jobs" | "configmaps"),
         EffectKind::Cancel => record.verb == Verb::Delete && matches!(record.resource, "jobs" | "pods"),
+        EffectKind::Keep => record.verb == Verb::Patch && ttl(record).is_some_and(Value::is_null),
+        EffectKind::LetGo => record.verb == Verb::Patch && ttl(record).is_some_and(Value::is_number),
         EffectKind::Emit => record.verb == Verb::Create && record.resource == "events",
     }
+}
+
+fn ttl(record: &Record) -> Option<&Value> {
+    record.patch.pointer("/spec/ttlSecondsAfterFinished").filter(|_| record.resource == "jobs")
 }
 
 fn part(record: &Record) -> Part {

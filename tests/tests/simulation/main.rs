@@ -13,4 +13,5 @@ mod play;
 mod restart;
 mod strays;
 mod two;
+mod unstored;
 mod workload;

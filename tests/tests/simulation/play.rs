@@ -12,7 +12,11 @@ use std::{
 };
 
 use agents_core::plan::Defaults;
-use agents_kube::{Calls, LeaseOptions, Manager, ManagerError, lease, manager::Builder};
+use agents_kube::{
+    Calls, LeaseOptions, Manager, ManagerError, lease,
+    manager::Builder,
+    runtime::{JobSettings, MIN_TTL},
+};
 use agents_tests::apimodel::{Log, NAMESPACE, Settled, Supervised, World};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +60,13 @@ pub fn keep_running(world: &World, name: &'static str, lease: bool) -> Supervise
 /// The same for the whole controller.
 pub fn keep_whole_running(world: &World, name: &'static str, lease: bool) -> Supervised {
     keep(world, name, move |calls, identity| whole(calls, identity, lease))
+}
+
+/// The same where Jobs are kept no longer than they must be, so that what outlasts them takes no day.
+pub fn keep_running_briefly(world: &World, name: &'static str, lease: bool) -> Supervised {
+    keep(world, name, move |calls, identity| {
+        builder(calls, identity, lease).declarations(false).jobs(Some(JobSettings { ttl: MIN_TTL })).build()
+    })
 }
 
 fn keep(world: &World, name: &'static str, make: impl Fn(Calls, &str) -> Manager + Send + 'static) -> Supervised {

@@ -7,7 +7,7 @@ use agents_core::{
     plan::digest::sha256,
 };
 use agents_kube::AgentRun;
-use agents_tests::apimodel::{Outcome, World};
+use agents_tests::apimodel::{Outcome, When, World};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::Job;
@@ -162,10 +162,26 @@ pub const ALL: &[Workload] = &[
     },
     Workload::new("the report is lost", || vec![Outcome::NoReport { code: 0, after: Duration::from_secs(5) }]),
     Workload { spec: large, ..Workload::new("large", || vec![Outcome::default()]) },
+    Workload {
+        setup: |world| refuse(world, When::any().on("agentruns").status(true), 403),
+        story: |world| {
+            Box::pin(async move {
+                let ended = |world: &World| world.objects("jobs").iter().any(job_finished);
+                world.until(3600 * SECOND, ended).await;
+                tokio::time::sleep(10 * SECOND).await;
+                accept(&world);
+            })
+        },
+        ..Workload::new("the status is refused for a while", || vec![Outcome::default()])
+    },
 ];
 
 /// The shortest one.
 pub const HAPPY: Workload = Workload::new("happy", || vec![Outcome::default()]);
+
+/// The shortest one, before there is an Agent.
+pub const BARE: Workload =
+    Workload { references: false, ..Workload::new("nothing to refer to", || vec![Outcome::default()]) };
 
 /// Fails once and succeeds then.
 pub const RETRY: Workload = Workload {
@@ -174,6 +190,23 @@ pub const RETRY: Workload = Workload {
         vec![Outcome::Exit { code: 1, after: Duration::from_secs(5) }, Outcome::default()]
     })
 };
+
+/// From now on `when` is refused with this HTTP status.
+pub fn refuse(world: &World, when: When, code: u16) {
+    world.configure(|settings| settings.denied.push((when, code)));
+}
+
+/// Nothing is refused any more.
+pub fn accept(world: &World) {
+    world.configure(|settings| settings.denied.clear());
+}
+
+/// Whether a Job has ended.
+pub fn job_finished(job: &Value) -> bool {
+    job["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
+        matches!(condition["type"].as_str(), Some("Complete" | "Failed")) && condition["status"] == "True"
+    })
+}
 
 /// The workload of that name.
 pub fn named(name: &str) -> &'static Workload {

@@ -5,7 +5,7 @@
 //!
 //! | observed | not recorded | recorded | recorded, stopping |
 //! |---|---|---|---|
-//! | `Lost` | start it, unless something blocks | confirm, then the attempt is lost | confirm, then ended by us |
+//! | `Lost` | start it, unless something blocks or it was started here | confirm, then the attempt is lost | confirm, then ended by us |
 //! | `Pending` | record after 10 s or with a cause | record, bound the wait | cancel again |
 //! | `Running` | record | follow | cancel again |
 //! | `Stopping` | record, so that it is not started again | follow | wait, then by force |
@@ -14,8 +14,10 @@
 mod outcome;
 mod record;
 mod retry;
+mod room;
 #[cfg(test)]
 mod tests;
+mod unstored;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -25,6 +27,10 @@ use self::{
     outcome::Outcome,
     record::{Blocker, Record, Submitted, Warning},
 };
+pub use self::{
+    room::{MAX_OBJECT_BYTES, STATUS_ROOM_BYTES},
+    unstored::{Remembered, Unstored},
+};
 use super::{Confirm, Effect, Notice, Plan, Refusal};
 use crate::{
     api::{
@@ -32,6 +38,7 @@ use crate::{
         agent_run::{Attempt, Phase, TEMPLATE_ANNOTATION},
         runtime::RuntimeKind,
     },
+    mutant::{self, Mutant},
     name::SubmissionKey,
     plan::{self, Defaults, ExecutionPlan},
     resolve::{Found, References, Resolved, Unresolved, resolve},
@@ -72,6 +79,8 @@ pub struct Settings {
     pub runtimes: BTreeSet<RuntimeKind>,
     /// How long an image, a Secret or a container may fail before the attempt does, in seconds.
     pub start_limit_seconds: i64,
+    /// Most that one object may take where it is stored, in bytes; `None` where nothing bounds it.
+    pub max_object_bytes: Option<usize>,
 }
 
 /// What the runtime says of the current attempt.
@@ -81,6 +90,8 @@ pub struct Observed {
     pub observation: Observation,
     /// Whether it was read from the runtime itself just now, rather than from a cache.
     pub consistent: bool,
+    /// Whether it stays until it is let go ([`Effect::Keep`]), rather than for its usual time after its end.
+    pub kept: bool,
 }
 
 /// Everything a decision about a run depends on.
@@ -99,6 +110,8 @@ pub struct RunSnapshot {
     pub found_on: Option<RuntimeKind>,
     /// Start of a time, longer than results are kept, in which nobody looked after runs.
     pub blind_since: Option<Timestamp>,
+    /// What this engine knows of the run that its status does not say.
+    pub remembered: Remembered,
 }
 
 impl RunSnapshot {
@@ -131,6 +144,15 @@ pub fn current_attempt(status: Option<&AgentRunStatus>) -> i32 {
         None => 1,
         Some(last) if last.finished_at.is_none() => last.number,
         Some(last) => last.number.saturating_add(1),
+    }
+}
+
+/// When the current attempt can have been handed over first, while the status does not record it: at the creation of
+/// its run, or at the end of the wait after the attempt before. `None` when it is recorded, and when none can follow.
+pub fn first_possible(run: &Resource<AgentRun>) -> Option<Timestamp> {
+    match run.status.as_ref().and_then(|status| status.attempts.last()) {
+        None => run.metadata.creation_timestamp,
+        Some(last) => retry::start_of_next(run, last),
     }
 }
 
@@ -187,7 +209,8 @@ pub fn decide(
         record.template();
         return record.into_plan();
     }
-    Decision { snapshot, settings, refusal, now }.by_observation()
+    let decision = Decision { snapshot, settings, refusal, now };
+    decision.with_its_record(decision.by_observation())
 }
 
 /// The arguments of one decision.
@@ -217,10 +240,10 @@ impl Decision<'_> {
     }
 
     fn by_observation(&self) -> Plan<AgentRunStatus> {
-        let Observed { observation, consistent } = &self.snapshot.observed;
+        let Observed { observation, consistent, kept: _ } = &self.snapshot.observed;
         let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
         match observation {
-            Observation::Lost if self.recorded().is_none() => self.not_submitted(),
+            Observation::Lost if self.recorded().is_none() && !self.was_handed_over() => self.not_submitted(),
             Observation::Lost if !consistent => Plan::confirm(Confirm::SUBMISSION),
             Observation::Lost => match stopping {
                 Some(stopping) => self.end(&Outcome::stopped(stopping, None, self.now)),
@@ -241,6 +264,12 @@ impl Decision<'_> {
                 }
             }
         }
+    }
+
+    /// Whether this engine handed the attempt over or saw it, although the status does not say so: then it is gone, and
+    /// is not started again.
+    fn was_handed_over(&self) -> bool {
+        self.snapshot.remembered.handed_over && !mutant::is_on(Mutant::ResubmitsUnrecorded)
     }
 
     /// Why the run should end although its attempt lives.
@@ -426,6 +455,13 @@ impl Decision<'_> {
         if self.deadline().is_some_and(|deadline| self.now >= deadline) {
             return self.fail(Reason::DeadlineExceeded, "no time was left for another attempt");
         }
+        let first = current_attempt(self.run().status.as_ref()) == 1;
+        if let Some(most) = self.settings.max_object_bytes
+            && first
+            && let Some(fault) = room::fault(self.run(), most)
+        {
+            return self.invalid(&fault);
+        }
         match resolve(self.run(), &self.snapshot.references) {
             Err(Unresolved::Invalid(faults)) => {
                 let text: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect();
@@ -443,7 +479,7 @@ impl Decision<'_> {
             },
             Ok(resolved) => match plan::plan(&resolved, &self.settings.defaults) {
                 // The run was right when its first attempt began: what has changed since can be changed back.
-                Err(error) if current_attempt(self.run().status.as_ref()) > 1 => {
+                Err(error) if !first => {
                     let object = format!("AgentProvider/{}", resolved.provider);
                     self.block(&[Blocker::unrenderable(object, error.to_string())], None, None)
                 }
@@ -518,15 +554,17 @@ impl Decision<'_> {
         if !self.snapshot.object_proven {
             return Plan::confirm(Confirm::OBJECT);
         }
-        let created = run.metadata.creation_timestamp;
-        if number == 1
-            && let (Some(blind), Some(created)) = (self.snapshot.blind_since, created)
-            && created < blind
+        if let Some(blind) = self.snapshot.blind_since
+            && first_possible(run).is_some_and(|first| first < blind)
+            && (number == 1 || !mutant::is_on(Mutant::DoubtsFirstAttemptsOnly))
         {
             if !self.snapshot.observed.consistent {
                 return Plan::confirm(Confirm::SUBMISSION);
             }
             return self.end(&Outcome::lost_unseen(blind, self.now));
+        }
+        if let Some(unstored) = &self.snapshot.remembered.unstored {
+            return self.try_to_store(unstored, warning);
         }
         match self.refusal {
             Some(refusal) if refusal.terminal => self.fail(refusal.reason, &refusal.message),

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::outcome::Outcome;
+use super::{Unstored, outcome::Outcome, room};
 use crate::{
     api::{
         AgentRun, AgentRunStatus, Resource,
@@ -19,6 +19,8 @@ use crate::{
 
 /// Longest message in a list entry, in bytes.
 const MAX_MESSAGE: usize = 1024;
+/// Entries of `status.blockedBy` at most, which is what its schema allows.
+pub(super) const MAX_BLOCKERS: usize = 64;
 
 /// Something that keeps a run from running.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,15 @@ impl Blocker {
             _ => "cure what the message says; it is tried again by itself",
         };
         Self { reason: *reason, object: None, message: message.clone(), unblocked_by: unblocked_by.to_owned() }
+    }
+
+    pub(super) fn unstored(unstored: &Unstored) -> Self {
+        Self {
+            reason: Reason::StatusRefused,
+            object: None,
+            message: format!("the status could not be stored: {}", unstored.message),
+            unblocked_by: "a status that is stored; it is tried again by itself".to_owned(),
+        }
     }
 
     pub(super) fn backoff(attempt: i32, reason: Reason, message: &str, start: Timestamp) -> Self {
@@ -193,6 +204,7 @@ impl Record {
     pub(super) fn blocked(&mut self, blockers: &[Blocker]) {
         self.new.blocked_by = blockers
             .iter()
+            .take(MAX_BLOCKERS)
             .map(|Blocker { reason, object, message, unblocked_by }| {
                 let same = |entry: &&BlockedBy| entry.reason == reason.as_str() && entry.object == *object;
                 BlockedBy {
@@ -388,7 +400,19 @@ impl Record {
     }
 
     /// A Plan that stores the status if it changed.
-    pub(super) fn into_plan(mut self) -> Plan<AgentRunStatus> {
+    pub(super) fn into_plan(self) -> Plan<AgentRunStatus> {
+        let (old, new) = self.finish();
+        let status = (new != old).then(|| Box::new(new));
+        Plan { status, ..Plan::settled() }
+    }
+
+    /// A Plan that stores the status even if it is the stored one, to see whether it can be.
+    pub(super) fn into_trial(self) -> Plan<AgentRunStatus> {
+        Plan { status: Some(Box::new(self.finish().1)), ..Plan::settled() }
+    }
+
+    /// The status before and after.
+    fn finish(mut self) -> (AgentRunStatus, AgentRunStatus) {
         let warning = self.warning.as_ref().map(|(reason, message)| (*reason, message.as_str()));
         let from = Conditions {
             verdict: self.verdict,
@@ -401,7 +425,7 @@ impl Record {
         self.new.reason = Some(self.reason.as_str().to_owned());
         self.new.message = Some(cut(&self.message, 4096));
         self.new.observed_generation = self.generation;
-        let status = (self.new != self.old).then(|| Box::new(self.new));
-        Plan { status, ..Plan::settled() }
+        room::fit(&mut self.new);
+        (self.old, self.new)
     }
 }

@@ -40,6 +40,7 @@ fn settings() -> Settings {
         only_runtime: None,
         runtimes: [RuntimeKind::Job].into(),
         start_limit_seconds: 600,
+        max_object_bytes: Some(MAX_OBJECT_BYTES),
     }
 }
 
@@ -62,9 +63,10 @@ fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
             ))),
             implementation: Found::Object(Arc::new(object::<ImplementationSpec>("task", &json!({"text": "true"})))),
         },
-        observed: Observed { observation: Observation::Lost, consistent: false },
+        observed: Observed { observation: Observation::Lost, consistent: false, kept: false },
         found_on: None,
         blind_since: None,
+        remembered: Remembered::default(),
     }
 }
 
@@ -286,7 +288,7 @@ fn a_runner_that_does_not_report_in_time_is_ended() {
     let plan = apply_now(&mut s, at(200));
     assert_eq!(kinds(&plan.after), [EffectKind::Cancel]);
     assert_eq!(status(&s).attempts[0].stopping.as_ref().unwrap().reason, "DeadlineExceeded");
-    s.observed = Observed { observation: Observation::Lost, consistent: true };
+    s.observed = Observed { observation: Observation::Lost, consistent: true, kept: false };
     apply_now(&mut s, at(201));
     insta::assert_snapshot!(summary(&s), @"Failed DeadlineExceeded [] ended because its time was over");
 }
@@ -307,7 +309,7 @@ fn cancel_records_the_intent_then_acts_then_acts_by_force() {
     s.observed.observation = Observation::Stopping;
     assert!(decide_at(&s, at(7)).after.is_empty());
     assert!(matches!(&decide_at(&s, at(65)).after[..], [Effect::Cancel { grace_seconds: 0, .. }]));
-    s.observed = Observed { observation: Observation::Lost, consistent: true };
+    s.observed = Observed { observation: Observation::Lost, consistent: true, kept: false };
     apply_now(&mut s, at(66));
     insta::assert_snapshot!(summary(&s), @"Cancelled Cancelled [] cancelled by spec.cancel");
 }
@@ -360,7 +362,7 @@ fn a_slow_start_is_told_after_ten_seconds_or_with_its_cause() {
     assert_eq!(plan.wake, Some(at(600)));
     let plan = apply_now(&mut s, at(620));
     assert_eq!(kinds(&plan.after), [EffectKind::Cancel]);
-    s.observed = Observed { observation: Observation::Lost, consistent: true };
+    s.observed = Observed { observation: Observation::Lost, consistent: true, kept: false };
     apply_now(&mut s, at(630));
     assert!(summary(&s).starts_with("Failed ImagePullFailed"), "{}", summary(&s));
 }
@@ -448,7 +450,7 @@ fn exit_zero_is_not_enough() {
         let mut s = snapshot(&json!({"outputs": [{"name": "report"}]}));
         let Observation::Finished(mut finish) = finished(&s, 0, at(5)) else { unreachable!() };
         change(&mut finish);
-        s.observed = Observed { observation: Observation::Finished(finish), consistent: true };
+        s.observed = Observed { observation: Observation::Finished(finish), consistent: true, kept: false };
         apply_now(&mut s, at(5));
         assert_eq!(summary(&s), expected, "{name}");
     }
@@ -671,6 +673,7 @@ proptest! {
                 s.observed = Observed {
                     observation: model.live.get(&name).cloned().unwrap_or(Observation::Lost),
                     consistent: confirmed.submission,
+                    kept: false,
                 };
                 let plan = decide_at(&s, now);
                 prop_assert_eq!(&plan, &decide_at(&s, now), "the same snapshot gives the same Plan");

@@ -92,6 +92,22 @@ impl JobApi for Fake {
         Ok(world.pods.iter().filter(|pod| pod.job_uid.as_deref() == Some(job_uid)).cloned().collect())
     }
 
+    async fn set_job_ttl(
+        &self,
+        _: &str,
+        name: &str,
+        uid: &str,
+        ttl_seconds: Option<i32>,
+    ) -> Result<JobView, CallError> {
+        let mut world = self.world();
+        world.calls.push(format!("set the ttl of {uid} to {ttl_seconds:?}"));
+        let Some(job) = world.jobs.get_mut(name) else {
+            return Err(refused(404, "NotFound", "jobs.batch not found"));
+        };
+        job.kept = ttl_seconds.is_none();
+        Ok(job.clone())
+    }
+
     async fn delete_job(&self, _: &str, name: &str, uid: &str) -> Result<(), CallError> {
         let mut world = self.world();
         world.calls.push(format!("delete {uid}"));

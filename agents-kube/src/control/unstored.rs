@@ -1,0 +1,96 @@
+//! What the controller remembers of runs whose status does not say everything: attempts it handed over or saw that are
+//! not recorded, and statuses that could not be stored.
+//!
+//! One entry per such run and none for any other, so its size is that of the work under way.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use agents_core::decide::agent_run::{Remembered, Unstored};
+use agents_runtime::adapter::Class;
+
+use crate::{client::ApiError, watch::Key};
+
+/// What is remembered of all runs.
+#[derive(Debug, Default)]
+pub struct Unrecorded(Mutex<BTreeMap<Key, Entry>>);
+
+/// Which attempt of which run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AttemptOf {
+    pub(super) uid: String,
+    pub(super) attempt: i32,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    handed_over: Option<AttemptOf>,
+    unstored: Option<Unstored>,
+}
+
+impl Unrecorded {
+    /// The attempt was handed over or seen, and its status does not record it.
+    pub(super) fn handed_over(&self, key: &Key, of: AttemptOf) {
+        self.entries().entry(key.clone()).or_default().handed_over = Some(of);
+    }
+
+    /// The status records the current attempt, or there is no attempt to record.
+    pub(super) fn recorded(&self, key: &Key) {
+        self.change(key, |entry| entry.handed_over = None);
+    }
+
+    /// A status was stored.
+    pub(super) fn stored(&self, key: &Key) {
+        self.change(key, |entry| entry.unstored = None);
+    }
+
+    /// The status could not be stored, although the run had not changed.
+    pub(super) fn unstored(&self, key: &Key, error: &ApiError) {
+        let refused = matches!(error.class, Class::WaitForChange | Class::Terminal);
+        let mut entries = self.entries();
+        let last = &mut entries.entry(key.clone()).or_default().unstored;
+        let times = last.as_ref().map_or(0, |last| last.times).saturating_add(1);
+        *last = Some(Unstored { times, refused, message: error.message.clone() });
+    }
+
+    /// The run is gone.
+    pub(super) fn forget(&self, key: &Key) {
+        self.entries().remove(key);
+    }
+
+    /// What is remembered of the run whose current attempt is `of`.
+    pub(super) fn of(&self, key: &Key, of: &AttemptOf) -> Remembered {
+        // Another attempt, or another run of the name, is under way now.
+        self.change(key, |entry| entry.handed_over = entry.handed_over.take().filter(|known| known == of));
+        let entries = self.entries();
+        let Some(Entry { handed_over, unstored }) = entries.get(key) else { return Remembered::default() };
+        Remembered { handed_over: handed_over.is_some(), unstored: unstored.clone() }
+    }
+
+    /// How many runs have a status that lastingly cannot be stored, and one of them with the reason.
+    pub fn lasting(&self) -> Option<(usize, String)> {
+        let entries = self.entries();
+        let mut lasting = entries
+            .iter()
+            .filter_map(|(key, entry)| Some((key, entry.unstored.as_ref().filter(|unstored| unstored.lasts())?)));
+        let (key, first) = lasting.next()?;
+        Some((lasting.count() + 1, format!("{key}: {}", first.message)))
+    }
+
+    fn change(&self, key: &Key, change: impl FnOnce(&mut Entry)) {
+        let mut entries = self.entries();
+        if let Some(entry) = entries.get_mut(key) {
+            change(entry);
+            if entry.handed_over.is_none() && entry.unstored.is_none() {
+                entries.remove(key);
+            }
+        }
+    }
+
+    /// Nothing is left half done under this lock.
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
