@@ -50,6 +50,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
+        switch_fault();
         Self { folder: tempfile::tempdir().unwrap(), count: AtomicU32::new(0) }
     }
 
@@ -114,6 +115,18 @@ impl Place {
         }
     }
 }
+
+/// Switches on the fault that `AGENTS_MUTANT` names; only below `cargo xtask mutants`.
+#[cfg(feature = "mutants")]
+fn switch_fault() {
+    use agents_core::mutant::{Mutant, switch_on};
+    if let Ok(name) = std::env::var("AGENTS_MUTANT") {
+        switch_on(Mutant::parse(&name).unwrap_or_else(|| panic!("no fault is named {name}")));
+    }
+}
+
+#[cfg(not(feature = "mutants"))]
+fn switch_fault() {}
 
 fn no_pod() -> PodPlan {
     PodPlan {
@@ -366,6 +379,58 @@ async fn a_report_that_the_provider_forged_does_not_count() {
     marked(&place, &submission).await;
     assert!(matches!(adapter.status(&reference(&submission)).await.unwrap(), Observation::Running { .. }));
     assert_eq!(end(&adapter, &submission).await.exit_code, Some(7));
+}
+
+/// Writes a report of a success, kills the runner and leaves a process behind; `$RECORD` may do something before.
+fn forge(record: &str) -> String {
+    let report = r#"{"schemaVersion":"agents.proompteng.ai/report/v1","status":"succeeded","provider":"shell","runUid":"%s","attempt":1,"proof":"guess","exitCode":0,"finishedAt":"2024-01-01T00:00:00Z"}"#;
+    format!(
+        "{record}; printf '{report}' \"$AGENT_RUN_UID\" > \"$AGENT_STATUS_PATH\"; sleep 600 & \
+         echo x >> \"$AGENT_INPUT_MARK\"; kill -9 $PPID"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_a_provider_that_killed_its_runner_is_not_believed() {
+    let own_digest = digest::sha256(b"guess");
+    // The record of the start is a file of the provider's user too.
+    let record = format!(
+        "started=\"${{AGENT_STATUS_PATH%/workspace/*}}/started.json\"; test -f \"$started\" || exit 9; \
+         sed -i 's/\"proofDigest\":\"[^\"]*\"/\"proofDigest\":\"{own_digest}\"/' \"$started\"; \
+         grep -q {own_digest} \"$started\" || exit 9"
+    );
+    for before in ["true", &record] {
+        let place = Place::new();
+        let submission = place.shell(&forge(before));
+        let adapter = place.adapter();
+        adapter.submit(&submission).await.unwrap();
+        marked(&place, &submission).await;
+        let finish = end(&adapter, &submission).await;
+        assert_eq!(finish.report, None, "{before}");
+        let (reason, message) = finish.cause.unwrap();
+        assert_eq!(reason, Reason::ReportLost, "{before}");
+        assert!(message.contains("not the runner's"), "{message}");
+        assert_eq!(processes_with(&place.mark(&submission)), Vec::<i32>::new(), "called ended while something lives");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_the_next_engine_finds_is_believed_and_its_key_was_in_no_file() {
+    let place = Place::new();
+    // All that a provider can read of itself and of the folder it is in.
+    let script = "cat /proc/self/environ \"${AGENT_STATUS_PATH%/workspace/*}\"/*.json > all; exit 7";
+    let submission = place.shell(script);
+    place.adapter().submit(&submission).await.unwrap();
+    let finish = end(&place.adapter(), &submission).await;
+    let report = finish.report.expect("the runner's report");
+    assert_eq!((report.exit_code, report.proof.as_str()), (Some(7), ""));
+    let workspace = place.folder_of(&submission).join("workspace");
+    let status = fs::read_to_string(workspace.join(".agent/status.json")).unwrap();
+    let key = serde_json::from_str::<serde_json::Value>(&status).unwrap()["proof"].as_str().unwrap().to_owned();
+    assert_eq!(key.len(), 64);
+    let seen = String::from_utf8_lossy(&fs::read(workspace.join("all")).unwrap()).into_owned();
+    assert!(seen.contains(&digest::sha256(key.as_bytes())), "{seen}");
+    assert!(!seen.contains(&key), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

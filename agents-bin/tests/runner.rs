@@ -81,8 +81,8 @@ impl Run {
         self.read(".agent/log.txt")
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(RUNNER);
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command
             .env_remove("AGENT_RUNNER_ACTIVE")
             .env("AGENT_TERMINATION_PATH", self.folder.path().join("message"))
@@ -96,7 +96,20 @@ impl Run {
     fn start(&self) -> Child {
         let path = self.folder.path().join("spec.json");
         fs::write(&path, self.spec.to_string()).unwrap();
-        self.command().arg(path).spawn().unwrap()
+        self.command(RUNNER).arg(path).spawn().unwrap()
+    }
+
+    /// As in a container: the runner is the first process. None where no process namespace can be made.
+    fn start_as_first_process(&self) -> Option<Child> {
+        let namespace = ["--pid", "--fork", "--mount-proc"];
+        let try_out = Command::new("unshare").args(namespace).arg("true").output();
+        if !try_out.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: no process namespace of our own can be made here");
+            return None;
+        }
+        let path = self.folder.path().join("spec.json");
+        fs::write(&path, self.spec.to_string()).unwrap();
+        Some(self.command("unshare").args(namespace).arg(RUNNER).arg(path).spawn().unwrap())
     }
 
     fn run(&self) -> Ran {
@@ -227,7 +240,7 @@ fn the_spec_comes_from_the_argument_a_file_or_the_environment_in_that_order() {
         (&second, false, true, true),
         (&third, false, false, false),
     ] {
-        let mut command = run.command();
+        let mut command = run.command(RUNNER);
         command.env("AGENT_RUNNER_SPEC", &text);
         if with_file {
             command.env("AGENT_RUNNER_SPEC_PATH", &file);
@@ -289,16 +302,16 @@ fn what_is_not_a_spec_exits_64_with_a_termination_message() {
         let run = Run::shell("");
         let path = run.folder.path().join("bad");
         fs::write(&path, text).unwrap();
-        let ran = run.finish(run.command().arg(&path).spawn().unwrap());
+        let ran = run.finish(run.command(RUNNER).arg(&path).spawn().unwrap());
         assert_eq!(ran.code, 64, "{text}");
         let message = ran.message.unwrap();
         assert_eq!(message.reason.as_deref(), Some("RunnerSpecInvalid"));
         assert!(message.error.unwrap().contains("runner spec"));
     }
     let run = Run::shell("");
-    let missing = run.finish(run.command().arg("/nonexistent/spec").spawn().unwrap());
+    let missing = run.finish(run.command(RUNNER).arg("/nonexistent/spec").spawn().unwrap());
     assert_eq!(missing.code, 64);
-    assert_eq!(run.finish(run.command().spawn().unwrap()).code, 64);
+    assert_eq!(run.finish(run.command(RUNNER).spawn().unwrap()).code, 64);
 }
 
 #[test]
@@ -445,6 +458,71 @@ fn a_second_signal_ends_the_grace() {
     assert_eq!((report.status, report.signal), (Ended::Cancelled, Some(9)));
 }
 
+/// A provider whose first process ends at once when it is told to, and whose child saves its work for longer than what
+/// is left behind by an ordinary end may take. Every TERM the child gets is a line of `terms`.
+const SAVES: &str = "sh -c 'trap \"echo t >> terms\" TERM; touch ready; while [ ! -e terms ]; do sleep 0.02; done
+    n=0; while [ $n -lt 130 ]; do sleep 0.02; n=$((n+1)); done; touch saved'; true";
+
+fn has_saved(run: &Run) {
+    assert!(run.workspace("saved").exists(), "what is left of the grace was not given");
+    assert_eq!(run.read("terms"), "t\n", "one signal, and no more");
+}
+
+#[test]
+fn the_rest_of_the_grace_belongs_to_the_whole_group_when_it_is_asked_to_stop() {
+    let run = Run::shell(SAVES).with(|s| s["limits"] = json!({"graceSeconds": 30}));
+    let child = run.start();
+    until("the child's start", || run.workspace("ready").exists());
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    let report = run.finish(child).failed(143, "Cancelled").clone();
+    assert_eq!(report.signal, Some(15));
+    has_saved(&run);
+}
+
+#[test]
+fn the_rest_of_the_grace_belongs_to_the_whole_group_at_a_deadline() {
+    let run = Run::shell(SAVES).with(|s| s["limits"] = json!({"timeoutSeconds": 1, "graceSeconds": 30}));
+    run.run().failed(124, "DeadlineExceeded");
+    has_saved(&run);
+}
+
+#[test]
+fn the_rest_of_the_grace_belongs_to_the_whole_group_in_a_container() {
+    let run = Run::shell(SAVES).with(|s| s["limits"] = json!({"timeoutSeconds": 1, "graceSeconds": 30}));
+    let Some(child) = run.start_as_first_process() else { return };
+    run.finish(child).failed(124, "DeadlineExceeded");
+    has_saved(&run);
+}
+
+#[test]
+fn the_grace_ends_for_the_whole_group() {
+    for stubborn in [
+        "sh -c 'trap \"\" TERM; echo $$ > pid; touch ready; while :; do sleep 0.02; done'; true",
+        "setsid sh -c 'trap \"\" TERM; echo $$ > pid; touch ready; while :; do sleep 0.02; done'; true",
+    ] {
+        let run = Run::shell(stubborn).with(|s| s["limits"] = json!({"graceSeconds": 1}));
+        let child = run.start();
+        until("the child's start", || run.workspace("ready").exists());
+        let begin = Instant::now();
+        signal(&child, nix::sys::signal::Signal::SIGTERM);
+        run.finish(child).failed(143, "Cancelled");
+        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+        assert!(!is_alive(&run.read("pid")));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_grace_of_the_whole_group() {
+    let run = Run::shell("sh -c 'trap \"touch termed\" TERM; touch ready; while :; do sleep 0.02; done'; true")
+        .with(|s| s["limits"] = json!({"graceSeconds": 3600}));
+    let child = run.start();
+    until("the child's start", || run.workspace("ready").exists());
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    until("the first signal", || run.workspace("termed").exists());
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    run.finish(child).failed(143, "Cancelled");
+}
+
 #[test]
 fn nothing_the_provider_started_outlives_the_report() {
     // A child in the group, a daemon in a session of its own that ignores TERM, and one that holds the streams open.
@@ -473,23 +551,8 @@ fn as_the_first_process_it_reaps_orphans_and_ends_everything() {
          while [ ! -e deaf ]; do sleep 0.01; done; exit 3",
     )
     .with(|s| s["limits"] = json!({"timeoutSeconds": 30, "graceSeconds": 1}));
-    let path = run.folder.path().join("spec.json");
-    fs::write(&path, run.spec.to_string()).unwrap();
-    let try_out = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
-    if !try_out.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no process namespace of our own can be made here");
-        return;
-    }
-    let mut command = Command::new("unshare");
-    command
-        .args(["--pid", "--fork", "--mount-proc", RUNNER])
-        .arg(&path)
-        .env_remove("AGENT_RUNNER_ACTIVE")
-        .env("AGENT_TERMINATION_PATH", run.folder.path().join("message"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let ran = run.finish(command.spawn().unwrap());
+    let Some(child) = run.start_as_first_process() else { return };
+    let ran = run.finish(child);
     ran.failed(3, "ProviderExited");
     assert_eq!(run.read("parent"), "1\n");
     assert!(run.workspace("reaped").exists());
@@ -511,7 +574,7 @@ fn memory_stays_flat_whatever_is_printed() {
         fs::write(&path, run.spec.to_string()).unwrap();
         let sink = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/null").unwrap());
         let begin = Instant::now();
-        let ran = run.finish(run.command().arg(&path).stdout(sink()).stderr(sink()).spawn().unwrap());
+        let ran = run.finish(run.command(RUNNER).arg(&path).stdout(sink()).stderr(sink()).spawn().unwrap());
         let peak = run.read("peak");
         println!("{mib} MiB in {:?}: {}", begin.elapsed(), peak.trim());
         ran.succeeded();
@@ -716,6 +779,61 @@ fn a_report_of_the_provider_is_never_taken_for_ours() {
         assert_eq!(report.provider, "test", "{forge}");
     }
     assert_eq!(fs::read_dir(victim.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_key_of_a_report_is_repeated_and_reaches_no_child() {
+    const KEY: &str = "key-5417-of-the-report";
+    let run = Run::shell("env > seen; cat /proc/self/environ >> seen").env("AGENT_REPORT_KEY", KEY);
+    let ran = run.run();
+    assert_eq!(ran.succeeded().proof, KEY);
+    assert_eq!(ran.message.as_ref().unwrap().proof, KEY);
+    for text in [&ran.out, &ran.err, &run.log(), &run.read("seen"), &run.read(".agent/runner-spec.json")] {
+        assert!(!text.contains(KEY) && !text.contains("AGENT_REPORT_KEY"), "{text}");
+    }
+    // Without a key nothing is proven, and one that is none is not repeated.
+    assert_eq!(Run::shell("true").run().succeeded().proof, "");
+    let ran = Run::shell("true").env("AGENT_REPORT_KEY", "a b").run();
+    assert_eq!(ran.succeeded().proof, "");
+    assert!(ran.err.contains("AGENT_REPORT_KEY"), "{}", ran.err);
+    // Also when there is no spec, and never to git.
+    let ran = Run::shell("true").env("AGENT_REPORT_KEY", KEY).with(|spec| spec["provider"] = json!(5)).run();
+    assert_eq!(ran.failed(64, "RunnerSpecInvalid").proof, KEY);
+    let tools = tempfile::tempdir().unwrap();
+    let seen = tools.path().join("seen");
+    fs::write(tools.path().join("git"), format!("#!/bin/sh\nenv > {}\nexit 1\n", seen.display())).unwrap();
+    fs::set_permissions(tools.path().join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
+    let run = Run::shell("true").env("AGENT_REPORT_KEY", KEY).env("PATH", &path);
+    run.with(|spec| spec["git"] = json!({"url": "https://example.com/a"})).run().failed(69, "CheckoutFailed");
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("GIT_TERMINAL_PROMPT") && !seen.contains("AGENT_REPORT_KEY"), "{seen}");
+}
+
+#[test]
+fn a_provider_of_the_runners_user_reads_neither_its_environment_nor_its_memory() {
+    let run = Run::shell(
+        "for file in environ mem maps auxv; do cat /proc/$PPID/$file > taken.$file && test -s taken.$file && exit 9; done
+         ls /proc/$PPID/fd && exit 9; test -r /proc/$$/environ || exit 8; id -u > user; exit 0",
+    )
+    .env("AGENT_REPORT_KEY", "key-5417-of-the-report");
+    // Nothing is closed to root, so the test is of another user.
+    let is_root = nix::unistd::getuid().is_root();
+    let runner = run.folder.path().join("agent-runner");
+    fs::copy(RUNNER, &runner).unwrap();
+    let spec = run.folder.path().join("spec.json");
+    fs::write(&spec, run.spec.to_string()).unwrap();
+    let mut command = run.command(runner.to_str().unwrap());
+    if is_root {
+        for path in [run.folder.path(), &run.workspace("")] {
+            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        }
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
+        std::os::unix::process::CommandExt::gid(&mut command, 65534);
+    }
+    let ran = run.finish(command.arg(spec).spawn().unwrap());
+    assert_eq!(ran.succeeded().proof, "key-5417-of-the-report");
+    assert_ne!(run.read("user"), "0\n");
 }
 
 #[test]

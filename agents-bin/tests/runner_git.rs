@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, Write},
     os::unix::fs::{chown, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -62,8 +63,13 @@ impl World {
     }
 
     /// Runs `script` in a fresh workspace with these coordinates.
-    #[expect(clippy::needless_pass_by_value, reason = "reads well with `json!` in place")]
     fn run(&self, coordinates: Value, script: &str) -> (i32, Report, PathBuf) {
+        self.run_with(coordinates, script, &[])
+    }
+
+    /// The same with these variables in the runner's environment.
+    #[expect(clippy::needless_pass_by_value, reason = "reads well with `json!` in place")]
+    fn run_with(&self, coordinates: Value, script: &str, variables: &[(&str, &str)]) -> (i32, Report, PathBuf) {
         let place = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
         let workspace = place.join("workspace");
         let spec = json!({
@@ -82,6 +88,7 @@ impl World {
             .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@a")])
             // As a git hook would set it: no git of ours may follow it.
             .env("GIT_DIR", self.origin().join(".git"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status()
@@ -135,6 +142,7 @@ fn branch_tag_commit_and_ref_are_found() {
         (short.as_str(), "trunk", None),
         (hidden.as_str(), "refs/pull/1/head", None),
         ("refs/pull/1/head", "refs/pull/1/head", None),
+        ("HEAD", "trunk", Some("trunk")),
     ] {
         let (code, report, _) = world
             .run(json!({"url": world.url(), "ref": reference}), "git status --porcelain | grep . && exit 9; exit 0");
@@ -187,6 +195,129 @@ fn an_empty_repository_is_a_place_to_start() {
     assert_eq!(code, 0, "{report:?}");
     let vcs = report.vcs.unwrap();
     assert_eq!((vcs.base_commit, vcs.commits), (None, Some(1)));
+}
+
+#[test]
+fn a_head_that_names_nothing_is_said_with_what_is_there() {
+    let world = World::new();
+    let origin = world.origin();
+    // A server that says what its HEAD names, and one that is too old to.
+    for (protocol, names) in [("2", "`refs/heads/gone`"), ("0", "a branch")] {
+        git(&origin, &["symbolic-ref", "HEAD", "refs/heads/gone"]);
+        let variables =
+            [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "protocol.version"), ("GIT_CONFIG_VALUE_0", protocol)];
+        for coordinates in [json!({"url": world.url()}), json!({"url": world.url(), "ref": "HEAD"})] {
+            let (code, report, workspace) = world.run_with(coordinates, "exit 0", &variables);
+            assert_eq!((code, report.reason.as_deref()), (69, Some("CheckoutFailed")), "{report:?}");
+            assert_eq!(report.started_at, None);
+            let error = report.error.unwrap();
+            assert!(error.contains(&format!("HEAD names {names}, which is not there")), "{error}");
+            assert!(error.contains("`feature/x`, `trunk`") && error.contains("git.ref"), "{error}");
+            assert!(!workspace.join(".agent/trace").exists());
+        }
+        // A branch that is named is checked out, whatever HEAD says.
+        assert_eq!(world.run_with(json!({"url": world.url(), "ref": "trunk"}), "test -f sub/file", &variables).0, 0);
+    }
+    git(&origin, &["checkout", "--quiet", "--detach", "trunk"]);
+    git(&origin, &["symbolic-ref", "HEAD", "refs/heads/gone"]);
+    git(&origin, &["branch", "--quiet", "-D", "trunk", "feature/x"]);
+    let error = world.refused(json!({"url": world.url()}));
+    assert!(error.contains("no branch, but the tags `v1`"), "{error}");
+}
+
+#[test]
+fn a_redirect_is_refused_and_its_target_named() {
+    let world = World::new();
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let there = elsewhere.local_addr().unwrap();
+    for number in [301, 302, 307, 308] {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = server.local_addr().unwrap();
+        // Answers every request, until the test ends.
+        std::thread::spawn(move || {
+            for connection in server.incoming() {
+                let mut reader = std::io::BufReader::new(connection.unwrap());
+                let mut line = String::new();
+                while reader.read_line(&mut line).is_ok_and(|length| length > 2) {
+                    line.clear();
+                }
+                let location = format!("http://user:hunter2@{there}/new.git/info/refs?service=git-upload-pack");
+                let answer = format!(
+                    "HTTP/1.1 {number} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
+                let _ = reader.get_mut().write_all(answer.as_bytes());
+            }
+        });
+        let error = world.refused(json!({"url": format!("http://{here}/old.git")}));
+        assert!(error.contains(&format!("redirect to `http://{there}/new.git`,")), "{error}");
+        assert!(error.contains("git.url") && !error.contains("hunter2"), "{error}");
+    }
+    assert_eq!(elsewhere.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it was followed");
+}
+
+#[test]
+fn what_a_hook_or_an_alias_hands_down_misleads_no_git() {
+    let world = World::new();
+    let other = world.folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    git(&other, &["init", "--quiet"]);
+    let place = other.join(".git").display().to_string();
+    let index = format!("{place}/index");
+    let trace = world.folder.path().join("trace").display().to_string();
+    let variables = [
+        ("GIT_DIR", place.as_str()),
+        ("GIT_WORK_TREE", other.to_str().unwrap()),
+        ("GIT_COMMON_DIR", &place),
+        ("GIT_INDEX_FILE", &index),
+        ("GIT_NAMESPACE", "elsewhere"),
+        ("GIT_QUARANTINE_PATH", &place),
+        ("GIT_SHALLOW_FILE", &index),
+        ("GIT_CONFIG_PARAMETERS", "'core.bare'='true'"),
+        ("GIT_PREFIX", "sub/"),
+    ];
+    let script =
+        "test \"$(git rev-parse --show-toplevel)\" = \"$PWD\" && test -f sub/file && git commit -q --allow-empty -m 1";
+    let (code, report, _) = world.run_with(json!({"url": world.url()}), script, &variables);
+    assert_eq!(code, 0, "{report:?}");
+    assert_eq!(report.vcs.unwrap().commits, Some(1));
+    // As an Agent may set it for its provider: ours is not misled either, nor does it say more.
+    let variables = [("GIT_TRACE", "1"), ("GIT_TRACE_CURL", &trace), ("GIT_LITERAL_PATHSPECS", "1")];
+    let (code, report, _) = world.run_with(json!({"url": world.url(), "ref": "nowhere"}), "exit 0", &variables);
+    assert_eq!(code, 69);
+    assert_eq!(report.error.as_deref(), Some("the repository has no branch, tag or commit `nowhere`"));
+}
+
+#[test]
+fn what_a_checkout_leaves_out_is_said() {
+    let world = World::new();
+    let origin = world.origin();
+    fs::write(origin.join(".gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n").unwrap();
+    fs::write(origin.join("real.bin"), "content").unwrap();
+    fs::write(origin.join("big.bin"), "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+        .unwrap();
+    git(&origin, &["-c", "filter.lfs.clean=cat", "add", "."]);
+    git(&origin, &["-c", "filter.lfs.clean=cat", "commit", "--quiet", "-m", "big"]);
+    let (code, report, _) = world.run(json!({"url": world.url()}), "test -f big.bin");
+    assert_eq!(code, 0, "{report:?}");
+    let said = report.error.unwrap();
+    assert!(said.contains("git-lfs") && said.contains("`big.bin`;"), "{said}");
+    let shallow = world.folder.path().join("shallow");
+    git(world.folder.path(), &["clone", "--quiet", "--depth=1", "--branch=feature/x", &world.url(), "shallow"]);
+    let (code, report, _) = world.run(json!({"url": format!("file://{}", shallow.display())}), "true");
+    assert_eq!(code, 0, "{report:?}");
+    assert!(report.error.as_ref().is_some_and(|said| said.contains("shallow")), "{report:?}");
+    // One that leaves nothing out says nothing.
+    let (_, report, _) = world.run(json!({"url": world.url(), "ref": "v1"}), "true");
+    assert_eq!(report.error, None);
+}
+
+#[test]
+fn without_git_it_says_what_is_missing() {
+    let world = World::new();
+    let (code, report, _) = world.run_with(json!({"url": world.url()}), "true", &[("PATH", "/nowhere")]);
+    assert_eq!((code, report.reason.as_deref()), (69, Some("CheckoutFailed")));
+    assert!(report.error.as_ref().is_some_and(|said| said.contains("the program `git` is not in")), "{report:?}");
 }
 
 #[test]

@@ -15,6 +15,10 @@ use crate::{
 
 /// Value of [`Report::schema_version`].
 pub const SCHEMA_VERSION: &str = "agents.proompteng.ai/report/v1";
+/// Variable by which whoever submits an attempt gives the runner, and nobody else, the key of its report.
+pub const KEY_VARIABLE: &str = "AGENT_REPORT_KEY";
+/// Longest key of a report, in bytes.
+pub const MAX_PROOF: usize = 256;
 /// Largest termination message Kubernetes keeps, in bytes.
 pub const MAX_TERMINATION_MESSAGE: usize = 4096;
 /// `sha256:` and 64 digits.
@@ -50,6 +54,10 @@ pub struct Report {
     pub run_uid: String,
     /// Number of the attempt.
     pub attempt: i32,
+    /// The key that the runner was given in [`KEY_VARIABLE`]: that the report is the runner's, since nothing it starts
+    /// can know it. Empty when none was given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub proof: String,
     /// Digest the runner verified; empty when it could not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub plan_digest: String,
@@ -98,6 +106,7 @@ impl Report {
             provider,
             run_uid: _,
             attempt: _,
+            proof,
             plan_digest,
             reason: _,
             exit_code: _,
@@ -112,6 +121,7 @@ impl Report {
             truncated: _,
         } = &mut self;
         fit([provider], 253);
+        fit([proof], MAX_PROOF);
         fit([plan_digest], MAX_DIGEST);
         fit(error, 1024);
         fit(conversation, 256);
@@ -147,7 +157,7 @@ impl Report {
     }
 
     /// The report as JSON in at most [`MAX_TERMINATION_MESSAGE`] bytes: outputs are dropped from the end, then the
-    /// error is cut, and the fixed part always stays.
+    /// error is cut, and the fixed part always stays, the proof in it.
     pub fn termination_message(&self) -> String {
         let fits =
             |report: &Self| serde_json::to_string(report).ok().filter(|text| text.len() <= MAX_TERMINATION_MESSAGE);
@@ -165,7 +175,9 @@ impl Report {
                 _ => {
                     report.conversation = None;
                     if report.vcs.take().is_none() {
-                        return fits(&report).unwrap_or_default();
+                        // A spec that nobody checked may name a provider at any length.
+                        fit([&mut report.provider, &mut report.run_uid], 253);
+                        return fits(&report.bounded()).unwrap_or_default();
                     }
                 }
             }
@@ -193,6 +205,7 @@ mod tests {
             provider: "shell".into(),
             run_uid: "u".into(),
             attempt: 1,
+            proof: "p".repeat(64),
             plan_digest: "sha256:0".into(),
             reason: None,
             exit_code: Some(0),
@@ -211,9 +224,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_termination_message_fits_and_keeps_the_fixed_part(
-            outputs in 0usize..60, path in "[a-z\"\\\\é]{0,300}", error in proptest::option::of(".{0,9000}"),
+            outputs in 0usize..60, path in "[a-z\"\\\\é]{0,300}", error in proptest::option::of(".{0,9000}"), provider in "[a\"\u{1}é]{0,9000}",
         ) {
             let mut whole = report();
+            whole.provider = provider;
             whole.error = error;
             whole.outputs = (0..outputs)
                 .map(|n| OutputStatus { name: n.to_string(), path: path.clone(), size_bytes: 1, checksum: "sha256:1".into() })
@@ -223,6 +237,7 @@ mod tests {
             let back: Report = serde_json::from_str(&message).expect("the message is whole JSON");
             prop_assert_eq!(&back.run_uid, &whole.run_uid);
             prop_assert_eq!(back.exit_code, whole.exit_code);
+            prop_assert_eq!(&back.proof, &whole.proof);
             prop_assert!(back.truncated || back == whole);
         }
     }

@@ -101,6 +101,7 @@ pub fn report(pod: &Pod, status: Ended) -> Report {
         provider: "by-hand".into(),
         run_uid: label(RUN_UID_LABEL).unwrap_or_default(),
         attempt: label(ATTEMPT_LABEL).and_then(|attempt| attempt.parse().ok()).unwrap_or_default(),
+        proof: String::new(),
         plan_digest: String::new(),
         reason: None,
         exit_code: Some(0),

@@ -14,14 +14,17 @@ const LEFT_OUT: &[&[&str]] =
 
 /// `sha256:` and 64 hexadecimal digits over `bytes`.
 pub fn sha256(bytes: &[u8]) -> String {
+    format!("sha256:{}", hexadecimal(&Sha256::digest(bytes)))
+}
+
+/// Two hexadecimal digits for each byte.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    let mut text = String::with_capacity(71);
-    text.push_str("sha256:");
-    for byte in Sha256::digest(bytes) {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
-    }
-    text
+        text
+    })
 }
 
 /// The digest of a runner's spec, computed on its JSON rather than on our types, so that a runner of another version

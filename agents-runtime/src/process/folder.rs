@@ -12,8 +12,9 @@ use std::{
 };
 
 use agents_core::{
+    mutant::{Mutant, is_on},
     name::{ChildName, SubmissionKey},
-    plan::{RunnerSpec, runner_spec::WORKSPACE},
+    plan::{RunnerSpec, digest, runner_spec::WORKSPACE},
     report::Report,
     runtime::Submission,
 };
@@ -45,11 +46,16 @@ pub(super) struct Claim {
 
 /// That an execution began: written under the lock by the process that becomes the runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Started {
     /// The process.
     pub(super) process: ProcessIdentity,
     /// When.
     pub(super) at: Timestamp,
+    /// Digest of the key that the runner's report repeats. The provider, a process of the same user, may read it here
+    /// and cannot make the key from it. Empty when there was no key: then no report is believed.
+    #[serde(default)]
+    pub(super) proof_digest: String,
 }
 
 /// That the submission is to end.
@@ -188,8 +194,9 @@ impl Folder {
         }
     }
 
-    /// What the runner left. Only of meaning once the runner has ended: before, the provider could have written it.
-    pub(super) fn report(&self, key: &SubmissionKey) -> io::Result<ReportFile> {
+    /// What the runner left, where the key of its report has the digest `proof`. Only of meaning once the runner has
+    /// ended. The provider can write the file too: what does not repeat the key is not the runner's.
+    pub(super) fn report(&self, key: &SubmissionKey, proof: &str) -> io::Result<ReportFile> {
         // The file is where the spec says; a relative rest keeps a spec from naming another folder's.
         let spec: Option<RunnerSpec> = self.read("spec.json")?;
         let Some(spec) = spec else {
@@ -202,8 +209,9 @@ impl Folder {
         let text = match read_bounded(&self.workspace().join(rest)) {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(ReportFile::Absent),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Ok(ReportFile::Unusable(error.to_string()));
+            // Also what the provider closed against its own user is no report.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied) => {
+                return Ok(ReportFile::Unusable(format!("the report cannot be read: {error}")));
             }
             Err(error) => return Err(error),
         };
@@ -211,7 +219,11 @@ impl Folder {
             Ok(report) if report.run_uid != key.uid || report.attempt != key.attempt => {
                 ReportFile::Unusable("the report is of another attempt".to_owned())
             }
-            Ok(report) => ReportFile::Whole(Box::new(report)),
+            Ok(report) if !is_proven(&report, proof) => {
+                ReportFile::Unusable("the report is not the runner's: it does not repeat the runner's key".to_owned())
+            }
+            // The proof has done its work and goes no further.
+            Ok(report) => ReportFile::Whole(Box::new(Report { proof: String::new(), ..report })),
             Err(error) => ReportFile::Unusable(format!("the report cannot be read: {error}")),
         })
     }
@@ -299,6 +311,12 @@ impl Folder {
         fs::rename(&beside, self.0.join(name))?;
         sync_folder(&self.0)
     }
+}
+
+/// Whether a report repeats the key of the digest `proof`.
+fn is_proven(report: &Report, proof: &str) -> bool {
+    let Report { proof: key, .. } = report;
+    (!key.is_empty() && digest::sha256(key.as_bytes()) == proof) || is_on(Mutant::BelievesAnyReport)
 }
 
 /// Removes folders that dead engines were preparing.

@@ -1,7 +1,7 @@
 //! The launcher: the short life between the engine's `spawn` and the runner's `exec`. It is a process of its own
 //! because only what happens in the process that becomes the runner can be made exclusive without trusting the engine.
 //!
-//! In order: leave the engine's session, take the submission's lock, make sure that nothing began and nothing was
+//! In order: close our memory to other processes of the user, because it holds the key of the report, leave the engine's session, take the submission's lock, make sure that nothing began and nothing was
 //! cancelled, record who we are, and become the runner. The lock stays with the runner and with everything it starts.
 //! The pipe on standard output tells the engine how far it came; an engine that died meanwhile changes nothing.
 
@@ -15,10 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agents_core::{plan::digest, report::KEY_VARIABLE};
 use jiff::Timestamp;
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::prctl::set_dumpable,
     unistd::setsid,
 };
 
@@ -34,8 +36,10 @@ const EXIT_INTERNAL: i32 = 70;
 /// The other holder of the lock is a launcher that records itself within milliseconds, or a probe.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// First word of what the launcher tells the engine.
+/// First word of what the launcher tells the engine: it becomes the runner.
 pub(super) const BEGUN: &str = "begun";
+/// Another launcher became the runner before.
+pub(super) const FOUND: &str = "found";
 /// It was cancelled before it began.
 pub(super) const CANCELLED: &str = "cancelled";
 /// It could not be launched; the rest of the line says why.
@@ -46,6 +50,8 @@ pub(super) const FAILED: &str = "failed";
 ///
 /// A program that embeds the process adapter calls it from its own `main` before it starts a thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    // The runner says when this fails: it does the same again, since becoming it undoes this.
+    let _ = set_dumpable(false);
     let mut args = args.into_iter();
     let (Some(folder), Some(runner)) = (args.next(), args.next()) else {
         tell(FAILED, "the launcher needs a folder and a runner");
@@ -73,16 +79,17 @@ fn launch(folder: &Folder, runner: &Path, args: impl Iterator<Item = OsString>) 
         Err(error) => return Err(error.into()),
     }
     let Some(lock) = lock(folder)? else {
-        return Ok(BEGUN);
+        return Ok(FOUND);
     };
     if folder.started()?.is_some() {
-        return Ok(BEGUN);
+        return Ok(FOUND);
     }
     if folder.cancelled()?.is_some() {
         return Ok(CANCELLED);
     }
     let output = OpenOptions::new().append(true).create(true).open(folder.output())?;
-    folder.record_start(&Started { process: ProcessIdentity::current()?, at: Timestamp::now() })?;
+    let proof_digest = std::env::var(KEY_VARIABLE).map(|key| digest::sha256(key.as_bytes())).unwrap_or_default();
+    folder.record_start(&Started { process: ProcessIdentity::current()?, at: Timestamp::now(), proof_digest })?;
     // A cancel that found no record before leaves it to us; one that comes later finds the record and signals us.
     if folder.cancelled()?.is_some() {
         return Ok(CANCELLED);

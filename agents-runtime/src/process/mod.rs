@@ -12,8 +12,9 @@
 //! | claim, cancel | – | free | cancelled before it started | nothing | Finished, `Cancelled` |
 //! | start | lives | held | running | nothing | Running |
 //! | start, cancel | lives | held | ending | nothing | Stopping |
-//! | start, report | gone | any | ended | nothing | Finished, with the report |
-//! | start | gone | held | the runner was killed, something it started is left | nothing | kills the rest; Stopping |
+//! | start, report | gone | free | ended | nothing | Finished, with the report |
+//! | start, report without the runner's key | gone | free | something else wrote it | nothing | Finished, `ReportLost` |
+//! | start, any report | gone | held | something that the runner started is left | nothing | kills the rest; Stopping |
 //! | start | gone | free | the runner was killed | nothing | Finished, `Lost` |
 //! | start, broken | gone | free | the runner's program could not be executed | nothing | Finished, `StartFailed` |
 //!
@@ -25,6 +26,11 @@
 //! - *cancel*: the wish is on disk before anything is signalled. The launcher looks for it after it has recorded
 //!   itself, the canceller looks for the record after it has written the wish: one of them sees the other.
 //!
+//! A report is the runner's when it repeats a key that only the runner was given, in its environment: a provider is a
+//! process of the same user and may write the file, and may kill its runner. The launcher records the key's digest with
+//! the start, where the next engine finds it. The engine that launched goes by its own memory, because the provider may
+//! write that record too.
+//!
 //! Needs `/proc`: processes are identified by pid, start time and boot.
 
 mod folder;
@@ -34,17 +40,20 @@ mod secrets;
 mod state;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use agents_core::{
     api::runtime::RuntimeKind,
-    plan::{RunnerSpec, runner_spec::Roots},
+    plan::{RunnerSpec, digest, runner_spec::Roots},
+    report::KEY_VARIABLE,
     runtime::{Observation, RuntimeRef, Submission},
 };
 use async_trait::async_trait;
@@ -97,9 +106,11 @@ pub struct Options {
     pub secrets: Arc<dyn SecretSource>,
 }
 
-/// Runs attempts as local processes. Clones share nothing but the folder, as two engines would.
+/// Runs attempts as local processes. Two adapters share nothing but the folder.
 #[derive(Debug, Clone)]
 pub struct ProcessAdapter {
+    /// Digests of the keys of reports, of submissions launched here whose end was not seen yet.
+    proofs: Arc<Mutex<BTreeMap<PathBuf, String>>>,
     root: PathBuf,
     launcher: CommandLine,
     runner: CommandLine,
@@ -127,7 +138,7 @@ impl ProcessAdapter {
         fs::create_dir_all(&root)?;
         let root = fs::canonicalize(root)?;
         folder::sweep(&root)?;
-        Ok(Self { root, launcher, runner, secrets })
+        Ok(Self { proofs: Arc::default(), root, launcher, runner, secrets })
     }
 
     /// Where the parts of a submission lie, whether or not it was submitted.
@@ -157,6 +168,17 @@ impl ProcessAdapter {
         Ok(values)
     }
 
+    /// What is known of a submission, see [`facts`].
+    fn look(&self, folder: &Folder, claim: Claim) -> io::Result<State> {
+        let known = || self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        let proof = known().get(folder.path()).cloned();
+        let state = facts(folder, claim, proof)?.state();
+        if matches!(state, State::Ended(_)) {
+            known().remove(folder.path());
+        }
+        Ok(state)
+    }
+
     async fn launch(&self, folder: &Folder, secrets: &[(String, SecretValue)]) -> Result<(), AdapterError> {
         let mut command = Command::new(&self.launcher.program);
         command
@@ -175,6 +197,8 @@ impl ProcessAdapter {
             }
         }
         command.env("HOME", folder.home());
+        let key = report_key().map_err(|error| internal("no key can be made for the report", error))?;
+        command.env(KEY_VARIABLE, &key);
         for (name, value) in secrets {
             command.env(name, value.reveal());
         }
@@ -194,7 +218,12 @@ impl ProcessAdapter {
         // The child is not waited for: it becomes the runner, and tokio reaps what was dropped.
         let (word, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
         match word {
-            launch::BEGUN | launch::CANCELLED => Ok(()),
+            launch::BEGUN => {
+                let mut known = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(folder.path().to_owned(), digest::sha256(key.as_bytes()));
+                Ok(())
+            }
+            launch::FOUND | launch::CANCELLED => Ok(()),
             launch::FAILED => Err(AdapterError::unavailable(format!("the runner was not started: {rest}"))),
             _ => Err(AdapterError::unavailable("the launcher ended before it started the runner")),
         }
@@ -233,11 +262,11 @@ impl RuntimeAdapter for ProcessAdapter {
             other => other,
         };
         let (claimed, state) = blocking({
-            let (folder, submission) = (folder.clone(), submission.clone());
+            let (adapter, folder, submission) = (self.clone(), folder.clone(), submission.clone());
             move || {
                 let claimed = folder.take(&submission, &spec, Timestamp::now())?;
                 let state = match &claimed {
-                    Claiming::Ours(claim) => Some(facts(&folder, claim.clone())?.state()),
+                    Claiming::Ours(claim) => Some(adapter.look(&folder, claim.clone())?),
                     Claiming::Taken(_) => None,
                 };
                 Ok((claimed, state))
@@ -257,12 +286,12 @@ impl RuntimeAdapter for ProcessAdapter {
 
     async fn status(&self, reference: &RuntimeRef) -> Result<Observation, AdapterError> {
         let folder = self.folder(reference);
-        let owner = reference.owner_uid.clone();
+        let (adapter, owner) = (self.clone(), reference.owner_uid.clone());
         blocking(move || {
             let Some(claim) = readable(folder.claim())?.filter(|claim| claim.key.uid == owner) else {
                 return Ok(Observation::Lost);
             };
-            let state = facts(&folder, claim.clone())?.state();
+            let state = adapter.look(&folder, claim.clone())?;
             if let State::Leftovers(started) = &state {
                 kill_all(&folder, &claim, started)?;
             }
@@ -275,12 +304,12 @@ impl RuntimeAdapter for ProcessAdapter {
         let folder = self.folder(reference);
         let owner = reference.owner_uid.clone();
         let left = blocking({
-            let folder = folder.clone();
+            let (adapter, folder) = (self.clone(), folder.clone());
             move || {
                 let Some(claim) = readable(folder.claim())?.filter(|claim| claim.key.uid == owner) else {
                     return Ok(None);
                 };
-                match facts(&folder, claim.clone())?.state() {
+                match adapter.look(&folder, claim.clone())? {
                     State::Ended(_) => return Ok(None),
                     State::Claimed | State::Launching | State::Running(_) | State::Stopping | State::Leftovers(_) => {}
                 }
@@ -339,8 +368,16 @@ fn kill_all(folder: &Folder, claim: &Claim, started: &Started) -> io::Result<usi
     })
 }
 
+/// A key that nobody guesses.
+fn report_key() -> io::Result<String> {
+    let mut bytes = [0; 32];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(digest::hexadecimal(&bytes))
+}
+
 /// Reads what is known, in the order that makes it consistent: once the runner is seen gone, its report is final.
-fn facts(folder: &Folder, claim: Claim) -> io::Result<Facts> {
+/// `proof` is the digest of the report's key where this engine knows it; else the record of the start has it.
+fn facts(folder: &Folder, claim: Claim, proof: Option<String>) -> io::Result<Facts> {
     let cancelled = folder.cancelled()?;
     // The lock comes before the record: a launcher that let go of it has recorded itself or never will.
     let mut locked = folder.is_locked()?;
@@ -349,11 +386,13 @@ fn facts(folder: &Folder, claim: Claim) -> io::Result<Facts> {
         Some(started) => started.process.is_alive()?,
         None => false,
     };
-    let (broken, report) = if started.is_some() && !runner_alive {
-        locked = folder.is_locked()?;
-        (folder.broken()?, folder.report(&claim.key)?)
-    } else {
-        (None, ReportFile::Absent)
+    let (broken, report) = match &started {
+        Some(started) if !runner_alive => {
+            locked = folder.is_locked()?;
+            let proof = proof.as_deref().unwrap_or(&started.proof_digest);
+            (folder.broken()?, folder.report(&claim.key, proof)?)
+        }
+        Some(_) | None => (None, ReportFile::Absent),
     };
     Ok(Facts { claim, cancelled, started, runner_alive, locked, broken, report, last_sign: folder.last_sign()? })
 }

@@ -33,7 +33,7 @@ pub(super) enum State {
     Running(Started),
     /// The runner lives and was asked to end.
     Stopping,
-    /// The runner is gone without a report, and something it started is left.
+    /// The runner is gone, and something it started is left.
     Leftovers(Started),
     /// Nothing runs, and nothing will.
     Ended(Box<Finish>),
@@ -74,8 +74,12 @@ impl Facts {
                 report: None,
             })
         };
+        // Whatever is reported: the runner ends everything else before it reports, and its own hold on the lock ended with
+        // it.
+        if *locked {
+            return State::Leftovers(started.clone());
+        }
         match report {
-            // The runner ends everything else before it reports, so a lock still held is its own last moment.
             ReportFile::Whole(report) => State::Ended(Box::new(Finish {
                 submitted_at: Some(claim.submitted_at),
                 started_at: Some(started.at),
@@ -85,7 +89,6 @@ impl Facts {
                 cause: None,
                 report: Some((**report).clone()),
             })),
-            _ if *locked => State::Leftovers(started.clone()),
             ReportFile::Unusable(why) => State::Ended(without_report(Reason::ReportLost, why)),
             ReportFile::Absent => State::Ended(match (broken, cancelled) {
                 (Some(Broken { message }), _) => {
@@ -146,7 +149,7 @@ mod tests {
                 claimed_by: process.clone(),
             },
             cancelled: bit(0).then_some(Cancelled { at }),
-            started: bit(1).then_some(Started { process, at }),
+            started: bit(1).then_some(Started { process, at, proof_digest: String::new() }),
             runner_alive: bit(2),
             locked: bit(3),
             broken: bit(4).then(|| Broken { message: "m".into() }),
@@ -155,19 +158,35 @@ mod tests {
         }
     }
 
+    /// Every kind of thing that may be found where the report belongs.
+    fn report_file() -> impl Strategy<Value = ReportFile> {
+        let of = |status: &str| -> Report {
+            serde_json::from_value(serde_json::json!({
+                "schemaVersion": "1", "status": status, "provider": "p", "runUid": "u", "attempt": 1,
+                "finishedAt": "2026-01-01T00:00:00Z",
+            }))
+            .unwrap()
+        };
+        let statuses = ["succeeded", "failed", "cancelled"];
+        prop_oneof![
+            Just(ReportFile::Absent),
+            Just(ReportFile::Unusable("x".into())),
+            proptest::sample::select(statuses.map(of).to_vec()).prop_map(|report| ReportFile::Whole(Box::new(report))),
+        ]
+    }
+
     proptest! {
         /// The one rule everything rests on: what may be launched has no record of a start, of a cancel or of a lock.
         #[test]
-        fn only_what_never_began_may_be_launched(bits in 0u8..32, unusable in any::<bool>()) {
-            let report = if unusable { ReportFile::Unusable("x".into()) } else { ReportFile::Absent };
+        fn only_what_never_began_may_be_launched(bits in 0u8..32, report in report_file()) {
             let facts = facts(bits, report);
             let launchable = facts.state() == State::Claimed;
             prop_assert_eq!(launchable, facts.started.is_none() && facts.cancelled.is_none() && !facts.locked);
         }
 
         #[test]
-        fn what_lives_is_never_called_ended(bits in 0u8..32) {
-            let facts = facts(bits, ReportFile::Absent);
+        fn what_lives_is_never_called_ended(bits in 0u8..32, report in report_file()) {
+            let facts = facts(bits, report);
             let live = facts.locked || (facts.started.is_some() && facts.runner_alive);
             if live {
                 let claim = facts.claim.clone();

@@ -57,8 +57,20 @@ pub(super) struct Start {
     pub sources: Sources,
     /// Where the termination message goes.
     pub termination: Option<PathBuf>,
-    /// The environment.
+    /// The key of the report.
+    pub proof: Proof,
+    /// The environment without that key.
     pub inherited: Vec<(OsString, OsString)>,
+}
+
+/// The key that a report repeats; its `Debug` shows nothing of it.
+#[derive(Clone, Default)]
+pub(super) struct Proof(pub String);
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proof(…)")
+    }
 }
 
 /// Why an attempt has no provider, or none any more.
@@ -127,7 +139,7 @@ struct Outcome {
 
 /// Executes one attempt and writes its report. Returns the exit code.
 pub(super) fn run(start: Start) -> i32 {
-    let Start { sources, termination, inherited } = start;
+    let Start { sources, termination, proof, inherited } = start;
     let mut supervisor = match Supervisor::install() {
         Ok(supervisor) => supervisor,
         Err(error) => {
@@ -160,7 +172,7 @@ pub(super) fn run(start: Start) -> i32 {
     if left > 0 {
         outcome.remarks.push(format!("{left} processes could not be ended"));
     }
-    let report = report(identity, digest, result, outcome, &secrets);
+    let report = report(identity, digest, result, outcome, &secrets, proof);
     if let Some(error) = &report.error {
         say(error);
     }
@@ -189,6 +201,11 @@ fn execute(
     supervisor.limit(prepared.timeout_seconds.map(Duration::from_secs), Duration::from_secs(prepared.grace_seconds));
     let log = open_workspace(&prepared, spec_text)?;
     let (checkout, start_in) = check_out(&prepared, supervisor)?;
+    for remark in checkout.iter().flat_map(|checkout| &checkout.remarks) {
+        // Now, for who watches, and at the end, for who reads the report.
+        say(&secrets.redact(remark));
+        outcome.remarks.push(remark.clone());
+    }
     for (field, place, content) in &prepared.files {
         write_input(&prepared, place, content).map_err(|source| Refusal::InputFile { field: field.clone(), source })?;
     }
@@ -353,6 +370,7 @@ fn report(
     result: Result<(), (Reason, String)>,
     outcome: Outcome,
     secrets: &Secrets,
+    proof: Proof,
 ) -> Report {
     let Outcome { started_at, ending, interrupt, found, vcs, outputs, missing, remarks } = outcome;
     let (mut reason, mut problem) = match (result, interrupt, ending) {
@@ -395,6 +413,7 @@ fn report(
         provider: identity.provider.clone(),
         run_uid: identity.run.uid.clone(),
         attempt: identity.run.attempt,
+        proof: proof.0,
         plan_digest: digest,
         reason: reason.map(|reason| reason.as_str().to_owned()),
         exit_code,

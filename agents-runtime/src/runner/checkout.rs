@@ -2,13 +2,13 @@
 //!
 //! No value of a user is ever an option: addresses, refs and folders were checked before, and stand behind `--` or
 //! inside a full ref name. Credentials come from the environment (helpers, agents, askpass programs), never from the
-//! address. Hooks, submodules and background maintenance are off.
+//! address. Hooks, submodules and background maintenance are off, and no redirect is followed.
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, Read},
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
@@ -21,21 +21,28 @@ use thiserror::Error;
 
 use super::{
     coordinates::{ALLOWED_PROTOCOLS, Coordinates},
-    folder::{FileError, Missing, Obstacle, open_below, open_trusted, write_whole},
+    env::OF_ANOTHER_REPOSITORY,
+    folder::{FileError, Missing, Obstacle, open_below, open_regular, open_trusted, write_whole},
+    remote::{is_redirect, list, redirect_target, unborn_head},
     supervise::{Ending, Supervisor},
 };
 
 /// What is kept of each of git's streams, in bytes.
 const KEPT: usize = 64 * 1024;
+/// What is read of a trace, in bytes.
+const TRACE: u64 = 256 * 1024;
 /// How long git may take to say what became of the repository.
 const INSPECTION: Duration = Duration::from_secs(30);
 
 /// A repository that cannot be checked out.
 #[derive(Debug, Error)]
 pub(super) enum CheckoutError {
+    /// There is no git.
+    #[error("the program `git` is not in the provider's PATH; a run with a repository needs an image that has it")]
+    NoGit,
     /// git cannot be started.
     #[error("git cannot be started: {0}")]
-    NoGit(#[source] io::Error),
+    Start(#[source] io::Error),
     /// git failed; with what it wrote last.
     #[error("git {command}: {problem}")]
     Git {
@@ -43,6 +50,20 @@ pub(super) enum CheckoutError {
         command: String,
         /// What it wrote last.
         problem: String,
+    },
+    /// The server sends elsewhere.
+    #[error("the server answers with a redirect {}, and redirects are not followed: \
+             when that is the repository's new address, name it in `git.url`",
+            .0.as_ref().map_or_else(|| "that names no address".to_owned(), |target| format!("to `{target}`")))]
+    Redirect(Option<String>),
+    /// Without a ref there is nothing to check out, though the repository is not empty.
+    #[error("the repository's HEAD names {}, which is not there; name in `git.ref` what to check out: it has {}",
+            .head.as_ref().map_or_else(|| "a branch".to_owned(), |head| format!("`{head}`")), .has)]
+    NoHead {
+        /// What HEAD names, where the server says it.
+        head: Option<String>,
+        /// What is there instead.
+        has: String,
     },
     /// The ref is nowhere to be found.
     #[error("the repository has no branch, tag or commit `{0}`")]
@@ -68,6 +89,8 @@ pub(super) struct Checkout {
     public_url: String,
     /// None when the repository is empty.
     base: Option<String>,
+    /// What is not as the provider may expect.
+    pub remarks: Vec<String>,
 }
 
 /// Runs git for one attempt.
@@ -99,33 +122,37 @@ impl Git<'_> {
         let config = self.write_config()?;
         let mut clone = self.command(&config);
         clone.args(["clone", "--quiet", "--no-checkout", "--no-recurse-submodules", "--template=", "--origin=origin"]);
-        self.run("clone", clone.arg("--").arg(url).arg(place), None)?;
-        let mut cloned = Cloned { git: self, config: &config, place };
-        match reference {
-            None => cloned.check_out_default()?,
-            Some(reference) => cloned.check_out(reference)?,
+        let done = self.run("clone", clone.arg("--").arg(url).arg(place), None);
+        done.map_err(|error| self.explained(error, &config, url))?;
+        let mut cloned = Cloned { git: self, config: &config, url, place };
+        match reference.as_deref() {
+            None | Some("HEAD") => cloned.check_out_default()?,
+            Some(reference) => {
+                let done = cloned.check_out(reference);
+                done.map_err(|error| self.explained(error, &config, url))?;
+            }
         }
+        let mut cloned = Cloned { git: self, config: &config, url, place };
+        let remarks = cloned.remarks();
         let base = cloned.commit("HEAD");
         // Its content is the environment's; the provider has no use for it.
         let _ = std::fs::remove_file(&config);
         open_below(place, folder, Missing::Fail, Obstacle::Refuse).map_err(CheckoutError::Folder)?;
         let mut start = place.to_owned();
         start.extend(folder);
-        let checkout = Checkout { place: place.to_owned(), public_url: public_url.clone(), base };
+        let checkout = Checkout { place: place.to_owned(), public_url: public_url.clone(), base, remarks };
         Ok((checkout, start))
     }
 
     /// What became of the repository. Nothing that the provider configured is executed: only commands that read
     /// objects and refs run, without the user's configuration and without any transport.
     pub(super) fn inspect(&mut self, checkout: &Checkout) -> VcsStatus {
-        let Checkout { place, public_url, base } = checkout;
+        let Checkout { place, public_url, base, remarks: _ } = checkout;
         let mut ask = |args: &[&str]| {
             let mut git_dir = OsString::from("--git-dir=");
             git_dir.push(place.join(".git"));
-            let mut command = Command::new("git");
+            let mut command = bare_git(self.environment);
             command
-                .env_clear()
-                .envs(self.environment)
                 .envs([
                     ("GIT_CONFIG_GLOBAL", "/dev/null"),
                     ("GIT_CONFIG_NOSYSTEM", "1"),
@@ -192,10 +219,8 @@ impl Git<'_> {
     }
 
     fn command(&self, config: &Path) -> Command {
-        let mut command = Command::new("git");
+        let mut command = bare_git(self.environment);
         command
-            .env_clear()
-            .envs(self.environment)
             .env("GIT_CONFIG_GLOBAL", config)
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", ALLOWED_PROTOCOLS)
@@ -203,6 +228,8 @@ impl Git<'_> {
         for setting in [
             "core.hooksPath=/dev/null",
             "protocol.ext.allow=never",
+            // Else the check of the address would be worth what the server behind it makes of it.
+            "http.followRedirects=false",
             "submodule.recurse=false",
             "advice.detachedHead=false",
             "gc.auto=0",
@@ -213,6 +240,32 @@ impl Git<'_> {
         command
     }
 
+    /// The error of a command that spoke to the remote, said in words that help where git's do not.
+    fn explained(&mut self, error: CheckoutError, config: &Path, url: &str) -> CheckoutError {
+        match error {
+            CheckoutError::Git { problem, .. } if is_redirect(&problem) => {
+                let trace = self.traced("GIT_TRACE_CURL", config, url);
+                CheckoutError::Redirect(redirect_target(&trace))
+            }
+            other => other,
+        }
+    }
+
+    /// What git writes into a trace when it asks the remote for its HEAD. Only for what has failed: it asks once more.
+    fn traced(&mut self, trace: &str, config: &Path, url: &str) -> String {
+        let file = self.own_folder.join("trace");
+        // What git appends to is ours alone.
+        let _ = std::fs::remove_file(&file);
+        let mut command = self.command(config);
+        command.env(trace, &file).env("GIT_TRACE_CURL_NO_DATA", "1").args(["ls-remote", "--quiet", "--", url, "HEAD"]);
+        let _ = self.run("ls-remote", &mut command, None);
+        let mut text = Vec::new();
+        // It may be cut inside a character, and all that is looked for stands near its beginning.
+        let _ = std::fs::File::open(&file).and_then(|file| file.take(TRACE).read_to_end(&mut text));
+        let _ = std::fs::remove_file(&file);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     fn run(&mut self, name: &str, command: &mut Command, patience: Option<Duration>) -> Result<String, CheckoutError> {
         let mut child = command
             .process_group(0)
@@ -220,9 +273,19 @@ impl Git<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(CheckoutError::NoGit)?;
-        let out = child.stdout.take().map(keep_tail);
-        let err = child.stderr.take().map(keep_tail);
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => CheckoutError::NoGit,
+                _ => CheckoutError::Start(error),
+            })?;
+        let readers = (child.stdout.take().map(keep_tail).transpose())
+            .and_then(|out| Ok((out, child.stderr.take().map(keep_tail).transpose()?)));
+        let (out, err) = match readers {
+            Ok(readers) => readers,
+            Err(error) => {
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(CheckoutError::Start(error));
+            }
+        };
         let ending = match patience {
             Some(patience) => self.supervisor.wait_at_most(&mut child, patience),
             None => self.supervisor.wait(&mut child),
@@ -240,9 +303,22 @@ impl Git<'_> {
         }
         Err(CheckoutError::Git {
             command: name.to_owned(),
-            problem: verdict(&err).unwrap_or_else(|| format!("{ending:?}")),
+            problem: verdict(&err).unwrap_or_else(|| ending.to_string()),
         })
     }
+}
+
+/// git in the provider's environment, without what would turn it to another repository or make it say more than it is
+/// asked for, whichever layer of the environment that is from.
+fn bare_git(environment: &BTreeMap<OsString, OsString>) -> Command {
+    let misleads = |name: &OsStr| {
+        OF_ANOTHER_REPOSITORY.iter().any(|other| OsStr::new(other) == name)
+            || name.as_bytes().starts_with(b"GIT_TRACE")
+            || name.as_bytes().ends_with(b"_PATHSPECS")
+    };
+    let mut command = Command::new("git");
+    command.env_clear().envs(environment.iter().filter(|(name, _)| !misleads(name)));
+    command
 }
 
 /// The last lines up to git's verdict: what a helper said comes before it, advice after it.
@@ -258,6 +334,7 @@ fn verdict(err: &str) -> Option<String> {
 struct Cloned<'a, 'b> {
     git: &'a mut Git<'b>,
     config: &'a Path,
+    url: &'a str,
     place: &'a Path,
 }
 
@@ -279,11 +356,45 @@ impl Cloned<'_, '_> {
     }
 
     fn check_out_default(&mut self) -> Result<(), CheckoutError> {
-        // A repository without a commit is a fine place to start.
         if self.commit("HEAD").is_none() {
-            return self.uninterrupted();
+            self.uninterrupted()?;
+            let refs = self.call(&["for-each-ref", "--format=%(refname)", "refs/remotes/origin", "refs/tags"])?;
+            // A repository without a commit is a fine place to start; one whose commits are elsewhere is not.
+            return if refs.is_empty() { Ok(()) } else { Err(self.no_head(&refs)) };
         }
         self.call(&["checkout", "--quiet", "--force", "HEAD", "--"]).map(drop)
+    }
+
+    fn no_head(&mut self, refs: &str) -> CheckoutError {
+        let below = |prefix: &str| -> Vec<String> {
+            refs.lines().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect()
+        };
+        let (branches, tags) = (below("refs/remotes/origin/"), below("refs/tags/"));
+        let has = match (branches.as_slice(), tags.as_slice()) {
+            ([], tags) => format!("no branch, but the tags {}", list(tags)),
+            (branches, _) => format!("the branches {}", list(branches)),
+        };
+        let trace = self.git.traced("GIT_TRACE_PACKET", self.config, self.url);
+        CheckoutError::NoHead { head: unborn_head(&trace), has }
+    }
+
+    /// What a provider that works on the files should know, because git does not say it.
+    fn remarks(&mut self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let managed = self.call(&["ls-files", "-z", "--", ":(attr:filter=lfs)"]).unwrap_or_default();
+        let pointers: Vec<String> =
+            managed.split('\0').filter(|path| is_pointer(self.place, path)).map(str::to_owned).collect();
+        if !pointers.is_empty() {
+            remarks.push(format!(
+                "files of git-lfs were checked out as pointers, without their content: {}; the image needs `git-lfs`, \
+                 set up by `git lfs install`",
+                list(&pointers)
+            ));
+        }
+        if self.place.join(".git/shallow").exists() {
+            remarks.push("the repository is a shallow clone itself: its older commits are missing".to_owned());
+        }
+        remarks
     }
 
     fn check_out(&mut self, reference: &str) -> Result<(), CheckoutError> {
@@ -328,14 +439,23 @@ impl Cloned<'_, '_> {
     }
 }
 
+/// Whether a file of the checkout is what git-lfs leaves in place of content.
+fn is_pointer(place: &Path, path: &str) -> bool {
+    const BEGIN: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let components: Vec<String> = path.split('/').map(str::to_owned).collect();
+    let mut found = Vec::new();
+    let read = open_regular(place, &components).map(|file| file.take(BEGIN.len() as u64).read_to_end(&mut found));
+    read.is_ok() && found == BEGIN
+}
+
 fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Reads to the end and keeps the last [`KEPT`] bytes.
-fn keep_tail(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+fn keep_tail(mut stream: impl Read + Send + 'static) -> io::Result<mpsc::Receiver<String>> {
     let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
+    thread::Builder::new().stack_size(128 * 1024).spawn(move || {
         let mut kept = Vec::new();
         let mut chunk = [0; 8192];
         while let Ok(length @ 1..) = stream.read(&mut chunk) {
@@ -347,6 +467,6 @@ fn keep_tail(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
         let from = kept.len().saturating_sub(KEPT);
         // The receiver may have lost its patience.
         let _ = send.send(String::from_utf8_lossy(&kept[from..]).into_owned());
-    });
-    receive
+    })?;
+    Ok(receive)
 }

@@ -22,18 +22,30 @@ pub(super) const MAX_STRING: usize = 128 * 1024 - 1;
 /// Set for the provider, so that a runner started inside a runner can refuse.
 pub(super) const ACTIVE_VARIABLE: &str = "AGENT_RUNNER_ACTIVE";
 
-/// Inherited variables the provider does not get: ours to be read once, and those that would turn every git command of
-/// the provider towards another repository than the one it stands in.
-const NOT_INHERITED: &[&str] = &[
-    "AGENT_RUNNER_SPEC",
-    "AGENT_TERMINATION_PATH",
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY",
+/// Inherited variables the provider does not get, because they are ours to be read once.
+const NOT_INHERITED: &[&str] = &["AGENT_RUNNER_SPEC", "AGENT_TERMINATION_PATH"];
+
+/// Variables that turn git to another repository than the one it stands in, as a hook or an alias hands them down: those
+/// of `git rev-parse --local-env-vars`, and of what a server sets while it receives. `GIT_CONFIG_COUNT` is not among
+/// them: it is how a configuration is given without a file.
+pub(super) const OF_ANOTHER_REPOSITORY: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
 ];
 
 /// A variable that is not allowed.
@@ -116,7 +128,9 @@ pub(super) fn environment(layers: Layers<'_>, roots: &RootMap) -> Result<BTreeMa
         inherited.iter().filter(|(name, _)| is_secret(name)).cloned().collect();
     let mut environment: BTreeMap<OsString, OsString> = inherited
         .into_iter()
-        .filter(|(name, _)| !NOT_INHERITED.iter().any(|left_out| OsStr::new(left_out) == name))
+        .filter(|(name, _)| {
+            !NOT_INHERITED.iter().chain(OF_ANOTHER_REPOSITORY).any(|left_out| OsStr::new(left_out) == name)
+        })
         .collect();
     for (n, EnvVar { name, value }) in agent.iter().enumerate() {
         check(&format!("env[{n}]"), name, value)?;

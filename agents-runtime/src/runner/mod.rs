@@ -4,8 +4,8 @@
 //! The rooms follow one attempt: [`spec`] (find, decode, verify) → `prepare` (everything that can be decided before
 //! anything is touched) → `attempt` (the steps in order) with `checkout`, `folder` (files without following links),
 //! `supervise` and `processes` (signals, deadline, whatever the provider leaves behind), `streams` (output) and
-//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `coordinates`, `redact`, `lines`,
-//! `usage` and [`exit`] are pure.
+//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `coordinates`, `redact`, `remote`,
+//! `lines`, `usage` and [`exit`] are pure.
 //!
 //! It has no async runtime: see `supervise`.
 
@@ -25,6 +25,7 @@ mod outputs;
 mod prepare;
 mod processes;
 mod redact;
+mod remote;
 mod roots;
 mod streams;
 mod supervise;
@@ -36,12 +37,13 @@ use std::{
     path::PathBuf,
 };
 
+use agents_core::report::{KEY_VARIABLE, MAX_PROOF};
 use nix::{
     sys::prctl::{set_child_subreaper, set_dumpable},
     unistd::getpid,
 };
 
-use attempt::{Start, say};
+use attempt::{Proof, Start, say};
 use spec::Sources;
 
 const USAGE: &str = "\
@@ -53,7 +55,8 @@ Usage: agent-runner [SPEC]        execute SPEC, a file; without it or as `-`, wh
 
 Environment: AGENT_RUNNER_SPEC_PATH (file of the spec), AGENT_RUNNER_SPEC (the spec itself),
              AGENT_PROVIDERS_DIR (folder of providers named by specs),
-             AGENT_TERMINATION_PATH (file of the termination message)
+             AGENT_TERMINATION_PATH (file of the termination message),
+             AGENT_REPORT_KEY (what the report repeats, to prove that it is the runner's)
 ";
 
 /// Runs the runner with the arguments after the program's name; returns the exit code, see [`exit`].
@@ -61,6 +64,8 @@ Environment: AGENT_RUNNER_SPEC_PATH (file of the spec), AGENT_RUNNER_SPEC (the s
 /// The caller ends the process with that code and does nothing else: signal handlers are installed, and the process
 /// adopts and ends the orphans of the provider.
 pub fn main(args: Vec<OsString>) -> i32 {
+    // Before anything else: nothing of the same user may read the key of the report out of our environment or memory.
+    let is_closed = set_dumpable(false);
     let mut args = args.into_iter();
     let first = args.next();
     let (first, more) = (first.as_ref().map(|first| first.to_string_lossy().into_owned()).zip(first), args.next());
@@ -76,9 +81,9 @@ pub fn main(args: Vec<OsString>) -> i32 {
                 exit::INTERNAL
             }
         },
-        (None, None, None) => execute(None),
-        (Some((text, _)), None, None) if text == "-" => execute(None),
-        (Some((text, path)), None, None) if !text.starts_with('-') => execute(Some(path.into())),
+        (None, None, None) => execute(None, is_closed),
+        (Some((text, _)), None, None) if text == "-" => execute(None, is_closed),
+        (Some((text, path)), None, None) if !text.starts_with('-') => execute(Some(path.into()), is_closed),
         _ => {
             let _ = io::stderr().write_all(USAGE.as_bytes());
             exit::BAD_SPEC
@@ -93,15 +98,16 @@ fn tell(text: &str) -> i32 {
     }
 }
 
-fn execute(argument: Option<PathBuf>) -> i32 {
+fn execute(argument: Option<PathBuf>, is_closed: nix::Result<()>) -> i32 {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if variable(env::ACTIVE_VARIABLE).is_some() {
         // Without a report: its paths are those of the runner outside.
         say("a runner inside a runner is refused; name the agent's own program as the provider's `binary`");
         return exit::BAD_SPEC;
     }
-    // The provider must not read our environment or memory; the kernel may not know the setting.
-    let _ = set_dumpable(false);
+    if let Err(error) = is_closed {
+        say(&format!("the provider can read the runner's memory and so the key of its report: {error}"));
+    }
     if getpid().as_raw() != 1
         && let Err(error) = set_child_subreaper(true)
     {
@@ -115,10 +121,23 @@ fn execute(argument: Option<PathBuf>) -> i32 {
             providers: variable(spec::PROVIDERS_VARIABLE),
         },
         termination: deliver::termination_path(variable(deliver::TERMINATION_VARIABLE).map(PathBuf::from)),
-        inherited: std::env::vars_os().collect(),
+        proof: variable(KEY_VARIABLE).map(report_key).unwrap_or_default(),
+        // The one variable that goes no further than here.
+        inherited: std::env::vars_os().filter(|(name, _)| name != KEY_VARIABLE).collect(),
     };
     std::panic::catch_unwind(|| attempt::run(start)).unwrap_or_else(|_| {
         processes::end_by_force();
         exit::INTERNAL
     })
+}
+
+/// The key as the report repeats it. One that a report has no room for proves nothing.
+fn report_key(given: OsString) -> Proof {
+    match given.into_string() {
+        Ok(key) if key.len() <= MAX_PROOF && key.bytes().all(|byte| byte.is_ascii_graphic()) => Proof(key),
+        Ok(_) | Err(_) => {
+            say(&format!("{KEY_VARIABLE} is not made of at most {MAX_PROOF} visible ASCII characters and is not used"));
+            Proof::default()
+        }
+    }
 }

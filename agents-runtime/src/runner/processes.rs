@@ -25,6 +25,8 @@ pub(super) struct Process {
     pub pid: i32,
     /// Its parent's id.
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
     /// Whether it has ended and only waits to be reaped.
     pub ended: bool,
 }
@@ -37,6 +39,7 @@ fn parse_stat(text: &str) -> Option<Process> {
     Some(Process {
         pid: pid.parse().ok()?,
         parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
         ended: matches!(state, "Z" | "X" | "x"),
     })
 }
@@ -98,56 +101,77 @@ fn reap_all() {
     }
 }
 
+/// Who is killed instead of asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Force {
+    /// The members of the group that was asked before.
+    pub asked_before: bool,
+    /// Everybody else.
+    pub others: bool,
+}
+
 /// What is left to be ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stragglers {
+    /// A group whose members were asked before: no one of them is asked twice. What joined it later was started by one
+    /// that knows that it is to end.
+    asked_before: Option<i32>,
     asked: BTreeSet<i32>,
 }
 
 impl Stragglers {
-    /// Reaps what has ended and asks the rest to end: once politely, or by force. Returns how many are left.
-    pub(super) fn end(&mut self, by_force: bool) -> usize {
-        reap_all();
-        if getpid().as_raw() == 1 { self.end_everything(by_force) } else { self.end_descendants(by_force) }
+    /// Of an attempt of which the group `asked_before` was asked to end already.
+    pub(super) fn new(asked_before: Option<Pid>) -> Self {
+        Self { asked_before: asked_before.map(Pid::as_raw), asked: BTreeSet::new() }
     }
 
-    fn end_everything(&mut self, by_force: bool) -> usize {
+    /// Reaps what has ended and asks the rest to end: each once politely, or by force. Returns how many are left.
+    pub(super) fn end(&mut self, force: Force) -> usize {
+        reap_all();
+        let me = getpid().as_raw();
+        let table = table();
+        if me != 1 {
+            let alive: Vec<Process> = descendants(me, &table).into_iter().filter(|process| !process.ended).collect();
+            self.end_each(&alive, force);
+            return alive.len();
+        }
         let everything = Pid::from_raw(-1);
         if kill(everything, None) == Err(Errno::ESRCH) {
             return 0;
         }
-        if by_force {
+        let alive: Vec<Process> = table.into_iter().filter(|process| process.pid != me && !process.ended).collect();
+        if force.asked_before && force.others {
             let _ = kill(everything, Signal::SIGKILL);
-        } else if self.asked.insert(-1) {
+        } else if !alive.is_empty() {
+            self.end_each(&alive, force);
+        } else if self.asked_before.is_none() && self.asked.insert(-1) {
+            // Without a process table nobody can be left out.
             let _ = kill(everything, Signal::SIGTERM);
         }
-        1
+        alive.len().max(1)
     }
 
-    fn end_descendants(&mut self, by_force: bool) -> usize {
-        let alive: Vec<i32> = descendants(getpid().as_raw(), &table())
-            .into_iter()
-            .filter(|process| !process.ended)
-            .map(|process| process.pid)
-            .collect();
-        for pid in &alive {
+    fn end_each(&mut self, alive: &[Process], force: Force) {
+        for Process { pid, parent: _, group, ended: _ } in alive {
+            let was_asked = self.asked_before == Some(*group);
+            let by_force = if was_asked { force.asked_before } else { force.others };
+            let process = Pid::from_raw(*pid);
             if by_force {
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-            } else if self.asked.insert(*pid) {
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGTERM);
+                let _ = kill(process, Signal::SIGKILL);
+            } else if !was_asked && self.asked.insert(*pid) {
+                let _ = kill(process, Signal::SIGTERM);
                 // One that is stopped hears nothing else before it goes on.
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGCONT);
+                let _ = kill(process, Signal::SIGCONT);
             }
         }
-        alive.len()
     }
 }
 
 /// Ends everything at once, when nothing else can be relied on any more.
 pub(super) fn end_by_force() {
-    let mut stragglers = Stragglers::default();
+    let mut stragglers = Stragglers::new(None);
     for _ in 0..1000 {
-        if stragglers.end(true) == 0 {
+        if stragglers.end(Force { asked_before: true, others: true }) == 0 {
             return;
         }
         std::thread::yield_now();
@@ -161,14 +185,14 @@ mod tests {
     #[test]
     fn a_name_may_hold_anything() {
         let read = parse_stat("17 (a) R 1 (x) S 5 17 17 0 -1").unwrap();
-        assert_eq!((read.pid, read.parent, read.ended), (17, 5, false));
-        assert!(parse_stat("9 (dead) Z 5 0").unwrap().ended);
+        assert_eq!((read.pid, read.parent, read.group, read.ended), (17, 5, 17, false));
+        assert!(parse_stat("9 (dead) Z 5 9 0").unwrap().ended);
         assert_eq!(parse_stat("nonsense"), None);
     }
 
     #[test]
     fn all_generations_are_found_and_a_circle_ends() {
-        let process = |pid, parent| Process { pid, parent, ended: false };
+        let process = |pid, parent| Process { pid, parent, group: pid, ended: false };
         let table = [process(1, 0), process(5, 1), process(6, 5), process(7, 6), process(8, 1), process(9, 9)];
         let mut found: Vec<i32> = descendants(5, &table).iter().map(|process| process.pid).collect();
         found.sort_unstable();

@@ -5,6 +5,7 @@
 //! mask would be inherited by the provider, handlers are not.
 
 use std::{
+    fmt,
     io::{self, Read},
     os::{
         fd::AsFd,
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agents_core::mutant::{Mutant, is_on};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, killpg},
@@ -24,9 +26,9 @@ use signal_hook::{
     low_level::pipe,
 };
 
-use super::processes::{Stragglers, reap_orphans};
+use super::processes::{Force, Stragglers, reap_orphans};
 
-/// How long processes that outlive the provider may take after TERM.
+/// How long processes that outlive a provider which ended by itself may take after TERM.
 const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
 /// How long a killed process may take to vanish before it is given up.
 const VANISH: Duration = Duration::from_secs(10);
@@ -53,6 +55,16 @@ pub(super) enum Ending {
     Unknown,
 }
 
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Signaled(signal) => write!(f, "was ended by signal {signal}"),
+            Self::Unknown => f.write_str("did not end, or the system does not tell how"),
+        }
+    }
+}
+
 /// Listens for one attempt.
 #[derive(Debug)]
 pub(super) struct Supervisor {
@@ -65,6 +77,8 @@ pub(super) struct Supervisor {
     grace: Duration,
     interrupt: Option<Interrupt>,
     stops: usize,
+    /// The process group that was asked to end, and when its grace began.
+    asked: Option<(Pid, Instant)>,
 }
 
 impl Supervisor {
@@ -81,6 +95,7 @@ impl Supervisor {
             grace: Duration::ZERO,
             interrupt: None,
             stops: 0,
+            asked: None,
         })
     }
 
@@ -141,6 +156,9 @@ impl Supervisor {
                 let _ = killpg(group, Signal::SIGTERM);
                 let _ = killpg(group, Signal::SIGCONT);
                 asked_at = Some(now);
+                if patience.is_none() {
+                    self.asked = Some((group, now));
+                }
             }
             let grace = if patience.is_some() { Duration::ZERO } else { self.grace };
             let grace_ends = asked_at.and_then(|at| at.checked_add(grace));
@@ -163,15 +181,31 @@ impl Supervisor {
         }
     }
 
-    /// Ends everything the attempt left behind: TERM, a short grace, KILL. Returns how many processes remain.
+    /// Ends everything the attempt left behind: TERM, a grace, KILL. Returns how many processes remain.
+    ///
+    /// Once the attempt is to end, its grace is for every process and not for the first alone: the group that was asked
+    /// keeps what is left of it and is not asked again. What is left after an end of its own gets a short time.
     pub(super) fn end_stragglers(&mut self) -> usize {
-        let mut stragglers = Stragglers::default();
         let begin = Instant::now();
-        let grace = self.grace.min(STRAGGLER_GRACE);
+        let mut stragglers = Stragglers::new(self.asked.map(|(group, _)| group));
+        let short = begin + self.grace.min(STRAGGLER_GRACE);
+        // Asked to end just when it had ended by itself, it leaves processes that nobody has asked yet.
+        let grace_began = self.asked.map_or(begin, |(_, at)| at);
+        let grace_ends = match self.interrupt {
+            Some(_) if !is_on(Mutant::CutsTheGrace) => grace_began.checked_add(self.grace),
+            Some(_) | None => Some(short),
+        };
         loop {
-            let by_force = self.stops > 1 || begin.elapsed() >= grace;
-            let left = stragglers.end(by_force);
-            if left == 0 || begin.elapsed() >= grace + VANISH {
+            let now = Instant::now();
+            let is_over = grace_ends.is_some_and(|end| now >= end);
+            let force = Force {
+                asked_before: self.stops > 1 || is_over,
+                // Those outside the group have only just been asked.
+                others: self.stops > 1 || (is_over && now >= short),
+            };
+            let left = stragglers.end(force);
+            let given_up = grace_ends.is_some_and(|end| now >= end.max(short) + VANISH);
+            if left == 0 || given_up {
                 return left;
             }
             self.wait_for(LOOK_AGAIN);

@@ -317,6 +317,7 @@ fn report(pod: &Value, status: Ended, exit_code: Option<i32>, signal: Option<i32
         provider: "model".into(),
         run_uid,
         attempt: i32::try_from(attempt).unwrap_or(0),
+        proof: String::new(),
         plan_digest: String::new(),
         reason: reason.map(str::to_owned),
         exit_code,

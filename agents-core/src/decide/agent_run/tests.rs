@@ -105,6 +105,7 @@ fn report(snapshot: &RunSnapshot, exit: i32) -> Report {
         provider: "shell".into(),
         run_uid: snapshot.run.metadata.uid.clone(),
         attempt: current_attempt(snapshot.run.status.as_ref()),
+        proof: String::new(),
         plan_digest: "sha256:d".into(),
         reason: (!ok).then(|| "ProviderExited".into()),
         exit_code: Some(exit),
