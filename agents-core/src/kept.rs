@@ -18,13 +18,13 @@ use crate::{
     plan::digest,
 };
 
-/// Length of a spec in JSON up to which all of it is kept, in bytes: the usual run is read never, and costs less than this.
+/// Length of a spec as it is stored up to which all of it is kept, in bytes: the usual run is read never, and costs less than this.
 pub const KEPT_WHOLE: usize = 8 * 1024;
 
 /// What was judged of a spec before parts of it were left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Length of the whole spec in JSON, in bytes.
+    /// Length of the whole spec as it is stored, in bytes.
     pub bytes: usize,
     /// The digest that the status keeps of a run's spec.
     pub spec_hash: String,
@@ -32,23 +32,30 @@ pub struct LeftOut {
     pub faults: Vec<Fault>,
 }
 
-/// Length of a value in JSON, in bytes.
-pub fn length(value: &impl Serialize) -> usize {
-    struct Length(usize);
-    impl io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 = self.0.saturating_add(bytes.len());
-            Ok(bytes.len())
-        }
+/// Counts what is written to it, as the API server would write it: its JSON spells five more characters as `\u….`.
+#[derive(Debug, Default)]
+struct Count(usize);
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let escaped = bytes.iter().filter(|byte| matches!(byte, b'<' | b'>' | b'&')).count();
+        // U+2028 and U+2029 take three bytes, and six when they are escaped.
+        let separators = bytes.windows(3).filter(|at| matches!(at, [0xe2, 0x80, 0xa8 | 0xa9])).count();
+        self.0 = self.0.saturating_add(bytes.len() + escaped * 5 + separators * 3);
+        Ok(bytes.len())
     }
-    let mut length = Length(0);
-    // What cannot be written has no length; nothing that was decoded is such a value.
-    let _ = serde_json::to_writer(&mut length, value);
-    length.0
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Length of the JSON that the API server stores of `value`, in bytes.
+pub(crate) fn stored_bytes(value: &impl Serialize) -> usize {
+    let mut count = Count::default();
+    // What cannot be written has not been read either; a length that is too short refuses nothing that is right.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 /// Every fault of an object's spec, of what was left out too.
@@ -81,7 +88,7 @@ fn copy<K: Kind>(
     if object.metadata.left_out.is_some() {
         return None;
     }
-    let bytes = length(&object.spec);
+    let bytes = stored_bytes(&object.spec);
     if bytes <= KEPT_WHOLE {
         return None;
     }

@@ -189,8 +189,7 @@ impl Builder {
         let unrecorded = Arc::new(Unrecorded::default());
         let (notices, sender) = Notices::new(calls.clone(), &identity);
         let grace = settings.defaults.grace_seconds;
-        let strays =
-            StrayWorld::new(calls.clone(), Arc::clone(&caches), registry.clone(), grace, tenure.clone());
+        let strays = StrayWorld::new(calls.clone(), Arc::clone(&caches), registry.clone(), grace, tenure.clone());
         let world = AgentRunWorld {
             calls,
             caches: Arc::clone(&caches),

@@ -451,7 +451,10 @@ async fn the_judge_sees_each_kind_of_broken_promise() {
     // Refused, and sent all the same.
     let mut again = config_map("leak");
     again.data.get_or_insert_default().insert("k".into(), "x aHVudGVyMg== y".into());
-    Api::<ConfigMap>::default_namespaced(client.clone()).create(&PostParams::default(), &again).await.expect_err("taken");
+    Api::<ConfigMap>::default_namespaced(client.clone())
+        .create(&PostParams::default(), &again)
+        .await
+        .expect_err("taken");
     let secrets: Api<Secret> = Api::default_namespaced(client.clone());
     secrets.get_opt("any").await.expect("an answer");
     let key = (uid, 1);

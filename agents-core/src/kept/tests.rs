@@ -11,7 +11,7 @@ use crate::{
     api::{Agent, AgentProvider, runtime::RuntimeKind},
     decide::{
         Confirm, Plan,
-        agent_run::{Observed, RunSnapshot, Settings, decide},
+        agent_run::{MAX_OBJECT_BYTES, Observed, Remembered, RunSnapshot, Settings, decide},
     },
     plan::Defaults,
     resolve::{Found, References},
@@ -41,6 +41,7 @@ fn settings() -> Settings {
         only_runtime: None,
         runtimes: [RuntimeKind::Job].into(),
         start_limit_seconds: 600,
+        max_object_bytes: Some(MAX_OBJECT_BYTES),
     }
 }
 
@@ -152,9 +153,10 @@ proptest! {
                     provider: if is_there { Found::Object(Arc::clone(&provider)) } else { Found::Absent },
                     implementation: Found::Object(Arc::new(work)),
                 },
-                observed: Observed { observation: observation.clone(), consistent },
+                observed: Observed { observation: observation.clone(), consistent, kept: false },
                 found_on: None,
                 blind_since: None,
+                remembered: Remembered::default(),
             };
             let whole = decide(&snapshot(run.clone(), work.clone()), &settings(), None, now);
             prop_assert!(!whole.confirm.whole, "nothing is left out");
@@ -185,7 +187,7 @@ proptest! {
     fn a_copy_is_small_and_knows_what_was_judged(spec in spec()) {
         let run: Resource<AgentRun> = object("run-1", &spec);
         let copy = kept(&run);
-        prop_assert!(length(&copy.spec) <= KEPT_WHOLE / 2, "{}", length(&copy.spec));
+        prop_assert!(stored_bytes(&copy.spec) <= KEPT_WHOLE / 2, "{}", stored_bytes(&copy.spec));
         let left_out = copy.metadata.left_out.as_ref().expect("something is left out");
         prop_assert_eq!(left_out.bytes, serde_json::to_string(&run.spec).expect("JSON").len());
         prop_assert_eq!(faults(&copy), faults(&run));

@@ -295,7 +295,8 @@ impl StrayWorld {
     fn not_before(&self, id: &Id, stray: &Stray) -> Timestamp {
         let look = stray.first_look(self.grace_seconds, self.now());
         let mut suspects = self.suspects();
-        let suspect = suspects.entry(id.clone()).or_insert(Suspect { ending: stray.ending.is_some(), not_before: look });
+        let suspect =
+            suspects.entry(id.clone()).or_insert(Suspect { ending: stray.ending.is_some(), not_before: look });
         if stray.ending.is_some() && !suspect.ending {
             *suspect = Suspect { ending: true, not_before: look.max(suspect.not_before) };
         }
@@ -309,8 +310,7 @@ impl StrayWorld {
     async fn ask(&self, stray: &Stray) -> Result<Said, Failure> {
         let run = stray.run();
         let step = "read the run of what may be a stray";
-        let read =
-            self.calls.get::<RunView>(&Target::of::<object::AgentRun>(), step, &run.namespace, &run.name).await;
+        let read = self.calls.get::<RunView>(&Target::of::<object::AgentRun>(), step, &run.namespace, &run.name).await;
         let read = read.or_absent().map_err(of_api)?;
         Ok(read.map_or(Said::Gone, |run| run.said(stray.run_uid())))
     }
@@ -363,7 +363,7 @@ impl World for StrayWorld {
                 self.leave_until(&snapshot.id, after(self.now(), seconds(wait)));
                 Ok(())
             }
-            Effect::Submit(_) | Effect::Emit(_) => Ok(()),
+            Effect::Submit(_) | Effect::Keep { .. } | Effect::LetGo { .. } | Effect::Emit(_) => Ok(()),
         }
     }
 

@@ -214,7 +214,9 @@ fn reference(submission: &Submission, job: &JobView) -> RuntimeRef {
 
 fn taken(kind: &str, namespace: &str, name: &str, owner: Option<&OwnerView>) -> AdapterError {
     let owner = match owner {
-        Some(OwnerView { api_version, kind, name, uid }) => format!("belongs to {kind} {name} of {api_version} ({uid})"),
+        Some(OwnerView { api_version, kind, name, uid }) => {
+            format!("belongs to {kind} {name} of {api_version} ({uid})")
+        }
         None => "has no owner".to_owned(),
     };
     AdapterError::conflict(format!("{kind} {namespace}/{name} exists and {owner}; delete it or rename it"))

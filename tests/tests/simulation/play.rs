@@ -181,7 +181,8 @@ impl Played {
     /// The same where a create may land after the Job of its name was deleted again: a deletion frees the only lock there
     /// is, so the attempt has a second Job. It must be ended, and the run must not notice.
     pub fn faults_but_a_freed_name(&self, clean: &End) -> Vec<String> {
-        let runs = |end: &End| end.outline().0.into_iter().map(|(run, ends)| (run.to_owned(), ends)).collect::<Vec<_>>();
+        let runs =
+            |end: &End| end.outline().0.into_iter().map(|(run, ends)| (run.to_owned(), ends)).collect::<Vec<_>>();
         let mut faults = self.faults();
         faults.retain(|fault| !["SubmittedAgain", "ExecutedAgain"].iter().any(|broken| fault.contains(broken)));
         if runs(&self.end) != runs(clean) {

@@ -16,8 +16,7 @@ use agents_kube::AgentRun;
 use super::{
     play::{End, LIMIT, keep_running, named, simulate},
     workload::{
-        HAPPY, RETRY, RUN, SECOND, Workload, apply_run, delete_run, job_name, named as workload_named,
-        phase_seen,
+        HAPPY, RETRY, RUN, SECOND, Workload, apply_run, delete_run, job_name, named as workload_named, phase_seen,
     },
 };
 
@@ -228,7 +227,9 @@ async fn a_former_attempts_job_is_ended_and_the_present_one_left_alone() {
     if let Some(spec) = &mut again.spec {
         spec.selector = None;
         if let Some(labels) = spec.template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut()) {
-            labels.retain(|label, _| label.starts_with("agents.proompteng.ai/") || label.starts_with("app.kubernetes.io/"));
+            labels.retain(|label, _| {
+                label.starts_with("agents.proompteng.ai/") || label.starts_with("app.kubernetes.io/")
+            });
         }
     }
     jobs.create(&Default::default(), &again).await.expect("a create of the past");
@@ -261,9 +262,7 @@ async fn what_is_not_ours_is_left_alone() {
     let _controller = keep_running(&world, "a", false);
     phase_seen(&world, "Succeeded").await;
     let uid = world.object("agentruns", RUN).expect("it is there")["metadata"]["uid"].clone();
-    let owner = |group: &str| {
-        json!([{"apiVersion": format!("{group}/v1alpha1"), "kind": "AgentRun", "name": RUN, "uid": uid, "controller": true}])
-    };
+    let owner = |group: &str| json!([{"apiVersion": format!("{group}/v1alpha1"), "kind": "AgentRun", "name": RUN, "uid": uid, "controller": true}]);
     let job = |name: &str, owners: Value, labels: Value| {
         json!({
             "apiVersion": "batch/v1", "kind": "Job",
@@ -271,9 +270,7 @@ async fn what_is_not_ours_is_left_alone() {
             "spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "agent", "image": "i"}]}}},
         })
     };
-    let labels = |attempt: &str| {
-        json!({"app.kubernetes.io/managed-by": "agents", "agents.proompteng.ai/run-uid": uid, "agents.proompteng.ai/attempt": attempt})
-    };
+    let labels = |attempt: &str| json!({"app.kubernetes.io/managed-by": "agents", "agents.proompteng.ai/run-uid": uid, "agents.proompteng.ai/attempt": attempt});
     let strangers = [
         job("no-owner", json!([]), labels("8")),
         job("of-another-group", owner("evil.example"), labels("9")),

@@ -3,12 +3,9 @@
 //! A run whose status cannot be stored would be executed without a record. So a run too large to leave that room is
 //! refused before anything starts, and no status outgrows it.
 
-use std::io;
-
-use serde::Serialize;
-
 use crate::{
     api::{AgentRun, AgentRunStatus, Resource},
+    kept::stored_bytes,
     status::cut,
 };
 
@@ -19,36 +16,11 @@ pub const STATUS_ROOM_BYTES: usize = 128 * 1024;
 /// Largest status, in bytes as the API server stores it.
 const MAX_STATUS_BYTES: usize = 96 * 1024;
 
-/// Counts what is written to it, as the API server would write it: its JSON spells five more characters as `\u….`.
-#[derive(Debug, Default)]
-struct Count(usize);
-
-impl io::Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let escaped = bytes.iter().filter(|byte| matches!(byte, b'<' | b'>' | b'&')).count();
-        // U+2028 and U+2029 take three bytes, and six when they are escaped.
-        let separators = bytes.windows(3).filter(|at| matches!(at, [0xe2, 0x80, 0xa8 | 0xa9])).count();
-        self.0 = self.0.saturating_add(bytes.len() + escaped * 5 + separators * 3);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Length of the JSON that the API server stores of `value`, in bytes.
-fn stored_bytes(value: &impl Serialize) -> usize {
-    let mut count = Count::default();
-    // What cannot be written has not been read either; a length that is too short refuses nothing that is right.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
-}
-
 /// Why a run of this size is never started, when `most` is what one object may take.
 pub(super) fn fault(run: &Resource<AgentRun>, most: usize) -> Option<String> {
     let Resource { metadata, spec, status: _ } = run;
-    let bytes = stored_bytes(metadata).saturating_add(stored_bytes(spec));
+    let of_spec = metadata.left_out.as_ref().map_or_else(|| stored_bytes(spec), |left_out| left_out.bytes);
+    let bytes = stored_bytes(metadata).saturating_add(of_spec);
     let limit = most.saturating_sub(STATUS_ROOM_BYTES);
     (bytes > limit).then(|| {
         format!(

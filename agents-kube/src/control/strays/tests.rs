@@ -49,8 +49,8 @@ fn only_what_its_run_does_not_want_is_ended_and_by_force_only_once_its_time_is_o
 #[test]
 fn a_run_that_can_hardly_be_read_still_says_whether_it_has_ended() {
     let said = |uid: &str, status: Value| {
-        let run: RunView =
-            serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": 7, "status": status})).expect("it is named");
+        let run: RunView = serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": 7, "status": status}))
+            .expect("it is named");
         run.said(UID)
     };
     let goes_on = |attempt| Said::GoesOn { attempt };

@@ -132,7 +132,12 @@ impl JobApi for Fake {
         let object = serde_json::to_value(config_map).expect("it has a JSON form");
         let owner = &object["metadata"]["ownerReferences"][0];
         let text = |value: &serde_json::Value| value.as_str().expect("it is text").to_owned();
-        let owner = OwnerView { api_version: text(&owner["apiVersion"]), kind: text(&owner["kind"]), name: text(&owner["name"]), uid: text(&owner["uid"]) };
+        let owner = OwnerView {
+            api_version: text(&owner["apiVersion"]),
+            kind: text(&owner["kind"]),
+            name: text(&owner["name"]),
+            uid: text(&owner["uid"]),
+        };
         let name = text(&object["metadata"]["name"]);
         if world.config_maps.contains_key(&name) {
             return Err(refused(409, "AlreadyExists", "configmaps already exists"));
@@ -212,7 +217,10 @@ async fn a_job_of_someone_else_is_a_conflict_and_is_left_alone() {
         let error = adapter.submit(&submission()).await.expect_err("the name is taken");
         assert_eq!((error.kind, error.class), (AdapterErrorKind::Conflict, Class::WaitForChange));
         assert!(error.message.contains(&format!("Job team-a/{name}")), "{error}");
-        assert!(error.message.contains(if owner.is_some() { "CronJob backup of batch/v1 (u-2)" } else { "no owner" }), "{error}");
+        assert!(
+            error.message.contains(if owner.is_some() { "CronJob backup of batch/v1 (u-2)" } else { "no owner" }),
+            "{error}"
+        );
 
         assert_eq!(adapter.status(&submitted).await.expect("it can be read"), Observation::Lost);
         let by_name = RuntimeRef { uid: None, ..submitted };
