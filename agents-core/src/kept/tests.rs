@@ -128,7 +128,7 @@ fn kept<K: Kind>(object: &Resource<K>) -> Resource<K> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn a_copy_leads_to_the_plan_of_the_whole_or_asks_for_it(
