@@ -5,7 +5,7 @@
 //! notes what it took away; a decision that comes to need them asks for the whole object
 //! ([`Confirm::whole`](crate::decide::Confirm)).
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use serde::Serialize;
 
@@ -151,8 +151,8 @@ fn slim_run(spec: &AgentRunSpec) -> AgentRunSpec {
         goal: None,
         idempotency_key: idempotency_key.clone(),
         delivery_id: delivery_id.clone(),
-        parameters: Default::default(),
-        payloads: Default::default(),
+        parameters: BTreeMap::default(),
+        payloads: BTreeMap::default(),
         system_prompt: None,
         system_prompt_ref: system_prompt_ref.clone(),
         secrets: secrets.clone(),
@@ -161,12 +161,12 @@ fn slim_run(spec: &AgentRunSpec) -> AgentRunSpec {
         approval_policy_ref: approval_policy_ref.clone(),
         workspace_ref: workspace_ref.clone(),
         vcs_ref: vcs_ref.clone(),
-        vcs_policy: vcs_policy.clone(),
+        vcs_policy: *vcs_policy,
         execution: None,
         workload: None,
         runtime,
         runtime_overrides: None,
-        provider: Default::default(),
+        provider: BTreeMap::default(),
         workflow: None,
         priority: *priority,
         outputs: outputs.clone(),

@@ -100,11 +100,11 @@ fn observation() -> impl Strategy<Value = Observation> {
     ]
 }
 
+/// One look at a run: what is observed, whether that is consistent and the run proven, and whether its agent is there.
 #[derive(Debug, Clone)]
 struct Look {
     observation: Observation,
-    consistent: bool,
-    proven: bool,
+    certain: (bool, bool),
     agent: bool,
     later: i64,
     cancel: bool,
@@ -114,8 +114,7 @@ fn look() -> impl Strategy<Value = Look> {
     (observation(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), 0_i64..400, prop::bool::weighted(0.1))
         .prop_map(|(observation, consistent, proven, agent, later, cancel)| Look {
             observation,
-            consistent,
-            proven,
+            certain: (consistent, proven),
             agent,
             later,
             cancel,
@@ -142,7 +141,7 @@ proptest! {
         let provider = Arc::new(object::<AgentProvider>("shell", &json!({"binary": "sh", "argsTemplate": arguments})));
         let work = object::<ImplementationSpec>("task", &json!({"text": "w".repeat(work)}));
         let mut now = T0;
-        for Look { observation, consistent, proven, agent: is_there, later, cancel } in looks {
+        for Look { observation, certain: (consistent, proven), agent: is_there, later, cancel } in looks {
             now = now.checked_add(SignedDuration::from_secs(later)).expect("a time");
             run.spec.cancel = run.spec.cancel.or(cancel.then_some(true));
             let snapshot = |run: Resource<AgentRun>, work: Resource<ImplementationSpec>| RunSnapshot {

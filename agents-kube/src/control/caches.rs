@@ -263,7 +263,9 @@ impl Caches {
             let job = ChildName::of(&meta.name, &SubmissionKey::of_attempt(&meta.uid, attempt));
             self.suspect(strays::Id::Job(Key::new(&meta.namespace, job.as_str())), ask);
             let cut_off = self.index().cut_off.clone();
-            cut_off.into_iter().for_each(|pod| self.suspect(strays::Id::Pod(pod), ask));
+            for pod in cut_off {
+                self.suspect(strays::Id::Pod(pod), ask);
+            }
         }
     }
 

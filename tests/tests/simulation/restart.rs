@@ -96,12 +96,14 @@ async fn a_downtime_longer_than_jobs_are_kept_counts_as_lost_and_younger_runs_st
     assert_eq!(world.executions().len(), 2);
 }
 
-/// What ended before the last leader's end is collected before nobody has led for as long as that.
+/// What ended before the last leader's end is collected before nobody has led for as long as that, when it could not even
+/// be kept from that.
 #[tokio::test(start_paused = true)]
 async fn an_end_that_could_not_be_stored_counts_as_lost_once_its_job_is_collected() {
     let world = HAPPY.world(1);
     world.faults(|faults| {
         faults.rule(Rule::new(When::any().on("agentruns").status(true), Fault::Reject(503)).forever());
+        faults.rule(Rule::new(When::any().on("jobs").verb(Verb::Patch), Fault::Reject(503)).forever());
     });
     let first = keep_running(&world, "first", true);
     tokio::time::sleep(90 * SECOND).await;
