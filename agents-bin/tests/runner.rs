@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Read,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        fs::{PermissionsExt, chown, symlink},
+        process::CommandExt,
+    },
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -99,6 +102,13 @@ impl Run {
         self.command(RUNNER).arg(path).spawn().unwrap()
     }
 
+    /// Started by another program, which becomes the runner.
+    fn start_by(&self, program: &[&str]) -> Child {
+        let path = self.folder.path().join("spec.json");
+        fs::write(&path, self.spec.to_string()).unwrap();
+        self.command(program[0]).args(&program[1..]).arg(RUNNER).arg(path).spawn().unwrap()
+    }
+
     /// As in a container: the runner is the first process. None where no process namespace can be made.
     fn start_as_first_process(&self) -> Option<Child> {
         let namespace = ["--pid", "--fork", "--mount-proc"];
@@ -110,6 +120,22 @@ impl Run {
         let path = self.folder.path().join("spec.json");
         fs::write(&path, self.spec.to_string()).unwrap();
         Some(self.command("unshare").args(namespace).arg(RUNNER).arg(path).spawn().unwrap())
+    }
+
+    /// Not as root, to whom nothing is closed.
+    fn start_as_nobody(&self) -> Child {
+        let runner = self.folder.path().join("agent-runner");
+        fs::copy(RUNNER, &runner).unwrap();
+        let spec = self.folder.path().join("spec.json");
+        fs::write(&spec, self.spec.to_string()).unwrap();
+        let mut command = self.command(runner.to_str().unwrap());
+        if nix::unistd::getuid().is_root() {
+            for path in [self.folder.path(), &self.workspace("")] {
+                chown(path, Some(65534), Some(65534)).unwrap();
+            }
+            command.uid(65534).gid(65534);
+        }
+        command.arg(spec).spawn().unwrap()
     }
 
     fn run(&self) -> Ran {
@@ -373,7 +399,7 @@ fn each_way_a_provider_ends_has_its_own_reason() {
     assert!(error.contains("is not executable"), "{error}");
     fs::set_permissions(run.workspace("agent"), fs::Permissions::from_mode(0o755)).unwrap();
     let error = run.run().failed(69, "ProviderMissing").error.clone().unwrap();
-    assert!(error.contains("cannot be executed"), "{error}");
+    assert!(error.contains("neither a program of this machine"), "{error}");
 }
 
 #[test]
@@ -435,12 +461,92 @@ fn every_stop_signal_cancels() {
     use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     for stop in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
         let run = Run::shell("trap 'exit 5' TERM; touch ready; while :; do sleep 0.05; done");
-        let child = run.start();
+        // Whatever those who run the tests ignore or block: also what is blocked is heard.
+        let child = run.start_by(&["env", "--default-signal=TERM,INT,HUP,QUIT", "--block-signal=TERM,INT,HUP,QUIT"]);
         until("the provider's start", || run.workspace("ready").exists());
         signal(&child, stop);
         let ran = run.finish(child);
         let report = ran.failed(143, "Cancelled");
         assert_eq!((report.status, report.exit_code), (Ended::Cancelled, Some(5)));
+    }
+}
+
+#[test]
+fn what_was_ignored_from_the_start_stays_ignored_and_the_provider_does_not_inherit_it() {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    let run = Run::shell("grep SigIgn /proc/$$/status > ignored; touch ready; while :; do sleep 0.02; done");
+    let child = run.start_by(&["env", "--ignore-signal=HUP,INT,QUIT,TERM"]);
+    until("the provider's start", || run.workspace("ready").exists());
+    for ignored in [SIGHUP, SIGINT, SIGQUIT] {
+        signal(&child, ignored);
+    }
+    // The one that ends it comes last; had one of the others been heard, this were the second and nothing had a grace.
+    signal(&child, SIGTERM);
+    let ran = run.finish(child);
+    assert_eq!(ran.failed(143, "Cancelled").signal, Some(15));
+    let ignored = run.read("ignored");
+    let mask = u64::from_str_radix(ignored.split_whitespace().nth(1).unwrap(), 16).unwrap();
+    for reset in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        assert_eq!(mask & (1 << (reset as i32 - 1)), 0, "{reset}: {ignored}");
+    }
+}
+
+#[test]
+fn a_limit_of_the_size_of_files_costs_output_and_never_the_report() {
+    let run = Run::shell(
+        "n=0; while [ $n -lt 3000 ]; do echo \"line $n of one hundred bytes or so \
+        ............................................................\"; n=$((n+1)); done; echo the end",
+    );
+    let child = run.start_by(&["sh", "-c", "ulimit -f 200; exec \"$@\"", "sh"]);
+    let ran = run.finish(child);
+    ran.succeeded();
+    assert!(run.log().ends_with("the end\n") && run.log().len() <= 200 * 1024, "{} bytes", run.log().len());
+}
+
+#[test]
+fn a_runner_that_cannot_begin_reports_it() {
+    let run = Run::shell("exit 0").env("AGENT_REPORT_KEY", "key-5417");
+    let ran = run.finish(run.start_by(&["sh", "-c", "ulimit -n 10; exec \"$@\"", "sh"]));
+    let report = ran.failed(70, "RunnerFailed");
+    assert_eq!((report.proof.as_str(), report.attempt), ("key-5417", 2));
+    assert!(report.error.as_ref().is_some_and(|error| error.contains("Too many open files")), "{report:?}");
+}
+
+#[test]
+fn a_provider_that_removes_or_closes_its_folders_is_reported() {
+    for (script, log) in [
+        ("cd /; rm -rf \"$AGENT_OUTPUTS_DIR\"", "said\n"),
+        ("cd /; rm -rf \"${AGENT_OUTPUTS_DIR%/outputs}\"", "said\n"),
+        ("cd /; rm -rf \"${AGENT_OUTPUTS_DIR%/.agent/outputs}\"", "said\n"),
+        ("mv \"${AGENT_OUTPUTS_DIR%/outputs}\" moved", "said\n"),
+        ("chmod 0 \"${AGENT_OUTPUTS_DIR%/outputs}\"", "said\n"),
+        ("chmod 0 \"${AGENT_OUTPUTS_DIR%/.agent/outputs}\"", "said\n"),
+        ("chmod 500 \"${AGENT_OUTPUTS_DIR%/outputs}\"; chmod 500 .", "said\n"),
+    ] {
+        let run = Run::shell(&format!("echo said; {script}; exit 3"));
+        let ran = run.finish(run.start_as_nobody());
+        let report = ran.failed(3, "ProviderExited");
+        assert_eq!(report.error.as_deref(), Some("the provider exited with code 3"), "{script}");
+        assert_eq!(run.log(), log, "{script}");
+    }
+}
+
+#[test]
+fn what_keeps_a_program_from_being_executed_is_said() {
+    for (content, said) in [
+        ("#!/no/such/interpreter -x\n", "its interpreter `/no/such/interpreter` does not exist"),
+        ("#!/bin/sh\r\necho\r\n", "ends with a carriage return"),
+        ("#!/etc/passwd\n", "its interpreter `/etc/passwd` is not executable"),
+        ("echo no first line\n", "neither a program of this machine nor a script"),
+        ("\x7fELF nonsense", "another kind of processor"),
+    ] {
+        let run = Run::new(json!({"binary": "/workspace/tool"}));
+        fs::write(run.workspace("tool"), content).unwrap();
+        fs::set_permissions(run.workspace("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        let ran = run.run();
+        let error = ran.failed(69, "ProviderMissing").error.clone().unwrap();
+        assert!(error.contains(said) && error.contains("/workspace/tool"), "{error}");
+        assert!(!error.contains("No such file"), "{error}");
     }
 }
 
@@ -619,6 +725,30 @@ fn secrets_are_in_no_output() {
         .run();
     assert!(!refused.failed(69, "ProviderMissing").error.as_deref().unwrap().contains(secret));
     assert!(!refused.err.contains(secret));
+}
+
+#[test]
+fn no_line_of_a_secret_is_in_any_output_however_tools_print_it() {
+    let lines: Vec<String> = (1..6).map(|n| format!("QUJDREVGR0hJSktMTU5P{n}FFSU1RVVldY+V/Wo0123456789")).collect();
+    let key = format!("-----BEGIN KEY-----\n{}\n-----END KEY-----\n", lines.join("\n"));
+    let run = Run::shell(
+        "printf '%s' \"$KEY\" | sed 's/^/    /'; printf '%s' \"$KEY\" | sed 's/$/ \\r/'; printf '%s' \"$KEY\" | sed -n 3p
+         echo base64; printf '%s' \"$KEY\" | base64; for before in a ab abc; do printf '%s%s' $before \"$KEY\" | base64; done
+         printf 'user:%s' \"$KEY\" | base64 -w0; echo; printf '%s' \"$KEY\" | sed -n 4p | base64 | tr '+/' '-_'
+         echo hex; printf '%s' \"$KEY\" | od -An -v -tx1 | tr -d ' '
+         echo url; printf '%s' \"$KEY\" | sed 's/+/%2B/g; s,/,%2F,g'; echo end",
+    )
+    .with(|s| s["secretEnv"] = json!(["KEY"]))
+    .env("KEY", &key);
+    let ran = run.run();
+    ran.succeeded();
+    for text in [&ran.out, &run.log()] {
+        for line in text.lines() {
+            let said = line.trim_start_matches("***").trim_end_matches(['*', '=']).trim();
+            assert!(said.len() <= 16, "{line}\n{text}");
+        }
+        assert!(text.contains("***\nbase64\n") && text.ends_with("end\n"), "{text}");
+    }
 }
 
 #[test]
@@ -817,21 +947,7 @@ fn a_provider_of_the_runners_user_reads_neither_its_environment_nor_its_memory()
          ls /proc/$PPID/fd && exit 9; test -r /proc/$$/environ || exit 8; id -u > user; exit 0",
     )
     .env("AGENT_REPORT_KEY", "key-5417-of-the-report");
-    // Nothing is closed to root, so the test is of another user.
-    let is_root = nix::unistd::getuid().is_root();
-    let runner = run.folder.path().join("agent-runner");
-    fs::copy(RUNNER, &runner).unwrap();
-    let spec = run.folder.path().join("spec.json");
-    fs::write(&spec, run.spec.to_string()).unwrap();
-    let mut command = run.command(runner.to_str().unwrap());
-    if is_root {
-        for path in [run.folder.path(), &run.workspace("")] {
-            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
-        }
-        std::os::unix::process::CommandExt::uid(&mut command, 65534);
-        std::os::unix::process::CommandExt::gid(&mut command, 65534);
-    }
-    let ran = run.finish(command.arg(spec).spawn().unwrap());
+    let ran = run.finish(run.start_as_nobody());
     assert_eq!(ran.succeeded().proof, "key-5417-of-the-report");
     assert_ne!(run.read("user"), "0\n");
 }

@@ -379,4 +379,6 @@ fn a_checkout_that_hangs_ends_with_the_deadline() {
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(124));
+    let report: Report = serde_json::from_slice(&fs::read(place.join("w/.agent/status.json")).unwrap()).unwrap();
+    assert!(report.error.as_ref().is_some_and(|error| error.contains("while the repository was")), "{report:?}");
 }

@@ -172,7 +172,7 @@ impl ProcessAdapter {
     fn look(&self, folder: &Folder, claim: Claim) -> io::Result<State> {
         let known = || self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         let proof = known().get(folder.path()).cloned();
-        let state = facts(folder, claim, proof)?.state();
+        let state = facts(folder, claim, proof.as_deref())?.state();
         if matches!(state, State::Ended(_)) {
             known().remove(folder.path());
         }
@@ -377,7 +377,7 @@ fn report_key() -> io::Result<String> {
 
 /// Reads what is known, in the order that makes it consistent: once the runner is seen gone, its report is final.
 /// `proof` is the digest of the report's key where this engine knows it; else the record of the start has it.
-fn facts(folder: &Folder, claim: Claim, proof: Option<String>) -> io::Result<Facts> {
+fn facts(folder: &Folder, claim: Claim, proof: Option<&str>) -> io::Result<Facts> {
     let cancelled = folder.cancelled()?;
     // The lock comes before the record: a launcher that let go of it has recorded itself or never will.
     let mut locked = folder.is_locked()?;
@@ -389,7 +389,7 @@ fn facts(folder: &Folder, claim: Claim, proof: Option<String>) -> io::Result<Fac
     let (broken, report) = match &started {
         Some(started) if !runner_alive => {
             locked = folder.is_locked()?;
-            let proof = proof.as_deref().unwrap_or(&started.proof_digest);
+            let proof = proof.unwrap_or(&started.proof_digest);
             (folder.broken()?, folder.report(&claim.key, proof)?)
         }
         Some(_) | None => (None, ReportFile::Absent),

@@ -33,6 +33,7 @@ use super::{
     folder::{FileError, Missing, Obstacle, open_below, write_whole},
     log::Log,
     prepare::{self, PrepareError, Prepared, prepare},
+    program::why_not_executed,
     redact::Secrets,
     spec::{self, Sources, SpecError, Verified},
     streams::Streams,
@@ -94,8 +95,8 @@ enum Refusal {
     Provider { program: String, problem: String },
     #[error("the provider cannot be started: {0}")]
     Start(#[source] io::Error),
-    #[error("the attempt was ended before the provider started")]
-    Interrupted(Interrupt),
+    #[error("the attempt was ended {1}")]
+    Interrupted(Interrupt, &'static str),
     #[error("{0}")]
     Own(String),
 }
@@ -109,7 +110,7 @@ impl Refusal {
             Self::InputFile { .. } => Reason::PathDenied,
             Self::Workspace(_) | Self::Start(_) => Reason::PreflightFailed,
             Self::Provider { .. } => Reason::ProviderMissing,
-            Self::Interrupted(interrupt) => interrupted(*interrupt),
+            Self::Interrupted(interrupt, _) => interrupted(*interrupt),
             Self::Own(_) => Reason::RunnerFailed,
         }
     }
@@ -143,8 +144,8 @@ pub(super) fn run(start: Start) -> i32 {
     let mut supervisor = match Supervisor::install() {
         Ok(supervisor) => supervisor,
         Err(error) => {
-            say(&format!("signals cannot be listened to: {error}"));
-            return exit::INTERNAL;
+            let start = Start { sources, termination, proof, inherited };
+            return not_begun(start, format!("signals cannot be listened to: {error}"));
         }
     };
     let text = sources.read();
@@ -173,11 +174,27 @@ pub(super) fn run(start: Start) -> i32 {
         outcome.remarks.push(format!("{left} processes could not be ended"));
     }
     let report = report(identity, digest, result, outcome, &secrets, proof);
+    conclude(&report, status.as_ref(), termination.as_deref())
+}
+
+/// Reports an attempt in which nothing could be begun. Returns the exit code.
+fn not_begun(start: Start, problem: String) -> i32 {
+    let Start { sources, termination, proof, inherited } = start;
+    let identity = sources.read().map_or_else(|_| spec::salvage(""), |text| spec::salvage(&text));
+    let secrets = prepare::secrets(&identity.secret_env, &inherited);
+    let status = deliver::status_target(&identity.artifacts, prepare::roots(&identity).ok().as_ref());
+    let result = Err((Reason::RunnerFailed, problem));
+    let report = report(&identity, String::new(), result, Outcome::default(), &secrets, proof);
+    conclude(&report, status.as_ref(), termination.as_deref())
+}
+
+/// Says and delivers the report. Returns the exit code.
+fn conclude(report: &Report, status: Option<&Target>, termination: Option<&Path>) -> i32 {
     if let Some(error) = &report.error {
         say(error);
     }
-    let code = exit::code(&report);
-    if let Err(error) = deliver(&report, status.as_ref(), termination.as_deref()) {
+    let code = exit::code(report);
+    if let Err(error) = deliver(report, status, termination) {
         say(&format!("the report was not written: {}", in_one_line(&error)));
         return if code == 0 { exit::INTERNAL } else { code };
     }
@@ -210,7 +227,7 @@ fn execute(
         write_input(&prepared, place, content).map_err(|source| Refusal::InputFile { field: field.clone(), source })?;
     }
     if let Some(interrupt) = supervisor.look() {
-        return Err(Refusal::Interrupted(interrupt));
+        return Err(Refusal::Interrupted(interrupt, "before the provider started"));
     }
     let result = run_provider(&prepared, &start_in, log, secrets, supervisor, outcome);
     if let Some(checkout) = &checkout {
@@ -250,7 +267,8 @@ fn open_workspace(prepared: &Prepared, spec_text: &str) -> Result<Log, Refusal> 
     // A report of an earlier attempt in the same folder must not be taken for this one's.
     remove_old(&prepared.status);
     let folder = prepared.log.folder().map_err(refused)?;
-    Log::create(folder, prepared.log.name(), prepared.log_cap).map_err(refused)
+    let log = Log::create(folder, prepared.log.name(), prepared.log_cap).map_err(refused)?;
+    Ok(log.restored_in(prepared.log.clone()))
 }
 
 fn remove_old(status: &Target) {
@@ -266,7 +284,7 @@ fn check_out(prepared: &Prepared, supervisor: &mut Supervisor) -> Result<(Option
     match git.checkout(coordinates, place) {
         Ok((checkout, start)) => Ok((Some(checkout), start)),
         Err(error) => Err(match (error, supervisor.interrupt()) {
-            (_, Some(interrupt)) => Refusal::Interrupted(interrupt),
+            (_, Some(interrupt)) => Refusal::Interrupted(interrupt, "while the repository was checked out"),
             (error, None) => Refusal::Checkout(error),
         }),
     }
@@ -333,10 +351,7 @@ fn refused_start(program: &Path, error: io::Error) -> Refusal {
             | nix::errno::Errno::ENOEXEC
             | nix::errno::Errno::ENOTDIR
             | nix::errno::Errno::ELIBBAD,
-        ) => Refusal::Provider {
-            program: program.display().to_string(),
-            problem: format!("cannot be executed: {error}"),
-        },
+        ) => Refusal::Provider { program: program.display().to_string(), problem: why_not_executed(program, &error) },
         _ => Refusal::Start(error),
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     fs::OpenOptions,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -71,7 +71,15 @@ impl Target {
     pub(super) fn folder(&self) -> Result<std::os::fd::OwnedFd, FileError> {
         // When that fails, opening it says why.
         let _ = std::fs::create_dir_all(&self.root);
-        open_below(&self.root, &self.parents, Missing::Create, Obstacle::Replace)
+        let open = || open_below(&self.root, &self.parents, Missing::Create, Obstacle::Replace);
+        open().or_else(|error| {
+            if !error.is_denied() {
+                return Err(error);
+            }
+            // A provider may close its folders against its own user, who is ours.
+            let _ = std::fs::set_permissions(&self.root, std::fs::Permissions::from_mode(0o700));
+            open()
+        })
     }
 
     /// Its name in the folder.

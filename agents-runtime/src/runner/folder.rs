@@ -14,7 +14,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, open, openat, renameat},
-    sys::stat::{Mode, SFlag, fchmod, fstat, fstatat, mkdirat},
+    sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
     unistd::{UnlinkatFlags, fsync, unlinkat},
 };
 use thiserror::Error;
@@ -43,6 +43,11 @@ impl FileError {
     /// Whether there is nothing at the path.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether permission is missing.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 
@@ -102,11 +107,30 @@ pub(super) fn open_below(
                 unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir).map_err(io_error(&so_far))?;
                 create_folder(&folder, name, &so_far)?
             }
+            Err(Errno::EACCES) if obstacle == Obstacle::Replace => reopen(&folder, name, &so_far)?,
             Err(Errno::ELOOP | Errno::ENOTDIR) => return Err(FileError::NotAFolder(so_far)),
             Err(errno) => return Err(io_error(&so_far)(errno)),
         };
     }
+    if obstacle == Obstacle::Replace
+        && let Ok(found) = fstat(&folder)
+        && found.st_mode & OWNERS.bits() != OWNERS.bits()
+    {
+        // When that fails, writing says why.
+        let _ = fchmod(&folder, Mode::from_bits_truncate(found.st_mode) | OWNERS);
+    }
     Ok(folder)
+}
+
+/// What the owner of a folder needs to use it.
+const OWNERS: Mode = Mode::S_IRWXU;
+
+/// Opens a folder of ours that was closed against its owner.
+fn reopen(parent: &OwnedFd, name: &str, path: &str) -> Result<OwnedFd, FileError> {
+    if kind(parent, name) == Ok(Some(SFlag::S_IFDIR)) {
+        let _ = fchmodat(parent, name, OWNERS, FchmodatFlags::FollowSymlink);
+    }
+    openat(parent, name, FOLDER, Mode::empty()).map_err(io_error(path))
 }
 
 fn create_folder(parent: &OwnedFd, name: &str, path: &str) -> Result<OwnedFd, FileError> {

@@ -16,7 +16,10 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::folder::{FileError, create_new, is_same};
+use super::{
+    deliver::Target,
+    folder::{FileError, create_new, is_same},
+};
 
 /// Cap when the spec names none, in bytes.
 pub(super) const DEFAULT_CAP: u64 = 64 * 1024 * 1024;
@@ -37,6 +40,8 @@ pub(super) struct Log {
     lost: u64,
     problem: Option<io::Error>,
     finished: bool,
+    /// Where the file belongs, should its folder not be there at the end.
+    place: Option<Target>,
 }
 
 #[derive(Debug)]
@@ -62,7 +67,13 @@ impl Log {
             lost: 0,
             problem: None,
             finished: false,
+            place: None,
         })
+    }
+
+    /// The same, which at the end makes its folder again when it is not there.
+    pub(super) fn restored_in(self, place: Target) -> Self {
+        Self { place: Some(place), ..self }
     }
 
     /// Appends a block; a failure is remembered, not returned.
@@ -82,7 +93,13 @@ impl Log {
             self.rotate();
         }
         let mut written = self.current.file.write_all(part);
-        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+        let has_no_room = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded
+            )
+        };
+        if written.as_ref().is_err_and(has_no_room) {
             self.take_back();
             self.make_room();
             written = self.current.file.write_all(part);
@@ -142,6 +159,10 @@ impl Log {
     /// Puts the file into its final form; returns what went wrong with the log, in one line.
     pub(super) fn finish(&mut self) -> Option<String> {
         self.finished = true;
+        // The provider may have removed, moved or closed the folder; where that cannot be mended, the old one is as good.
+        if let Some(folder) = self.place.as_ref().and_then(|place| place.folder().ok()) {
+            self.folder = folder;
+        }
         if (self.previous.is_some() || !is_same(&self.folder, &self.name, &self.current.file))
             && let Err(error) = self.join()
         {

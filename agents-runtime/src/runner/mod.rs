@@ -3,9 +3,9 @@
 //! It is the only entrypoint of every runtime, and it needs nothing but its spec: no cluster, no network of its own.
 //! The rooms follow one attempt: [`spec`] (find, decode, verify) → `prepare` (everything that can be decided before
 //! anything is touched) → `attempt` (the steps in order) with `checkout`, `folder` (files without following links),
-//! `supervise` and `processes` (signals, deadline, whatever the provider leaves behind), `streams` (output) and
-//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `coordinates`, `redact`, `remote`,
-//! `lines`, `usage` and [`exit`] are pure.
+//! `supervise` and `processes` (signals, deadline, whatever the provider leaves behind), `program`, `streams` (output) and
+//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `coordinates`, `redact`,
+//! `spelling`, `remote`, `lines`, `usage` and [`exit`] are pure.
 //!
 //! It has no async runtime: see `supervise`.
 
@@ -24,9 +24,11 @@ mod log;
 mod outputs;
 mod prepare;
 mod processes;
+mod program;
 mod redact;
 mod remote;
 mod roots;
+mod spelling;
 mod streams;
 mod supervise;
 mod usage;

@@ -135,7 +135,8 @@ fn field(field: impl Into<String>, problem: impl Into<String>) -> PrepareError {
 /// Values of the secrets that are there.
 pub(super) fn secrets(names: &[String], inherited: &[(OsString, OsString)]) -> Secrets {
     let is_secret = |name: &OsString| names.iter().any(|secret| secret.as_str() == name);
-    Secrets::new(inherited.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.as_encoded_bytes()))
+    let values = inherited.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.as_encoded_bytes());
+    Secrets::new(&values.collect::<Vec<_>>())
 }
 
 /// Decides everything about an attempt.

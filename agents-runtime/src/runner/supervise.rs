@@ -12,17 +12,19 @@ use std::{
         unix::{net::UnixStream, process::ExitStatusExt},
     },
     process::Child,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use agents_core::mutant::{Mutant, is_on};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signal::{Signal, killpg},
+    sys::signal::{SigSet, Signal, killpg},
     unistd::Pid,
 };
 use signal_hook::{
-    consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ},
+    flag,
     low_level::pipe,
 };
 
@@ -84,12 +86,27 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Starts to listen; from here on the runner is not ended by a signal it can catch.
     ///
+    /// What was ignored when the runner started, such as HUP by `nohup`, is not listened to, but for TERM: that must be
+    /// heard. A handler stands there all the same, because the provider would inherit that it is ignored.
+    ///
     /// # Errors
     /// A handler cannot be installed.
     pub(super) fn install() -> io::Result<Self> {
+        // Whoever started us may have blocked signals, and nobody would ever hear of them.
+        SigSet::empty().thread_set_mask()?;
+        let ignored = ignored();
+        let heard = |signals: &[i32]| -> Vec<i32> {
+            let is_heard = |signal: &i32| *signal == SIGTERM || ignored & (1 << (signal - 1)) == 0;
+            signals.iter().copied().filter(is_heard).collect()
+        };
+        for signal in [SIGINT, SIGHUP, SIGQUIT].into_iter().filter(|signal| heard(&[*signal]).is_empty()) {
+            flag::register(signal, Arc::default())?;
+        }
+        // A file as large as a limit allows is an error of a write, and no reason to die.
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self {
-            stop: listen(&[SIGTERM, SIGINT])?,
-            hangup: listen(&[SIGHUP, SIGQUIT])?,
+            stop: listen(&heard(&[SIGTERM, SIGINT]))?,
+            hangup: listen(&heard(&[SIGHUP, SIGQUIT]))?,
             children: listen(&[SIGCHLD])?,
             deadline: None,
             grace: Duration::ZERO,
@@ -236,6 +253,13 @@ impl Supervisor {
             self.interrupt.get_or_insert(Interrupt::Deadline);
         }
     }
+}
+
+/// The signals that are ignored, one bit each; none where the process table does not say.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn listen(signals: &[i32]) -> io::Result<UnixStream> {

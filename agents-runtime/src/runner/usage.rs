@@ -71,18 +71,23 @@ impl UsageReader {
     }
 
     fn end_of_line(&mut self) {
-        if !std::mem::take(&mut self.skipping) && self.line.starts_with(b"{") {
+        let line = std::mem::take(&mut self.line);
+        if !std::mem::take(&mut self.skipping)
+            && let Some(json) = undecorated(&line)
+        {
             match self.parser {
-                UsageParser::CodexJson => self.codex(),
+                UsageParser::CodexJson => self.codex(json),
             }
         }
+        // Its memory serves the next line.
+        self.line = line;
         self.line.clear();
     }
 
     /// The usage of a turn is that of its conversation so far, earlier turns included, also when the conversation was
     /// resumed: the newest figure of each conversation counts.
-    fn codex(&mut self) {
-        match serde_json::from_slice(&self.line) {
+    fn codex(&mut self, json: &[u8]) {
+        match serde_json::from_slice(json) {
             Ok(CodexLine::ThreadStarted { thread_id }) => self.enter(thread_id),
             Ok(CodexLine::TurnCompleted { usage }) => {
                 let count = |tokens: Option<i64>| tokens.filter(|tokens| *tokens >= 0);
@@ -113,6 +118,35 @@ impl UsageReader {
         } else if self.conversations.len() < MAX_CONVERSATIONS {
             self.conversations.push((id, None));
         }
+    }
+}
+
+/// The JSON object of a line as a terminal would show it: without colours, titles and byte order marks around it, and
+/// without what a carriage return has overwritten.
+fn undecorated(line: &[u8]) -> Option<&[u8]> {
+    let mut rest = after_decoration(line);
+    while !rest.starts_with(b"{") {
+        let overwritten = memchr::memchr(b'\r', rest)?;
+        rest = after_decoration(&rest[overwritten + 1..]);
+    }
+    let end = memchr::memrchr(b'}', rest)? + 1;
+    after_decoration(&rest[end..]).is_empty().then(|| &rest[..end])
+}
+
+/// What follows white space and control sequences.
+fn after_decoration(mut text: &[u8]) -> &[u8] {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    loop {
+        let length = match text {
+            [0x1b, b'[', rest @ ..] => 2 + rest.iter().take_while(|byte| matches!(byte, 0x20..=0x3f)).count() + 1,
+            // A title or a link: up to BEL or ESC \, of which the last is a sequence of its own.
+            [0x1b, b']', rest @ ..] => 2 + rest.iter().take_while(|byte| !matches!(byte, 0x07 | 0x1b)).count(),
+            [0x1b, rest @ ..] => 1 + rest.iter().take_while(|byte| matches!(byte, 0x20..=0x2f)).count() + 1,
+            [0..=0x20 | 0x7f, ..] => 1,
+            _ if text.starts_with(MARK) => MARK.len(),
+            _ => return text,
+        };
+        text = &text[length.min(text.len())..];
     }
 }
 
@@ -199,6 +233,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_terminal_adds_to_a_line_does_not_hide_it() {
+        let plain = read([TRANSCRIPT.as_bytes()]);
+        assert!(plain.usage.is_some());
+        for (before, after) in [
+            ("", "\r"),
+            ("  \t", "  "),
+            ("\u{feff}", ""),
+            ("\x1b[2K\r", "\x1b[0m"),
+            ("\x1b[1;32m", "\x1b[0m\x1b[K\r"),
+            ("\x1b]0;a title {}\x07", ""),
+            ("\x1b]8;;https://example.com/{\x1b\\", "\x1b]8;;\x1b\\"),
+            ("\x1b(B\x1b7\x1b[?25h", "\x1b8"),
+            ("working... 50%\rworking... 100%\r", ""),
+            ("\x1b[33mworking\x1b[0m\r\x1b[K", "\x1b[0m"),
+        ] {
+            let lines: Vec<String> = TRANSCRIPT.lines().map(|line| format!("{before}{line}{after}\n")).collect();
+            let text = lines.concat();
+            assert_eq!(read([text.as_bytes()]), plain, "{before:?} {after:?}");
+        }
+        let quoted: Vec<String> = TRANSCRIPT.lines().map(|line| format!("log: {line}\n{line} and more\n")).collect();
+        assert_eq!(read([quoted.concat().as_bytes()]), Found::default());
+    }
+
+    #[test]
     fn a_line_without_end_is_skipped_and_the_next_is_read() {
         let long = vec![b'{'; 3 * MAX_LINE];
         let found = read([long.as_slice(), b"\n", TRANSCRIPT.as_bytes()]);
@@ -217,6 +275,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in proptest::collection::vec(
+            proptest::sample::select(b"\x1b[](B8;?0mK\x07\r {}\\a\xef\xbb\xbf".to_vec()), 0..40)
+        ) {
+            if let Some(json) = undecorated(&line) {
+                prop_assert_eq!((json.first(), json.last()), (Some(&b'{'), Some(&b'}')));
+            }
+        }
+
         #[test]
         fn cuts_do_not_matter(size in 1usize..50) {
             prop_assert_eq!(read(TRANSCRIPT.as_bytes().chunks(size)), read([TRANSCRIPT.as_bytes()]));
