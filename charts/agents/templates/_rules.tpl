@@ -84,10 +84,10 @@
 - apiGroups: ["agents.proompteng.ai"]
   resources: [agentruns/finalizers]
   verbs: [update]
-# runs each attempt as a Job, follows it, ends it
+# runs each attempt as a Job, follows it, ends it, keeps it while the status of its run cannot be stored
 - apiGroups: ["batch"]
   resources: [jobs]
-  verbs: [create, delete, get, list, watch]
+  verbs: [create, delete, get, list, patch, watch]
 # reads why a pod waits and the runner's report; deletes by force what outlives its grace
 - apiGroups: [""]
   resources: [pods]
