@@ -29,17 +29,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Calls,
-    control::{AgentRunWorld, Caches, DeclarationWorld, Namespaces, Notices, NoticesTask, StrayWorld, Unrecorded},
+    control::{
+        AgentRunWorld, Asks, Caches, DeclarationWorld, FailedCreates, Namespaces, Notices, NoticesTask, StrayWorld,
+        Submitted, UnreadableWorld, Unrecorded,
+    },
     lease::{self, Elector, Ended, Term},
-    runtime::{CachedJobs, JobAdapter, JobSettings},
+    runtime::{CachedJobs, JobAdapter, JobSettings, ReportSecret},
     watch::{self, Key},
 };
 
 /// Time between two looks at whether everything from a time without a leader is judged.
 const RECOVERY_LOOK: Duration = Duration::from_secs(10);
 
-/// Strays looked at at once: there are none in ordinary times, and runs come first.
-const STRAYS_AT_ONCE: usize = 2;
+/// Strays, and runs that cannot be read, looked at at once: there are none in ordinary times, and runs come first.
+const RARE_AT_ONCE: usize = 2;
 
 /// How much sooner than results are collected a time without a leader counts as too long: what ended shortly before that
 /// time may not have been recorded, and this leader looks only some time after it began to lead.
@@ -73,6 +76,7 @@ pub struct Builder {
     namespaces: Namespaces,
     adapters: Vec<Arc<dyn RuntimeAdapter>>,
     jobs: Option<JobSettings>,
+    report_secret: Option<ReportSecret>,
     defaults: Defaults,
     default_runtime: RuntimeKind,
     start_limit: Duration,
@@ -101,6 +105,14 @@ impl Builder {
     #[must_use]
     pub fn jobs(mut self, settings: Option<JobSettings>) -> Self {
         self.jobs = settings;
+        self
+    }
+
+    /// What the keys are derived from that each Job's runner repeats in its report; without it a report is believed by
+    /// what it says alone. Another secret at each start is fine.
+    #[must_use]
+    pub fn report_secret(mut self, secret: ReportSecret) -> Self {
+        self.report_secret = Some(secret);
         self
     }
 
@@ -156,6 +168,7 @@ impl Builder {
             namespaces,
             adapters,
             jobs,
+            report_secret,
             defaults,
             default_runtime,
             start_limit,
@@ -169,7 +182,11 @@ impl Builder {
         let mut registry = Registry::default();
         if let Some(settings) = jobs {
             let api = CachedJobs::new(calls.clone(), Arc::clone(&caches.jobs), Arc::clone(&caches.pods));
-            registry = registry.with(Arc::new(JobAdapter::new(Arc::new(api)).with_settings(settings)));
+            let adapter = JobAdapter::new(Arc::new(api)).with_settings(settings);
+            registry = registry.with(Arc::new(match report_secret {
+                Some(secret) => adapter.with_report_secret(secret),
+                None => adapter,
+            }));
         }
         registry = adapters.into_iter().fold(registry, Registry::with);
         let settings = agent_run::Settings {
@@ -190,7 +207,9 @@ impl Builder {
         let (notices, sender) = Notices::new(calls.clone(), &identity);
         let grace = settings.defaults.grace_seconds;
         let strays = StrayWorld::new(calls.clone(), Arc::clone(&caches), registry.clone(), grace, tenure.clone());
+        let unreadable = UnreadableWorld::new(calls.clone(), Arc::clone(&caches), tenure.clone(), notices.clone());
         let world = AgentRunWorld {
+            failed_creates: FailedCreates::new(calls.clone()),
             calls,
             caches: Arc::clone(&caches),
             adapters: registry,
@@ -198,6 +217,7 @@ impl Builder {
             blind_since: Mutex::default(),
             undecided: Mutex::default(),
             unrecorded: Arc::clone(&unrecorded),
+            submitted: Submitted::default(),
             tenure,
             notices,
         };
@@ -205,6 +225,7 @@ impl Builder {
         Manager {
             world: Arc::new(world),
             strays: Arc::new(strays),
+            unreadable: Arc::new(unreadable),
             declarations,
             elector,
             sender,
@@ -276,6 +297,7 @@ pub enum ManagerError {
 pub struct Manager {
     world: Arc<AgentRunWorld>,
     strays: Arc<StrayWorld>,
+    unreadable: Arc<UnreadableWorld>,
     declarations: Option<Arc<DeclarationWorld>>,
     elector: Option<Elector>,
     sender: NoticesTask,
@@ -293,6 +315,7 @@ impl Manager {
             namespaces: Namespaces::One("default".to_owned()),
             adapters: vec![],
             jobs: Some(JobSettings::default()),
+            report_secret: None,
             defaults: Defaults {
                 image: String::new(),
                 runner_image: String::new(),
@@ -318,14 +341,15 @@ impl Manager {
     /// # Errors
     /// The lease was lost, or a watch ended; the process ends then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ManagerError> {
-        let Self { world, strays, declarations, elector, sender, options, health, keep } = self;
+        let Self { world, strays, unreadable, declarations, elector, sender, options, health, keep } = self;
         let seed = options.seed;
         let caches = Arc::clone(&world.caches);
-        let strays = Driver::new(strays, driver::Options { concurrency: STRAYS_AT_ONCE, ..options.clone() });
+        let rare = driver::Options { concurrency: RARE_AT_ONCE, ..options.clone() };
+        let (strays, unreadable) = (Driver::new(strays, rare.clone()), Driver::new(unreadable, rare));
         let driver = Driver::new(Arc::clone(&world), options);
-        let (requests, suspects) = (driver.requests(), strays.requests());
+        let asks = Asks { runs: driver.requests(), strays: strays.requests(), unreadable: unreadable.requests() };
         let mut tasks = JoinSet::new();
-        caches.start(&mut tasks, &requests, &suspects, &health.leading);
+        caches.start(&mut tasks, &asks, &health.leading);
         tasks.spawn(sender.run());
         let work = async {
             let Some((term, held)) = lead(elector, &shutdown).await else { return Ok(()) };
@@ -343,16 +367,17 @@ impl Manager {
                     *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = term.acted_until;
                 }
                 health.leading.store(true, Ordering::Release);
-                caches.ask_all(&requests);
+                caches.ask_all(&asks);
                 let executions = async {
                     caches.synced().await;
                     doubt(term.as_ref(), &world);
-                    caches.ask_all(&requests);
-                    caches.ask_strays(&suspects);
+                    caches.ask_all(&asks);
+                    caches.ask_strays(&asks);
                     tokio::join!(recover(term, &world), prove(&caches));
                 };
                 let runs = async {
-                    tokio::join!(driver.run(driver_stop.clone()), strays.run(driver_stop.clone()));
+                    let stop = || driver_stop.clone();
+                    tokio::join!(driver.run(stop()), strays.run(stop()), unreadable.run(stop()));
                     Ok(())
                 };
                 let declared = async {

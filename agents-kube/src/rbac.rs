@@ -45,6 +45,7 @@ pub static RUNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             "reads why a pod waits and the runner's report; deletes by force what outlives its grace",
         ),
         rule("", "configmaps", &["create", "get"], "carries a runner spec that is too large for an annotation"),
+        rule("", "events", &["list"], "reads why a Job could not create its pod, which is told nowhere else"),
         rule("events.k8s.io", "events", &["create"], "tells people what happened"),
     ]);
     rules

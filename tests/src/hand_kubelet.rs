@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use agents_core::{
     decide::agent_run::{ATTEMPT_LABEL, RUN_UID_LABEL},
     plan::CONTAINER,
-    report::{Ended, Report, SCHEMA_VERSION},
+    report::{Ended, KEY_VARIABLE, Report, SCHEMA_VERSION},
 };
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
@@ -101,7 +101,7 @@ pub fn report(pod: &Pod, status: Ended) -> Report {
         provider: "by-hand".into(),
         run_uid: label(RUN_UID_LABEL).unwrap_or_default(),
         attempt: label(ATTEMPT_LABEL).and_then(|attempt| attempt.parse().ok()).unwrap_or_default(),
-        proof: String::new(),
+        proof: proof_of(pod),
         plan_digest: String::new(),
         reason: None,
         exit_code: Some(0),
@@ -115,6 +115,13 @@ pub fn report(pod: &Pod, status: Ended) -> Report {
         outputs: vec![],
         truncated: false,
     }
+}
+
+/// What the runner repeats of its environment.
+fn proof_of(pod: &Pod) -> String {
+    let agent = pod.spec.iter().flat_map(|spec| &spec.containers).find(|container| container.name == CONTAINER);
+    let mut env = agent.and_then(|agent| agent.env.as_ref()).into_iter().flatten();
+    env.rfind(|variable| variable.name == KEY_VARIABLE).and_then(|key| key.value.clone()).unwrap_or_default()
 }
 
 /// What [`HandKubelet::attend`] does with a pod.

@@ -21,6 +21,8 @@ pub const RUNNER_PATH: &str = "/usr/local/bin/agent-runner";
 pub const SPEC_DIR: &str = "/agents/spec";
 /// Name of the container of the runner.
 pub const CONTAINER: &str = "agent";
+/// Name of the container that brings the runner along.
+pub const INSTALL_CONTAINER: &str = "install-runner";
 const INSTALL_DIR: &str = "/agents/bin";
 const HOME_DIR: &str = "/home/agent";
 
@@ -165,7 +167,7 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
     PodPlan {
         service_account: resolved.service_account.clone().unwrap_or_else(|| defaults.service_account.clone()),
         init_containers: vec![ContainerPlan {
-            name: "install-runner".to_owned(),
+            name: INSTALL_CONTAINER.to_owned(),
             image: defaults.runner_image.clone(),
             command: vec![RUNNER_PATH.to_owned(), "install".to_owned(), format!("{INSTALL_DIR}/agent-runner")],
             env: vec![],

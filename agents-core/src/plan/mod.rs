@@ -7,7 +7,7 @@ pub mod pod;
 mod render;
 pub mod runner_spec;
 
-pub use build::{CONTAINER, Defaults, ExecutionPlan, PlanError, RUNNER_PATH, SPEC_DIR, plan};
+pub use build::{CONTAINER, Defaults, ExecutionPlan, INSTALL_CONTAINER, PlanError, RUNNER_PATH, SPEC_DIR, plan};
 pub use look::{Looked, ROOTS, look};
 pub use render::{MAX_RENDERED_TOTAL, Rendered, render_provider};
 pub use runner_spec::RunnerSpec;

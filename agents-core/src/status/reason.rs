@@ -30,6 +30,8 @@ reasons! {
     Template,
     /// The spec can never become right as it stands.
     InvalidSpec,
+    /// This version cannot read the run: a field has another shape than it knows.
+    Unreadable,
     /// The Agent named by the run does not exist.
     AgentNotFound,
     /// The AgentProvider named by the Agent does not exist.
@@ -54,6 +56,8 @@ reasons! {
     StatusRefused,
     /// Handed to the runtime, which has not started it yet.
     Starting,
+    /// A quota of the namespace leaves no room for the pod.
+    QuotaExceeded,
     /// No node can take the pod.
     Unschedulable,
     /// The image cannot be pulled.

@@ -11,9 +11,11 @@ use agents_core::{
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{
-            Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, open_attempt, ref_on,
+            Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, expected, open_attempt,
+            ref_on,
         },
     },
+    mutant::{self, Mutant},
     resolve::{Found, References},
     runtime::{Observation, RuntimeRef},
     status::Reason,
@@ -28,14 +30,16 @@ use serde_json::json;
 
 use super::{
     caches::Caches,
-    notices::Notices,
+    failed_creates::{FailedCreates, look_again},
+    notices::{Notices, Regarding},
+    submitted::Submitted,
     unstored::{AttemptOf, Unrecorded},
 };
 use crate::{
     client::{ApiError, ApiErrorKind, Calls, OrAbsent, Target},
     lease::Tenure,
     object,
-    runtime::{is_ours, observe},
+    runtime::{is_ours, is_the_job_of, observe},
     watch::{Key, Slot},
 };
 
@@ -57,6 +61,10 @@ pub struct AgentRunWorld {
     pub undecided: Mutex<BTreeSet<Key>>,
     /// What their status does not say.
     pub unrecorded: Arc<Unrecorded>,
+    /// Which Jobs are known to be the ones of attempts that no status has recorded yet.
+    pub submitted: Submitted,
+    /// Why Jobs have no pods.
+    pub failed_creates: FailedCreates,
     /// The right to act, when there is an election.
     pub tenure: Option<Tenure>,
     /// Events.
@@ -156,6 +164,40 @@ impl AgentRunWorld {
         self.undecided.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    /// Whether what was found by name alone is what would be submitted. Everybody may make a Job that says that it is a
+    /// run's; one that executes something else, or whose plan nobody can make now, is not believed.
+    async fn is_what_would_be_submitted(
+        &self,
+        key: &Key,
+        run: &Arc<Resource<AgentRun>>,
+        references: &References,
+        reference: &RuntimeRef,
+    ) -> Result<bool, Failure> {
+        let job = self.caches.jobs.get(&Key::new(&reference.namespace, reference.name.as_str()));
+        // What another adapter executes is not watched: it answers for it.
+        let Some(job) = job.as_ref().and_then(Slot::object).filter(|_| reference.runtime == RuntimeKind::Job) else {
+            return Ok(true);
+        };
+        // What is planned from a part of the objects has another digest.
+        let (mut run, mut references) = (Arc::clone(run), references.clone());
+        self.read_whole(&mut references).await?;
+        if run.metadata.left_out.is_some() {
+            match self.run(key, Confirm::WHOLE).await? {
+                Some((whole, _)) => run = whole,
+                None => return Ok(false),
+            }
+        }
+        let is_it =
+            expected(&run, &references, &self.settings).is_some_and(|submission| is_the_job_of(&submission, job));
+        let is_it = is_it || mutant::is_on(Mutant::AdoptsByOwner);
+        if is_it {
+            self.submitted.remember(key, reference, Some(&job.uid));
+        } else {
+            tracing::debug!(run = %key, job = job.name, job.uid = job.uid, "a job of that name is not the attempt's");
+        }
+        Ok(is_it)
+    }
+
     /// What the caches say.
     fn watched(&self, reference: &RuntimeRef) -> Observation {
         match reference.runtime {
@@ -163,7 +205,7 @@ impl AgentRunWorld {
                 let key = Key::new(&reference.namespace, reference.name.as_str());
                 let seen = self.caches.job_and_pods(&key);
                 let (job, pods) = seen.as_ref().map_or((None, &[][..]), |(job, pods)| (Some(&**job), pods));
-                observe(&reference.owner_uid, job, pods.iter().map(AsRef::as_ref))
+                observe(&reference.owner_uid, reference.uid.as_deref(), job, pods.iter().map(AsRef::as_ref))
             }
             RuntimeKind::Process
             | RuntimeKind::Workflow
@@ -220,6 +262,7 @@ impl World for AgentRunWorld {
         let Some((run, object_proven)) = self.run(key, confirm).await? else {
             self.unrecorded.forget(key);
             self.decided(key);
+            self.submitted.forget(key);
             return Ok(None);
         };
         // Every run is asked for again once Jobs and pods are listed; what was never submitted need not wait for them.
@@ -232,8 +275,24 @@ impl World for AgentRunWorld {
         }
         let usual = current_ref(&run, &references, &self.settings);
         let found_on = self.found_elsewhere(&run, usual.runtime);
-        let reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));
-        let observed = self.observed(&reference, confirm).await?;
+        let mut reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));
+        if reference.uid.is_none() {
+            reference.uid = self.submitted.uid_of(key, &reference);
+        }
+        let mut observed = self.observed(&reference, confirm).await?;
+        if reference.uid.is_none()
+            && observed.observation != Observation::Lost
+            && !self.is_what_would_be_submitted(key, &run, &references, &reference).await?
+        {
+            observed.observation = Observation::Lost;
+        }
+        if let Observation::Pending { cause: cause @ None, .. } = &mut observed.observation
+            && let Some((job, pods)) =
+                self.caches.job_and_pods(&Key::new(&reference.namespace, reference.name.as_str()))
+            && pods.is_empty()
+        {
+            *cause = self.failed_creates.of(&job).await;
+        }
         let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = self.remembered(key, &run, &observed.observation);
         Ok(Some(RunSnapshot { run, object_proven, references, observed, found_on, blind_since, remembered }))
@@ -244,6 +303,7 @@ impl World for AgentRunWorld {
         if let Some(adapter) = self.adapters.get(snapshot.reference(&self.settings).runtime) {
             adapter.capabilities().add_poll(&mut plan, &snapshot.observed.observation, now);
         }
+        look_again(&mut plan, &snapshot.observed.observation, now);
         if plan.confirm == Confirm::NOTHING && plan.status.is_none() {
             self.decided(&key_of(&snapshot.run));
         }
@@ -264,8 +324,10 @@ impl World for AgentRunWorld {
         match effect {
             Effect::Submit(submission) => {
                 let submitted = adapter_of(submission.runtime)?.submit(submission).await;
-                submitted.map_err(|error| Failure::of_adapter("submit the attempt", error))?;
-                self.unrecorded.handed_over(&key_of(&snapshot.run), attempt_of(&snapshot.run));
+                let reference = submitted.map_err(|error| Failure::of_adapter("submit the attempt", error))?;
+                let key = key_of(&snapshot.run);
+                self.submitted.remember(&key, &reference, reference.uid.as_deref());
+                self.unrecorded.handed_over(&key, attempt_of(&snapshot.run));
                 Ok(())
             }
             Effect::Cancel { reference, grace_seconds } => {
@@ -290,7 +352,8 @@ impl World for AgentRunWorld {
                     agentRun.uid = run.uid, agentRun.name = run.name, agentRun.namespace = run.namespace,
                     reason = %notice.reason, message = notice.message, "told"
                 );
-                self.notices.tell(&snapshot.run, notice, self.now());
+                let regarding = Regarding { namespace: &run.namespace, name: &run.name, uid: &run.uid };
+                self.notices.tell(&regarding, notice, self.now());
                 Ok(())
             }
         }
@@ -324,13 +387,21 @@ impl World for AgentRunWorld {
             .await;
         match stored {
             Ok(run) => {
+                if open_attempt(status)
+                    .is_none_or(|_| status.runtime_ref.as_ref().is_some_and(|known| known.uid.is_some()))
+                {
+                    self.submitted.forget(&key);
+                }
                 self.caches.runs.wrote(run, began);
                 self.unrecorded.stored(&key);
                 self.decided(&key);
                 Ok(())
             }
             // Deleted meanwhile: there is nothing left to be true about.
-            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.is_not_found() => {
+                self.submitted.forget(&key);
+                Ok(())
+            }
             Err(error) => {
                 if matches!(error.kind, ApiErrorKind::Conflict | ApiErrorKind::Ambiguous | ApiErrorKind::Decode) {
                     self.caches.runs.doubt(key.clone());

@@ -77,25 +77,38 @@ pub struct Caches {
     index: Mutex<Index>,
 }
 
-/// Asks for runs while this replica leads: nobody else takes what is asked for, and everything is asked for when it
-/// begins to.
+/// Who looks at what.
+#[derive(Debug, Clone)]
+pub struct Asks {
+    /// At runs.
+    pub runs: Requests<Key>,
+    /// At what no run seems to want.
+    pub strays: Requests<strays::Id>,
+    /// At runs that cannot be read.
+    pub unreadable: Requests<Key>,
+}
+
+/// Asks while this replica leads: nobody else takes what is asked for, and everything is asked for when it begins to.
 #[derive(Debug, Clone)]
 struct Ask {
-    requests: Requests<Key>,
-    strays: Requests<strays::Id>,
+    asks: Asks,
     open: Arc<AtomicBool>,
 }
 
 impl Ask {
+    fn asks(&self) -> Option<&Asks> {
+        self.open.load(Ordering::Acquire).then_some(&self.asks)
+    }
+
     fn ask(&self, key: Key) {
-        if self.open.load(Ordering::Acquire) {
-            self.requests.ask(key);
+        if let Some(asks) = self.asks() {
+            asks.runs.ask(key);
         }
     }
 
     fn suspect(&self, id: strays::Id) {
-        if self.open.load(Ordering::Acquire) {
-            self.strays.ask(id);
+        if let Some(asks) = self.asks() {
+            asks.strays.ask(id);
         }
     }
 }
@@ -107,6 +120,8 @@ struct Index {
     pods_of_job: HashMap<String, BTreeSet<Key>>,
     /// Pods that were cut off from their Job: its events are not theirs any more.
     cut_off: BTreeSet<Key>,
+    /// Runs that cannot be read.
+    unreadable: BTreeSet<Key>,
 }
 
 impl Caches {
@@ -138,14 +153,8 @@ impl Caches {
 
     /// Keeps every cache up to date by tasks in `tasks`, and asks for each run that a change concerns, and for what no run
     /// seems to want, while `open`.
-    pub fn start(
-        self: &Arc<Self>,
-        tasks: &mut JoinSet<()>,
-        requests: &Requests<Key>,
-        strays: &Requests<strays::Id>,
-        open: &Arc<AtomicBool>,
-    ) {
-        let requests = &Ask { requests: requests.clone(), strays: strays.clone(), open: Arc::clone(open) };
+    pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
+        let requests = &Ask { asks: asks.clone(), open: Arc::clone(open) };
         self.follow(tasks, requests, &self.runs, Self::on_run);
         self.follow(tasks, requests, &self.agents, |caches, change, ask| {
             caches.waiting(&change.key().namespace, ask);
@@ -175,18 +184,29 @@ impl Caches {
     fn on_run(&self, change: &Change<Resource<AgentRun>>, ask: &Ask) {
         match change {
             Change::Seen(key, run) => {
+                self.index().unreadable.remove(key);
                 self.index().run_of_uid.insert(run.metadata.uid.clone(), key.clone());
                 self.suspect_former(run, current_attempt(run.status.as_ref()).saturating_sub(1), ask);
             }
-            Change::Left(_, Some(run)) => {
+            Change::Left(key, Some(run)) => {
+                self.index().unreadable.remove(key);
                 self.index().run_of_uid.remove(&run.metadata.uid);
                 self.suspect_former(run, current_attempt(run.status.as_ref()), ask);
             }
-            Change::Unreadable(key, why) => tracing::warn!(run = %key, why = &**why, "the run cannot be read"),
+            Change::Unreadable(key, why) => {
+                tracing::warn!(run = %key, why = &**why, "the run cannot be read");
+                self.index().unreadable.insert(key.clone());
+                if let Some(asks) = ask.asks() {
+                    asks.unreadable.ask(key.clone());
+                }
+            }
             // Which of its Jobs live is not known; at most a few are of a run of that name.
-            Change::Left(key, None) => self.suspect_all(ask, |job| {
-                job.namespace == key.namespace && job.owner.as_ref().is_some_and(|owner| owner.name == key.name)
-            }),
+            Change::Left(key, None) => {
+                self.index().unreadable.remove(key);
+                self.suspect_all(ask, |job| {
+                    job.namespace == key.namespace && job.owner.as_ref().is_some_and(|owner| owner.name == key.name)
+                });
+            }
         }
         ask.ask(change.key().clone());
     }
@@ -241,6 +261,12 @@ impl Caches {
             ask.ask(run.clone());
         }
         drop(index);
+        // Nearly every pod is wanted.
+        if let (Some(run), Some(uid), Some(attempt)) = (&pod.run, &pod.run_uid, pod.attempt)
+            && self.wants(&Key::new(&pod.namespace, &**run), uid, attempt)
+        {
+            return;
+        }
         let id = match strays::Stray::of_pod(pod) {
             None => return,
             Some(stray) if self.has_job(&stray) => strays::Id::Job(stray.job()),
@@ -316,19 +342,20 @@ impl Caches {
         }
     }
 
-    /// Asks for every run.
-    pub fn ask_all(&self, ask: &Requests<Key>) {
+    /// Asks for every run, readable or not.
+    pub fn ask_all(&self, asks: &Asks) {
         for run in self.runs.objects() {
-            ask.ask(Key::new(&run.metadata.namespace, &run.metadata.name));
+            asks.runs.ask(Key::new(&run.metadata.namespace, &run.metadata.name));
         }
+        self.index().unreadable.iter().for_each(|key| asks.unreadable.ask(key.clone()));
     }
 
     /// Asks for everything that may be a stray.
-    pub fn ask_strays(&self, ask: &Requests<strays::Id>) {
+    pub fn ask_strays(&self, asks: &Asks) {
         let key = |namespace: &str, name: &str| Key::new(namespace, name);
         let jobs = self.jobs.objects().into_iter().map(|job| strays::Id::Job(key(&job.namespace, &job.name)));
         let pods = self.pods.objects().into_iter().map(|pod| strays::Id::Pod(key(&pod.namespace, &pod.name)));
-        jobs.chain(pods).filter(|id| self.stray(id).is_some()).for_each(|id| ask.ask(id));
+        jobs.chain(pods).filter(|id| self.stray(id).is_some()).for_each(|id| asks.strays.ask(id));
     }
 
     /// Ends when every cache holds its first complete list.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agents_core::{
-    api::{AgentRun, GROUP, Kind, Resource, VERSION},
+    api::{AgentRun, GROUP, Kind, VERSION},
     decide::Notice,
     plan::digest::sha256,
 };
@@ -34,6 +34,17 @@ pub struct NoticesTask {
     calls: Calls,
 }
 
+/// The run that something is told about.
+#[derive(Debug, Clone, Copy)]
+pub struct Regarding<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+}
+
 impl Notices {
     /// A pair of hands: one takes, the other sends.
     pub fn new(calls: Calls, identity: &str) -> (Self, NoticesTask) {
@@ -41,18 +52,18 @@ impl Notices {
         (Self { sender, instance: identity.into() }, NoticesTask { receiver, calls })
     }
 
-    /// Tells `notice` about `run`, unless too many wait already.
-    pub fn tell(&self, run: &Resource<AgentRun>, notice: &Notice, now: Timestamp) {
+    /// Tells `notice` about a run, unless too many wait already.
+    pub fn tell(&self, regarding: &Regarding<'_>, notice: &Notice, now: Timestamp) {
         let Notice { warning, reason, message } = notice;
-        let meta = &run.metadata;
+        let Regarding { namespace, name, uid } = *regarding;
         // The name follows from what is told, so that telling it again after a crash is one Event.
-        let identity = format!("{}/{reason}/{message}", meta.uid);
+        let identity = format!("{uid}/{reason}/{message}");
         let hash = &sha256(identity.as_bytes())["sha256:".len()..][..16];
-        let readable: String = meta.name.chars().take(200).collect();
+        let readable: String = name.chars().take(200).collect();
         let event = json!({
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": format!("{}.{hash}", readable.trim_end_matches(['.', '-'])), "namespace": meta.namespace},
+            "metadata": {"name": format!("{}.{hash}", readable.trim_end_matches(['.', '-'])), "namespace": namespace},
             "eventTime": format!("{now:.6}"),
             "reportingController": "agents.proompteng.ai/controller",
             "reportingInstance": &*self.instance,
@@ -63,13 +74,13 @@ impl Notices {
             "regarding": {
                 "apiVersion": format!("{GROUP}/{VERSION}"),
                 "kind": AgentRun::KIND,
-                "name": meta.name,
-                "namespace": meta.namespace,
-                "uid": meta.uid,
+                "name": name,
+                "namespace": namespace,
+                "uid": uid,
             },
         });
-        if self.sender.try_send((meta.namespace.clone(), event)).is_err() {
-            tracing::debug!(run = %meta.name, %reason, "an event was dropped");
+        if self.sender.try_send((namespace.to_owned(), event)).is_err() {
+            tracing::debug!(run = name, %reason, "an event was dropped");
         }
     }
 }

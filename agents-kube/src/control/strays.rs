@@ -188,8 +188,8 @@ impl Stray {
         let (owner, attempt) = (job.owner.as_ref()?, job.attempt?);
         // What goes by another name was submitted by nobody of us.
         let reference = reference(&job.namespace, &owner.name, &owner.uid, attempt, &job.uid)
-            .filter(|reference| reference.name.as_str() == job.name && is_ours(job, &owner.uid))?;
-        if !observe(&owner.uid, Some(job), pods.iter().map(AsRef::as_ref)).is_live() {
+            .filter(|reference| reference.name.as_str() == job.name && is_ours(job, &owner.uid) && job.marks.agree())?;
+        if !observe(&owner.uid, None, Some(job), pods.iter().map(AsRef::as_ref)).is_live() {
             return None;
         }
         let asked = pods.iter().filter(|pod| !has_ended(pod)).filter_map(|pod| pod.deletion_asked).min();

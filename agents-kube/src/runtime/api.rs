@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 
-use super::view::{JobView, OwnerView, PodView};
+use super::view::{ConfigMapView, JobView, PodView};
 
 /// Calls of the Kubernetes API.
 ///
@@ -35,8 +35,8 @@ pub trait JobApi: Send + Sync + fmt::Debug {
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), CallError>;
     /// Creates a ConfigMap.
     async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), CallError>;
-    /// Reads the controller of a ConfigMap; `None` when there is no such ConfigMap.
-    async fn config_map_owner(&self, namespace: &str, name: &str) -> Result<Option<Option<OwnerView>>, CallError>;
+    /// Reads a ConfigMap; `None` when there is none.
+    async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMapView>, CallError>;
 }
 
 /// A call that did not succeed.

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{
     api::{CallError, JobApi},
     manifest::ANNOTATION_KEPT,
-    view::{JobView, OwnedBy, OwnerView, PodView},
+    view::{ConfigMapView, JobView, PodView},
 };
 use crate::{
     client::{ApiError, ApiErrorKind, Calls, Deletion, OrAbsent, Scope, Target},
@@ -116,14 +116,8 @@ impl JobApi for CachedJobs {
         Ok(())
     }
 
-    async fn config_map_owner(&self, namespace: &str, name: &str) -> Result<Option<Option<OwnerView>>, CallError> {
-        #[derive(serde::Deserialize)]
-        struct Owned {
-            metadata: OwnedBy,
-        }
-        let found: Option<Owned> =
-            self.calls.get(&Target::of::<ConfigMap>(), "read the config map", namespace, name).await.or_absent()?;
-        Ok(found.map(|owned| owned.metadata.controller))
+    async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMapView>, CallError> {
+        Ok(self.calls.get(&Target::of::<ConfigMap>(), "read the config map", namespace, name).await.or_absent()?)
     }
 }
 

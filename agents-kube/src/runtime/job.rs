@@ -1,23 +1,30 @@
 //! The `job` runtime adapter: one Kubernetes Job per submission, found again by its deterministic name.
 //!
-//! The name is the only lock. Whoever finds it taken looks at the owner: ours is adopted, anything else is a conflict
-//! and left alone.
+//! The name is the only lock. Whoever finds it taken looks at the owner and at what is executed: what we would have made
+//! ourselves is adopted, anything else is a conflict and left alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agents_core::{
     api::runtime::RuntimeKind,
+    mutant::{self, Mutant},
+    name::SubmissionKey,
+    plan::{RunnerSpec, digest::sha256, pod::SPEC_FILE},
     runtime::{Observation, RuntimeRef, Submission},
 };
-use agents_runtime::adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter};
+use agents_runtime::{
+    adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter},
+    spec_file,
+};
 use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{
     api::{CallError, JobApi},
     manifest::{JobSettings, Manifests, manifests},
     observe::{has_ended, is_ours, is_run, observe},
-    view::{JobView, OwnerView},
+    view::{ConfigMapView, JobView, Marks, OwnerView},
 };
 
 /// Wait after 429 when the API server names none.
@@ -31,12 +38,47 @@ const FORCED_GRACE_SECONDS: u32 = 1;
 pub struct JobAdapter {
     api: Arc<dyn JobApi>,
     settings: JobSettings,
+    secret: Option<ReportSecret>,
+}
+
+/// What the keys of reports are derived from: 32 random bytes that nobody else knows. Its `Debug` shows nothing of it.
+#[derive(Clone, Copy)]
+pub struct ReportSecret([u8; 32]);
+
+impl std::fmt::Debug for ReportSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReportSecret(…)")
+    }
+}
+
+impl ReportSecret {
+    /// A secret of these bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The same for each try of one submission, another one for every other, and nothing to guess the secret by.
+    fn key_of(self, submission: &Submission) -> String {
+        let SubmissionKey { uid, step, iteration, attempt } = &submission.key;
+        let mut bytes = self.0.to_vec();
+        bytes.extend(format!("/{uid}/{step}/{iteration}/{attempt}/").into_bytes());
+        bytes.extend(self.0);
+        sha256(&bytes).split_off("sha256:".len())
+    }
 }
 
 impl JobAdapter {
     /// An adapter over `api` with default settings.
     pub fn new(api: Arc<dyn JobApi>) -> Self {
-        Self { api, settings: JobSettings::default() }
+        Self { api, settings: JobSettings::default(), secret: None }
+    }
+
+    /// Gives each submission a key that its runner repeats in its report, so that no other's is believed. Without a secret
+    /// reports are believed by what they say alone.
+    #[must_use]
+    pub fn with_report_secret(mut self, secret: ReportSecret) -> Self {
+        self.secret = Some(secret);
+        self
     }
 
     /// Changes the settings.
@@ -54,10 +96,18 @@ impl JobAdapter {
         match self.api.create_config_map(namespace, config_map).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_already_exists() => {
-                let owner = self.api.config_map_owner(namespace, name).await;
-                match owner.map_err(|error| classify(&format!("read ConfigMap {namespace}/{name}"), error))? {
-                    Some(Some(owner)) if is_run(&owner, &submission.owner.uid) => Ok(()),
-                    Some(owner) => Err(taken("ConfigMap", namespace, name, owner.as_ref())),
+                let found = self.api.get_config_map(namespace, name).await;
+                match found.map_err(|error| classify(&format!("read ConfigMap {namespace}/{name}"), error))? {
+                    Some(ConfigMapView { owner: Some(owner), immutable, files })
+                        if is_run(&owner, &submission.owner.uid) =>
+                    {
+                        let same = immutable && carries(&files, &submission.spec);
+                        if same || mutant::is_on(Mutant::AdoptsByOwner) {
+                            return Ok(());
+                        }
+                        Err(another("ConfigMap", namespace, name, "its runner's spec is not the one of this attempt"))
+                    }
+                    Some(ConfigMapView { owner, .. }) => Err(taken("ConfigMap", namespace, name, owner.as_ref())),
                     None => Err(classify(&step(), error)),
                 }
             }
@@ -65,12 +115,20 @@ impl JobAdapter {
         }
     }
 
-    async fn adopt(&self, submission: &Submission, refused: CallError) -> Result<RuntimeRef, AdapterError> {
+    async fn adopt(
+        &self,
+        submission: &Submission,
+        wanted: &Marks,
+        refused: CallError,
+    ) -> Result<RuntimeRef, AdapterError> {
         let (namespace, name) = (&submission.namespace, submission.name.as_str());
         let job = self.read(namespace, name).await?;
         match job {
             Some(job) if is_ours(&job, &submission.owner.uid) && job.attempt == Some(submission.key.attempt) => {
-                Ok(reference(submission, &job))
+                if is_same(&job.marks, wanted) {
+                    return Ok(reference(submission, &job));
+                }
+                Err(another("Job", namespace, name, "what it executes is not the plan of this attempt"))
             }
             Some(job) => Err(taken("Job", namespace, name, job.owner.as_ref())),
             // It went away in between: the next try creates it.
@@ -130,7 +188,8 @@ impl RuntimeAdapter for JobAdapter {
     }
 
     async fn submit(&self, submission: &Submission) -> Result<RuntimeRef, AdapterError> {
-        let Manifests { config_map, job } = manifests(submission, self.settings)
+        let key = self.secret.map(|secret| secret.key_of(submission));
+        let Manifests { config_map, job, marks } = manifests(submission, self.settings, key.as_deref())
             .map_err(|error| AdapterError::rejected(error.to_string()).because(error))?;
         if let Some(config_map) = &config_map {
             self.ensure_config_map(submission, config_map).await?;
@@ -138,7 +197,7 @@ impl RuntimeAdapter for JobAdapter {
         let (namespace, name) = (&submission.namespace, &submission.name);
         match self.api.create_job(namespace, &job).await {
             Ok(job) => Ok(reference(submission, &job)),
-            Err(error) if error.is_already_exists() => self.adopt(submission, error).await,
+            Err(error) if error.is_already_exists() => self.adopt(submission, &marks, error).await,
             Err(error) => Err(classify(&format!("create Job {namespace}/{name}"), error)),
         }
     }
@@ -156,7 +215,7 @@ impl RuntimeAdapter for JobAdapter {
                 .map_err(|error| classify(&format!("list the pods of Job {namespace}/{name}"), error))?,
             _ => vec![],
         };
-        Ok(observe(&reference.owner_uid, job.as_ref(), &pods))
+        Ok(observe(&reference.owner_uid, reference.uid.as_deref(), job.as_ref(), &pods))
     }
 
     async fn keep(&self, reference: &RuntimeRef, kept: bool) -> Result<(), AdapterError> {
@@ -181,7 +240,7 @@ impl RuntimeAdapter for JobAdapter {
             let target = match uid.take() {
                 Some(uid) => uid,
                 None => match self.read(namespace, name).await? {
-                    Some(job) if is_ours(&job, &reference.owner_uid) => job.uid,
+                    Some(job) if is_ours(&job, &reference.owner_uid) && job.marks.agree() => job.uid,
                     _ => return Ok(()),
                 },
             };
@@ -220,6 +279,37 @@ fn taken(kind: &str, namespace: &str, name: &str, owner: Option<&OwnerView>) -> 
         None => "has no owner".to_owned(),
     };
     AdapterError::conflict(format!("{kind} {namespace}/{name} exists and {owner}; delete it or rename it"))
+}
+
+fn another(kind: &str, namespace: &str, name: &str, why: &str) -> AdapterError {
+    AdapterError::conflict(format!("{kind} {namespace}/{name} exists and was made by someone else: {why}; delete it"))
+}
+
+/// Whether a Job with the marks `found` executes what one with the marks `wanted` would.
+fn is_same(found: &Marks, wanted: &Marks) -> bool {
+    // The key is another one when another controller made it.
+    let Marks { plan, pod, made: _, report_key: _ } = found;
+    (*plan == wanted.plan && *pod == wanted.pod) || mutant::is_on(Mutant::AdoptsByOwner)
+}
+
+/// Whether `job`, found under its name, is the Job that `submission` makes: the same plan and the same pod.
+pub fn is_the_job_of(submission: &Submission, job: &JobView) -> bool {
+    let wanted = manifests(submission, JobSettings::default(), None);
+    job.attempt == Some(submission.key.attempt) && wanted.is_ok_and(|wanted| is_same(&job.marks, &wanted.marks))
+}
+
+/// Whether these files of a ConfigMap carry `spec`, but for the time that is left.
+fn carries(files: &BTreeMap<String, String>, spec: &RunnerSpec) -> bool {
+    let carried = || {
+        let file = STANDARD.decode(files.get(SPEC_FILE)?).ok()?;
+        let json = spec_file::decode(&file).ok()?;
+        serde_json::from_str::<RunnerSpec>(&json).ok()
+    };
+    let untimed = |mut spec: RunnerSpec| {
+        spec.limits.timeout_seconds = None;
+        spec
+    };
+    carried().is_some_and(|carried| untimed(carried) == untimed(spec.clone()))
 }
 
 /// What a failed call means for the caller.

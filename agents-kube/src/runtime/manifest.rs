@@ -6,23 +6,27 @@ use agents_core::{
     api::{AgentRun, GROUP, Kind, VERSION},
     name::{ChildName, label_value},
     plan::{
+        CONTAINER,
         pod::SPEC_FILE,
         runner_spec::{DEFAULT_GRACE_SECONDS, Limits},
     },
+    report::KEY_VARIABLE,
     runtime::{Owner, Submission},
 };
 use k8s_openapi::{
     ByteString,
     api::{
         batch::v1::{Job, JobSpec},
-        core::v1::ConfigMap,
+        core::v1::{ConfigMap, EnvVar, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
 use super::{
+    fingerprint::Fingerprint,
     pod::pod_template,
     spec::{self, ANNOTATION_SPEC, CarrierError, SpecCarrier},
+    view::Marks,
 };
 
 /// Label of everything we create, by which it is watched.
@@ -39,6 +43,11 @@ pub const LABEL_ATTEMPT: &str = "agents.proompteng.ai/attempt";
 pub const ANNOTATION_KEPT: &str = "agents.proompteng.ai/kept";
 /// Annotation with the run's whole name.
 pub const ANNOTATION_RUN: &str = "agents.proompteng.ai/run";
+
+/// Annotation of a Job with the digest of its plan.
+pub const ANNOTATION_PLAN: &str = "agents.proompteng.ai/plan-digest";
+/// Annotation of a Job with the [`Fingerprint`] of its pod template.
+pub const ANNOTATION_POD: &str = "agents.proompteng.ai/pod-fingerprint";
 
 /// How long a finished Job is kept when nothing else is said: a controller that was down for a day still reads it.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -78,13 +87,19 @@ pub struct Manifests {
     pub config_map: Option<ConfigMap>,
     /// The Job.
     pub job: Job,
+    /// What the Job executes.
+    pub marks: Marks,
 }
 
-/// The objects of `submission`.
+/// The objects of `submission`. Its runner repeats `report_key` in its report, if there is one.
 ///
 /// # Errors
 /// A runner's spec that fits no object.
-pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manifests, CarrierError> {
+pub fn manifests(
+    submission: &Submission,
+    settings: JobSettings,
+    report_key: Option<&str>,
+) -> Result<Manifests, CarrierError> {
     let Submission {
         key,
         runtime: _,
@@ -131,8 +146,17 @@ pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manif
             metadata: metadata(name),
         }),
     };
+    let mut template = pod_template(pod, &carrier, labels.clone(), template_annotations);
+    let marks = mark(&mut template, runner_spec.plan_digest.as_deref(), report_key);
+    let mut job_metadata = metadata(name);
+    let said =
+        [(ANNOTATION_PLAN, marks.plan.as_deref().map(str::to_owned)), (ANNOTATION_POD, Some(marks.pod.to_string()))];
+    job_metadata
+        .annotations
+        .get_or_insert_default()
+        .extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     let job = Job {
-        metadata: metadata(name),
+        metadata: job_metadata,
         spec: Some(JobSpec {
             active_deadline_seconds: active_deadline(&runner_spec.limits),
             // Attempts are ours: the Job starts one pod and never another.
@@ -140,13 +164,27 @@ pub fn manifests(submission: &Submission, settings: JobSettings) -> Result<Manif
             completions: Some(1),
             parallelism: Some(1),
             pod_replacement_policy: Some("Failed".to_owned()),
-            template: pod_template(pod, &carrier, labels.clone(), template_annotations),
+            template,
             ttl_seconds_after_finished: Some(settings.ttl_seconds()),
             ..JobSpec::default()
         }),
         status: None,
     };
-    Ok(Manifests { config_map, job })
+    Ok(Manifests { config_map, job, marks })
+}
+
+/// Gives the runner the key of its report, and says what the template executes.
+fn mark(template: &mut PodTemplateSpec, plan: Option<&str>, report_key: Option<&str>) -> Marks {
+    // Plain data with text keys has a JSON form.
+    let pod = Fingerprint::of(&serde_json::to_value(&template.spec).unwrap_or_default());
+    if let (Some(key), Some(spec)) = (report_key, &mut template.spec) {
+        for container in spec.containers.iter_mut().filter(|container| container.name == CONTAINER) {
+            // The last one counts, whatever a provider calls its variables.
+            let key = EnvVar { name: KEY_VARIABLE.to_owned(), value: Some(key.to_owned()), value_from: None };
+            container.env.get_or_insert_default().push(key);
+        }
+    }
+    Marks { plan: plan.map(Into::into), pod, made: Some(pod), report_key: report_key.map(Into::into) }
 }
 
 /// Later than the runner's own deadline, so that the runner reports first.

@@ -1,11 +1,12 @@
 //! Runs as Kubernetes Jobs: the `job` runtime adapter.
 //!
 //! `manifest` turns a submission into objects, `pod` a [`PodPlan`](agents_core::plan::pod::PodPlan) into a pod and
-//! `pod_read` a pod back into a plan; `view` projects what the API server answers, `observe` says what it means; `job`
+//! `pod_read` a pod back into a plan; `fingerprint` says what a pod executes; `view` projects what the API server answers, `observe` says what it means; `job`
 //! makes the calls through the seam of `api`. All but `api` and `job` are pure.
 
 mod api;
 mod cached;
+mod fingerprint;
 mod job;
 mod manifest;
 mod observe;
@@ -16,13 +17,14 @@ mod view;
 
 pub use api::{CallError, JobApi};
 pub use cached::CachedJobs;
-pub use job::JobAdapter;
+pub use fingerprint::Fingerprint;
+pub use job::{JobAdapter, ReportSecret, is_the_job_of};
 pub use manifest::{
-    ANNOTATION_KEPT, ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT, LABEL_MANAGED_BY, LABEL_RUN,
-    LABEL_RUN_UID, MANAGED_BY, MIN_TTL, Manifests, manifests,
+    ANNOTATION_KEPT, ANNOTATION_PLAN, ANNOTATION_POD, ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT,
+    LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY, MIN_TTL, Manifests, manifests,
 };
 pub use observe::{has_ended, is_ours, observe};
 pub use pod::pod_template;
 pub use pod_read::{NotPlanned, read_pod};
 pub use spec::{ANNOTATION_SPEC, CarrierError, MAX_ANNOTATIONS, SpecCarrier};
-pub use view::{ContainerState, JobEnd, JobView, OwnerView, Phase, PodNote, PodView, Terminated};
+pub use view::{ConfigMapView, ContainerState, JobEnd, JobView, Marks, OwnerView, Phase, PodNote, PodView, Terminated};

@@ -18,7 +18,7 @@ use agents_core::{
     status::{Reason, cut},
 };
 
-use super::view::{ContainerState, JobEnd, JobView, OwnerView, Phase, PodNote, PodView, Terminated};
+use super::view::{ContainerState, JobEnd, JobView, Marks, OwnerView, Phase, PodNote, PodView, Terminated};
 
 /// Longest message taken over from the kubelet, in bytes.
 const MAX_MESSAGE: usize = 1024;
@@ -26,11 +26,18 @@ const MAX_MESSAGE: usize = 1024;
 /// A Job's controller's own words.
 const PAST_DEADLINE: &str = "Job was active longer than specified deadline";
 
-/// What the Job `job` and those of `pods` that it controls say of the submission of the run `owner_uid`.
+/// What the Job `job` and those of `pods` that it controls say of the submission of the run `owner_uid`. Once the Job's
+/// own `uid` is known, another one of its name says nothing.
 ///
 /// `pods` may hold pods of other Jobs. When both come from GETs, the Job's is made first.
-pub fn observe<'a>(owner_uid: &str, job: Option<&JobView>, pods: impl IntoIterator<Item = &'a PodView>) -> Observation {
-    let Some(job) = job.filter(|job| is_ours(job, owner_uid)) else {
+pub fn observe<'a>(
+    owner_uid: &str,
+    uid: Option<&str>,
+    job: Option<&JobView>,
+    pods: impl IntoIterator<Item = &'a PodView>,
+) -> Observation {
+    let known = |job: &&JobView| is_ours(job, owner_uid) && uid.is_none_or(|uid| job.uid == uid);
+    let Some(job) = job.filter(known) else {
         return Observation::Lost;
     };
     let pod = pods
@@ -241,13 +248,19 @@ fn was_lost(exit: &Terminated) -> bool {
     exit.reason == "ContainerStatusUnknown"
 }
 
-/// The runner's report, when it is whole and is this attempt's.
+/// The runner's report, when it is whole and is this submission's: it repeats the key that only this Job's runner was
+/// given, and tells of the plan that was submitted.
 fn report(job: &JobView, message: &str) -> Option<Report> {
     let report: Report = serde_json::from_str(message).ok()?;
     let run = job.owner.as_ref()?;
     let ours =
         report.schema_version == SCHEMA_VERSION && report.run_uid == run.uid && job.attempt == Some(report.attempt);
-    ours.then_some(report)
+    let Marks { plan, pod: _, made: _, report_key } = &*job.marks;
+    let proven =
+        report_key.as_deref().is_none_or(|key| report.proof == key) || mutant::is_on(Mutant::BelievesAnyReport);
+    // A runner that could not verify its plan reports no digest, and no success.
+    let planned = plan.as_deref().is_none_or(|plan| report.plan_digest.is_empty() || report.plan_digest == plan);
+    (ours && proven && planned).then_some(report)
 }
 
 #[cfg(test)]

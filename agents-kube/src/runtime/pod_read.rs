@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agents_core::plan::pod::{
-    ContainerPlan, EnvPlan, EnvSource, MountPlan, PodPlan, RunAs, SPEC_FILE, VolumePlan, VolumeSource,
+use agents_core::{
+    plan::pod::{ContainerPlan, EnvPlan, EnvSource, MountPlan, PodPlan, RunAs, SPEC_FILE, VolumePlan, VolumeSource},
+    report::KEY_VARIABLE,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -110,7 +111,9 @@ fn read_container(container: Container) -> Result<ContainerPlan, NotPlanned> {
         return Err(unwanted(&at("command"), "empty", "a program, since the image's own is never used"));
     }
     let command = command.iter().map(|word| literal(&at("command"), word)).collect::<Result<_, _>>()?;
-    let env = env.into_iter().map(|variable| read_env(&at("env"), variable)).collect::<Result<_, _>>()?;
+    // The key of the report is the adapter's own: it grants nothing.
+    let env = env.into_iter().filter(|variable| variable.name != KEY_VARIABLE);
+    let env = env.map(|variable| read_env(&at("env"), variable)).collect::<Result<_, _>>()?;
     let mounts = volume_mounts
         .into_iter()
         .map(|mount| {

@@ -1,11 +1,14 @@
 //! What is read of Jobs and pods: small projections that decode straight from the API server's JSON, from a GET and
 //! from a watch alike. Everything else of an object is dropped while it is decoded.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use agents_core::plan::CONTAINER;
 
+use super::fingerprint::{Fingerprint, report_key};
 use crate::watch::{Identity, Projection};
 
 /// What is read of a Job.
@@ -34,6 +37,28 @@ pub struct JobView {
     pub end: Option<Box<JobEnd>>,
     /// Whether it was asked to stay after its end, by its annotation.
     pub kept: bool,
+    /// What it executes.
+    pub marks: Box<Marks>,
+}
+
+/// What a Job executes, and what it says that it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// Digest of its plan, by its annotation.
+    pub plan: Option<Box<str>>,
+    /// Fingerprint of its pod template.
+    pub pod: Fingerprint,
+    /// The same as it was when the Job was made, by its annotation.
+    pub made: Option<Fingerprint>,
+    /// The key that the report of its runner repeats.
+    pub report_key: Option<Box<str>>,
+}
+
+impl Marks {
+    /// Whether it still is what it says, if it says anything.
+    pub fn agree(&self) -> bool {
+        self.made.is_none_or(|made| made == self.pod)
+    }
 }
 
 /// The controller of an object.
@@ -49,16 +74,21 @@ pub struct OwnerView {
     pub uid: String,
 }
 
-/// The metadata of any object, of which only the controller is read.
+/// What is read of a ConfigMap that may carry a runner's spec.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "raw::Metadata")]
-pub(super) struct OwnedBy {
-    pub(super) controller: Option<OwnerView>,
+#[serde(from = "raw::ConfigMap")]
+pub struct ConfigMapView {
+    /// Its controller.
+    pub owner: Option<OwnerView>,
+    /// Whether nobody can change it any more.
+    pub immutable: bool,
+    /// Its files, in base64.
+    pub files: BTreeMap<String, String>,
 }
 
-impl From<raw::Metadata> for OwnedBy {
-    fn from(metadata: raw::Metadata) -> Self {
-        Self { controller: metadata.controller() }
+impl From<raw::ConfigMap> for ConfigMapView {
+    fn from(raw::ConfigMap { metadata, immutable, binary_data }: raw::ConfigMap) -> Self {
+        Self { owner: metadata.controller(), immutable, files: binary_data }
     }
 }
 
@@ -211,6 +241,12 @@ impl From<raw::Job> for JobView {
         let allowed = spec.active_deadline_seconds.map(SignedDuration::from_secs);
         let deadline = start_time.zip(allowed).and_then(|(start, allowed)| start.checked_add(allowed).ok());
         let attempt = metadata.labels.attempt();
+        let marks = Box::new(Marks {
+            plan: metadata.annotations.plan.clone(),
+            pod: Fingerprint::of(&spec.template.spec),
+            made: metadata.annotations.pod.as_deref().and_then(Fingerprint::parse),
+            report_key: report_key(&spec.template.spec),
+        });
         let end = |kind: &str| conditions.iter().find(|condition| condition.is_true(kind));
         let end = [
             ("Complete", true, true),
@@ -242,6 +278,7 @@ impl From<raw::Job> for JobView {
             deadline,
             end,
             kept: metadata.annotations.kept.is_some(),
+            marks,
         }
     }
 }
@@ -323,7 +360,9 @@ impl From<raw::State> for ContainerState {
 
 /// The parts of the API server's JSON that are read, in its own shape.
 mod raw {
-    use super::{Deserialize, OwnerView, PodNote, SignedDuration, Timestamp};
+    use serde_json::Value;
+
+    use super::{BTreeMap, Deserialize, OwnerView, PodNote, SignedDuration, Timestamp};
 
     #[derive(Deserialize)]
     pub(super) struct Job {
@@ -338,6 +377,13 @@ mod raw {
     #[serde(rename_all = "camelCase", default)]
     pub(super) struct JobSpec {
         pub(super) active_deadline_seconds: Option<i64>,
+        pub(super) template: Template,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    pub(super) struct Template {
+        pub(super) spec: Value,
     }
 
     #[derive(Deserialize, Default)]
@@ -345,6 +391,16 @@ mod raw {
     pub(super) struct JobStatus {
         pub(super) start_time: Option<Timestamp>,
         pub(super) conditions: Vec<Condition>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    pub(super) struct ConfigMap {
+        pub(super) metadata: Metadata,
+        #[serde(default)]
+        pub(super) immutable: bool,
+        #[serde(default)]
+        pub(super) binary_data: BTreeMap<String, String>,
     }
 
     #[derive(Deserialize)]
@@ -422,6 +478,10 @@ mod raw {
         pub(super) run: Option<Box<str>>,
         #[serde(rename = "agents.proompteng.ai/kept")]
         pub(super) kept: Option<String>,
+        #[serde(rename = "agents.proompteng.ai/plan-digest")]
+        pub(super) plan: Option<Box<str>>,
+        #[serde(rename = "agents.proompteng.ai/pod-fingerprint")]
+        pub(super) pod: Option<Box<str>>,
     }
 
     #[derive(Clone, Deserialize)]

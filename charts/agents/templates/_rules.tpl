@@ -96,6 +96,10 @@
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, get]
+# reads why a Job could not create its pod, which is told nowhere else
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 # tells people what happened
 - apiGroups: ["events.k8s.io"]
   resources: [events]

@@ -9,6 +9,7 @@ use super::{
     kubelet::Kubelet,
     outcome::Outcome,
     store::{Moment, Store},
+    world::Settings,
 };
 
 /// The earliest of the times at which something is due.
@@ -38,13 +39,13 @@ impl Actors {
         store: &mut Store,
         judge: &mut Judge,
         outcomes: &BTreeMap<String, Vec<Outcome>>,
-        garbage: bool,
+        settings: &Settings,
         now: Moment,
     ) -> Option<Duration> {
         let mut due = Due::default();
-        self.jobs.step(store, now, &mut due);
+        self.jobs.step(store, settings.pod_quota, now, &mut due);
         self.kubelet.step(store, judge, outcomes, now, &mut due);
-        if garbage {
+        if settings.garbage {
             garbage::collect(store, now);
         }
         due.0

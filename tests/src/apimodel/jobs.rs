@@ -19,6 +19,8 @@ use super::{
 const CREATE_POD: Duration = Duration::from_millis(100);
 /// From a failed pod to the next one, when the Job's backoffLimit allows it.
 const POD_BACKOFF: Duration = Duration::from_secs(10);
+/// Longest time between two tries to create a pod.
+const MAX_POD_BACKOFF: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct JobController {
@@ -33,10 +35,11 @@ struct Known {
     finished_at: Option<Duration>,
     uncounted: BTreeSet<String>,
     pods: u32,
+    failures: u32,
 }
 
 impl JobController {
-    pub(super) fn step(&mut self, store: &mut Store, now: Moment, due: &mut Due) {
+    pub(super) fn step(&mut self, store: &mut Store, quota: Option<usize>, now: Moment, due: &mut Due) {
         let jobs: Vec<(Key, Value)> =
             store.list(of_plural("jobs"), None).map(|(key, job)| (key.clone(), job.clone())).collect();
         let present: BTreeSet<String> = jobs.iter().map(|(_, job)| uid(job)).collect();
@@ -48,8 +51,9 @@ impl JobController {
                 finished_at: None,
                 uncounted: BTreeSet::new(),
                 pods: 0,
+                failures: 0,
             });
-            step_job(known, store, &key, &job, now, due);
+            step_job(known, store, &key, &job, quota, now, due);
         }
         // Pods whose Job is gone are nobody's to count.
         let orphans: Vec<Key> = store
@@ -63,7 +67,15 @@ impl JobController {
     }
 }
 
-fn step_job(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now: Moment, due: &mut Due) {
+fn step_job(
+    known: &mut Known,
+    store: &mut Store,
+    key: &Key,
+    job: &Value,
+    quota: Option<usize>,
+    now: Moment,
+    due: &mut Due,
+) {
     let pods: Vec<(Key, Value)> = store
         .list(of_plural("pods"), Some(&key.namespace))
         .filter(|(_, pod)| owner(pod).as_deref() == job["metadata"]["uid"].as_str())
@@ -153,6 +165,12 @@ fn step_job(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now: M
                 }
             }
         }
+    } else if active.is_empty() && due.reached(known.next_pod_at, now) && over_quota(store, key, quota) {
+        // The controller says so in an Event, and nowhere else, and waits longer each time.
+        known.failures += 1;
+        known.next_pod_at = now.boot + (POD_BACKOFF * known.failures).min(MAX_POD_BACKOFF);
+        due.reached(known.next_pod_at, now);
+        tell_over_quota(known, store, key, job, quota, now);
     } else if active.is_empty() && due.reached(known.next_pod_at, now) {
         known.pods += 1;
         create_pod(known, store, key, job, now);
@@ -161,6 +179,30 @@ fn step_job(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now: M
     let mut updated = job.clone();
     updated["status"] = status;
     let _stored = store.update(key, updated, Part::Whole, now);
+}
+
+fn over_quota(store: &Store, key: &Key, quota: Option<usize>) -> bool {
+    let ended = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let live = || store.list(of_plural("pods"), Some(&key.namespace)).filter(|(_, pod)| !ended(pod)).count();
+    quota.is_some_and(|quota| live() >= quota)
+}
+
+fn tell_over_quota(known: &Known, store: &mut Store, key: &Key, job: &Value, quota: Option<usize>, now: Moment) {
+    let quota = quota.unwrap_or_default();
+    let (at, nth) = (seconds(now.wall), known.failures);
+    let cause = format!("exceeded quota: team, requested: pods=1, used: pods={quota}, limited: pods={quota}");
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"name": format!("{}.{nth:x}", key.name), "namespace": key.namespace},
+        "involvedObject": {
+            "apiVersion": "batch/v1", "kind": "Job", "name": key.name, "namespace": key.namespace,
+            "uid": job["metadata"]["uid"],
+        },
+        "type": "Warning", "reason": "FailedCreate",
+        "message": format!("Error creating: pods \"{}-{nth:05}\" is forbidden: {cause}", key.name),
+        "source": {"component": "job-controller"}, "firstTimestamp": at, "lastTimestamp": at, "count": 1,
+    });
+    let _stored = store.create(of_plural("events"), &key.namespace, event, now);
 }
 
 fn create_pod(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now: Moment) {

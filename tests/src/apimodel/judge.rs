@@ -185,7 +185,10 @@ fn check_run(commit: &Commit, found: &mut Vec<Broken>) {
     }
     let waits = matches!(now.as_str(), "" | "Pending") && commit.object["status"].is_object();
     let stated = commit.object["status"]["blockedBy"].as_array().is_some_and(|list| !list.is_empty());
-    if waits && !stated {
+    // One that cannot be read says so in its conditions alone.
+    let mut conditions = commit.object["status"]["conditions"].as_array().into_iter().flatten();
+    let stalled = conditions.any(|condition| condition["type"] == "Stalled" && condition["status"] == "True");
+    if waits && !stated && !stalled {
         found.push(Broken::WaitsWithoutReason(name()));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use agents_core::report::{Ended, Report, SCHEMA_VERSION};
+use agents_core::report::{Ended, KEY_VARIABLE, Report, SCHEMA_VERSION};
 use serde_json::{Value, json};
 
 use super::{
@@ -317,7 +317,7 @@ fn report(pod: &Value, status: Ended, exit_code: Option<i32>, signal: Option<i32
         provider: "model".into(),
         run_uid,
         attempt: i32::try_from(attempt).unwrap_or(0),
-        proof: String::new(),
+        proof: proof_of(pod),
         plan_digest: String::new(),
         reason: reason.map(str::to_owned),
         exit_code,
@@ -331,6 +331,14 @@ fn report(pod: &Value, status: Ended, exit_code: Option<i32>, signal: Option<i32
         outputs: vec![],
         truncated: false,
     }
+}
+
+/// What the runner repeats of its environment.
+fn proof_of(pod: &Value) -> String {
+    let agent = pod["spec"]["containers"].as_array().into_iter().flatten().find(|container| container["name"] == AGENT);
+    let mut env = agent.and_then(|agent| agent["env"].as_array()).into_iter().flatten();
+    let key = env.rfind(|variable| variable["name"] == KEY_VARIABLE);
+    key.and_then(|key| key["value"].as_str()).unwrap_or_default().to_owned()
 }
 
 /// Sets the states of all containers; `state` is told whether it is for the agent's. Init containers are done once

@@ -41,6 +41,8 @@ pub struct Settings {
     pub latency: Duration,
     /// Whether the running actors collect garbage; when not, [`World::collect_garbage`] does.
     pub garbage: bool,
+    /// How many pods that have not ended a quota of the namespace allows.
+    pub pod_quota: Option<usize>,
     /// How long nothing must be written for the world to count as settled.
     pub quiet: Duration,
     /// Requests of controllers that are refused with this HTTP status for as long as they stand here: a right that is
@@ -55,6 +57,7 @@ impl Default for Settings {
             progress: Duration::from_secs(5),
             latency: Duration::ZERO,
             garbage: true,
+            pod_quota: None,
             quiet: Duration::from_secs(60),
             denied: Vec::new(),
         }
@@ -132,7 +135,7 @@ impl State {
 
     fn act(&mut self, now: Moment) -> Option<Duration> {
         let Self { store, settings, judge, outcomes, actors, .. } = self;
-        actors.step(store, judge, outcomes, settings.garbage, now)
+        actors.step(store, judge, outcomes, settings, now)
     }
 }
 

@@ -37,6 +37,24 @@ pub(crate) fn a_cancelled_run_ends_its_pod(cluster: &Cluster) -> Result<()> {
     })
 }
 
+/// A terminal phase that somebody wrote is believed, and what the run executes is ended.
+pub(crate) fn a_forged_end_ends_the_job(cluster: &Cluster) -> Result<()> {
+    play(cluster, "forged-end", async |stage| {
+        stage.declarations().await?;
+        let _attendance = stage.kubelet().attend(|_| Play::Hang);
+        let _controller = stage.controller().await?;
+        stage.run("running", &json!({})).await?;
+        stage.run_in("running", "Running").await?;
+        let forged = "{\"status\":{\"phase\":\"Cancelled\"}}";
+        stage.kubectl(&["patch", "agentrun", "running", "--subresource=status", "--type=merge", "-p", forged])?;
+        stage.until("the end of the Job", || async { Ok(stage.all("jobs").await?.is_empty().then_some(())) }).await?;
+        nothing_stays(stage).await?;
+        let run = stage.run_in("running", "Cancelled").await?;
+        ensure!(phase_of(&run) == "Cancelled", "{run:#}");
+        each_job_was_created_once(stage, 1)
+    })
+}
+
 /// A run deleted in mid-run takes its Job and its pod along, whatever the order.
 pub(crate) fn a_deleted_run_takes_everything_along(cluster: &Cluster) -> Result<()> {
     play(cluster, "deleted", async |stage| {

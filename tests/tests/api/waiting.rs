@@ -1,5 +1,6 @@
 //! Runs that cannot start: what they say, what kubectl makes of it, and how they go on by themselves.
 
+use agents_kube::runtime::{ANNOTATION_POD, Fingerprint};
 use agents_tests::hand_kubelet::Play;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -129,6 +130,77 @@ pub(crate) fn a_foreign_job_is_a_conflict(cluster: &Cluster) -> Result<()> {
         ensure!(blocked_by(&run).is_empty(), "{run:#}");
         let ours = stage.find("jobs", &name).await?.context("no Job of ours")?;
         ensure!(ours["metadata"]["ownerReferences"][0]["uid"] == uid_of(&run), "{ours:#}");
+        Ok(())
+    })
+}
+
+/// A Job that says in every way that it is the run's, and executes something else.
+pub(crate) fn a_forged_job_is_a_conflict_and_not_believed(cluster: &Cluster) -> Result<()> {
+    play(cluster, "forged", async |stage| {
+        let _attendance = stage.kubelet().attend(|_| Play::Succeed(Duration::ZERO));
+        let _controller = stage.controller().await?;
+        let twin = stage.run("twin", &json!({})).await?;
+        let run = stage.run("late", &json!({})).await?;
+        stage.run_when("late", "waiting", |run| reason_of(run) == "AgentNotFound").await?;
+        stage.declarations().await?;
+        stage.run_in("twin", "Succeeded").await?;
+        stage.run_in("late", "Succeeded").await?;
+        // What the API server has stored of ours is still what we sent: its defaults change no fingerprint.
+        let ours = stage.find("jobs", &job_of(&twin, 1)).await?.context("no Job of ours")?;
+        let stored = Fingerprint::of(&ours["spec"]["template"]["spec"]).to_string();
+        ensure!(ours["metadata"]["annotations"][ANNOTATION_POD] == stored, "{ours:#}");
+
+        let run_uid = uid_of(&run).to_owned();
+        let held = stage.run("held", &json!({"suspend": true})).await?;
+        stage.run_when("held", "waiting", |run| reason_of(run) == "Suspended").await?;
+        let (name, uid) = (job_of(&held, 1), uid_of(&held).to_owned());
+        let mut forged = ours.clone();
+        let text = serde_json::to_string(&json!({
+            "labels": forged["metadata"]["labels"], "annotations": forged["metadata"]["annotations"],
+            "ownerReferences": forged["metadata"]["ownerReferences"],
+        }))?;
+        let text = text.replace(uid_of(&twin), &uid).replace("\"twin\"", "\"held\"");
+        ensure!(!text.contains(&run_uid), "{text}");
+        forged["metadata"] = serde_json::from_str(&text)?;
+        forged["metadata"]["name"] = json!(name);
+        let mut pod = forged["spec"]["template"]["spec"].clone();
+        pod["containers"][0]["image"] = json!("evil.invalid/image");
+        let labels = forged["metadata"]["labels"].clone();
+        forged["spec"] = json!({"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": pod}});
+        forged.as_object_mut().context("it is an object")?.remove("status");
+        let theirs = stage.create("jobs", &forged).await?;
+        stage.kubectl(&["patch", "agentrun", "held", "--type=merge", "-p", "{\"spec\":{\"suspend\":false}}"])?;
+        let run = stage.run_when("held", "the conflict", |run| reason_of(run) == "Conflict").await?;
+        ensure!(phase_of(&run) == "Pending", "{run:#}");
+        let now = stage.find("jobs", &name).await?.context("theirs is gone")?;
+        ensure!(now["metadata"]["uid"] == theirs["metadata"]["uid"], "theirs was replaced: {now:#}");
+        ensure!(now["metadata"]["deletionTimestamp"].is_null(), "theirs is being deleted: {now:#}");
+        stage.delete("jobs", &name).await?;
+        stage.run_in("held", "Succeeded").await?;
+        Ok(())
+    })
+}
+
+/// The real Job controller says in an Event alone that a quota leaves no room.
+pub(crate) fn a_job_blocked_by_a_quota_says_so(cluster: &Cluster) -> Result<()> {
+    play(cluster, "quota", async |stage| {
+        let _attendance = stage.kubelet().attend(|_| Play::Succeed(Duration::ZERO));
+        stage.kubectl(&["create", "quota", "no-pods", "--hard=pods=0"])?;
+        // The API server counts by a status that a controller writes.
+        stage
+            .until("the quota to count", || async {
+                let quota = stage.kubectl(&["get", "quota", "no-pods", "-o", "jsonpath={.status.hard.pods}"])?;
+                Ok((quota == "0").then_some(()))
+            })
+            .await?;
+        let _controller = stage.controller().await?;
+        stage.declarations().await?;
+        stage.run("held", &json!({})).await?;
+        let run = stage.run_when("held", "the quota", |run| reason_of(run) == "QuotaExceeded").await?;
+        let message = run["status"]["blockedBy"][0]["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("no-pods") && message.contains("pods=1"), "{message}");
+        stage.kubectl(&["delete", "quota", "no-pods"])?;
+        stage.run_in("held", "Succeeded").await?;
         Ok(())
     })
 }

@@ -4,7 +4,7 @@ use agents_tests::apimodel::{Broken, Log, RESOURCES};
 use serde_json::json;
 
 use super::{
-    play::{keep_running, keep_whole_running, named, overhear, play, simulate, was_overheard},
+    play::{Overhearing, keep_running, keep_whole_running, named, play, simulate},
     workload::{ALL, CANARY, HAPPY, SECOND, phase_seen},
 };
 
@@ -48,13 +48,14 @@ async fn a_secret_that_is_told_is_seen_in_any_workload() {
     }
 }
 
-/// The flag is shared by the whole process: another test that was told the secret meanwhile has the same fault.
 #[test]
 fn a_secret_that_is_logged_is_overheard() {
-    let _log = overhear();
+    let logs = Overhearing::default();
+    let _guard = logs.begin();
     tracing::info!(value = "harmless", "a line");
+    assert!(!logs.was_told());
     tracing::warn!(value = CANARY, "a line");
-    assert!(was_overheard());
+    assert!(logs.was_told());
 }
 
 /// After a rest nothing proves that the cache is young, and one consistent read of the run does.

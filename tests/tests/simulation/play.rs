@@ -15,7 +15,7 @@ use agents_core::plan::Defaults;
 use agents_kube::{
     Calls, LeaseOptions, Manager, ManagerError, lease,
     manager::Builder,
-    runtime::{JobSettings, MIN_TTL},
+    runtime::{JobSettings, MIN_TTL, ReportSecret},
 };
 use agents_tests::apimodel::{Log, NAMESPACE, Settled, Supervised, World};
 use serde_json::{Value, json};
@@ -44,7 +44,13 @@ fn builder(calls: Calls, identity: &str, lease: bool) -> Builder {
         service_account: "agents-run".to_owned(),
         grace_seconds: agents_core::plan::runner_spec::DEFAULT_GRACE_SECONDS,
     };
-    let builder = Manager::builder(calls, identity).defaults(defaults).seed(identity.len() as u64);
+    // Nobody guesses it in a simulation, and every world is the same each time.
+    let mut secret = [0; 32];
+    secret.iter_mut().zip(identity.bytes().cycle()).for_each(|(byte, of)| *byte = of);
+    let builder = Manager::builder(calls, identity)
+        .defaults(defaults)
+        .seed(identity.len() as u64)
+        .report_secret(ReportSecret::new(secret));
     if lease { builder.lease(lease_options()) } else { builder }
 }
 
@@ -236,16 +242,27 @@ pub async fn play_clean(workload: &Workload) -> Played {
     played
 }
 
-/// Whether anything logged has told the workloads' secret.
-static TOLD: AtomicBool = AtomicBool::new(false);
+/// Takes log lines, keeps none, and notices one that tells the workloads' secret.
+#[derive(Clone, Default)]
+pub struct Overhearing(Arc<AtomicBool>);
 
-/// Takes log lines and keeps none.
-struct Overhearing;
+impl Overhearing {
+    /// Hears what this thread logs, until the guard is dropped.
+    pub fn begin(&self) -> tracing::subscriber::DefaultGuard {
+        let ear = self.clone();
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(move || ear.clone());
+        tracing::subscriber::set_default(log.finish())
+    }
+
+    pub fn was_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl io::Write for Overhearing {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if String::from_utf8_lossy(line).contains(CANARY) {
-            TOLD.store(true, Ordering::Relaxed);
+            self.0.store(true, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -253,17 +270,6 @@ impl io::Write for Overhearing {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Hears what this thread logs, until it is dropped.
-pub fn overhear() -> tracing::subscriber::DefaultGuard {
-    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(|| Overhearing);
-    tracing::subscriber::set_default(log.finish())
-}
-
-/// Whether the secret was logged since this was asked last.
-pub fn was_overheard() -> bool {
-    TOLD.swap(false, Ordering::Relaxed)
 }
 
 /// Runs each of `cases` in a simulation of its own, on as many threads as the machine has, and fails with every fault
@@ -278,11 +284,12 @@ where
     let (count, began) = (cases.len(), std::time::Instant::now());
     let cases = std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>());
     let faults = std::sync::Mutex::new(Vec::new());
+    let logs = Overhearing::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let _log = overhear();
+                let _log = logs.begin();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
                 runtime.expect("a runtime").block_on(async {
                     loop {
@@ -295,7 +302,7 @@ where
         }
     });
     let mut faults = faults.into_inner().expect("no panic");
-    if was_overheard() {
+    if logs.was_told() {
         faults.push("a secret was logged".to_owned());
     }
     println!("{count} simulations in {:.1?}", began.elapsed());

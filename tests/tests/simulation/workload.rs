@@ -44,6 +44,7 @@ impl Workload {
 
     /// A world in its first state.
     pub fn world(&self, seed: u64) -> Arc<World> {
+        agents_tests::mutant::switch_named_on();
         let world = Arc::new(World::new(seed));
         world.run_actors();
         world.canary(CANARY);

@@ -161,10 +161,26 @@ pub fn current_ref(run: &Resource<AgentRun>, references: &References, settings: 
     ref_on(run, runtime_of(run, references, settings))
 }
 
-/// The same on another runtime.
+/// The same on another runtime. Once the attempt is recorded, it is the object with the recorded uid and no other.
 pub fn ref_on(run: &Resource<AgentRun>, runtime: RuntimeKind) -> RuntimeRef {
     let key = SubmissionKey::of_attempt(&run.metadata.uid, current_attempt(run.status.as_ref()));
-    RuntimeRef::of(runtime, &run.metadata.namespace, &run.metadata.name, &key)
+    let reference = RuntimeRef::of(runtime, &run.metadata.namespace, &run.metadata.name, &key);
+    let recorded = run.status.as_ref().filter(|status| open_attempt(status).is_some());
+    let recorded = recorded.and_then(|status| status.runtime_ref.as_ref());
+    let uid = recorded
+        .filter(|recorded| recorded.kind == runtime && recorded.name == reference.name.as_str())
+        .and_then(|recorded| recorded.uid.clone());
+    RuntimeRef { uid, ..reference }
+}
+
+/// What the current attempt of a run is submitted as, if it were submitted now; `None` when it could not be. Its time
+/// limit is the whole one.
+pub fn expected(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> Option<Submission> {
+    let resolved = resolve(run, references).ok()?;
+    let plan = plan::plan(&resolved, &settings.defaults).ok()?;
+    let timeout = resolved.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let runtime = runtime_of(run, references, settings);
+    Some(submission(&resolved, plan, runtime, current_attempt(run.status.as_ref()), timeout))
 }
 
 fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> RuntimeKind {
@@ -231,8 +247,14 @@ impl Decision<'_> {
         open_attempt(self.run().status.as_ref()?)
     }
 
+    /// Where the attempt is; of what lives the very object.
     fn reference(&self) -> RuntimeRef {
-        self.snapshot.reference(self.settings)
+        let reference = self.snapshot.reference(self.settings);
+        let seen = match &self.snapshot.observed.observation {
+            Observation::Pending { uid, .. } | Observation::Running { uid, .. } => uid.clone(),
+            Observation::Lost | Observation::Stopping | Observation::Finished(_) => None,
+        };
+        RuntimeRef { uid: reference.uid.or(seen), ..reference }
     }
 
     fn record(&self) -> Record {

@@ -103,6 +103,7 @@ impl Blocker {
             Reason::ImagePullFailed => "make the image pullable",
             Reason::SecretMissing => "create the Secret with that key",
             Reason::Unschedulable => "make room on a node, or ask for less",
+            Reason::QuotaExceeded => "make room in the quota, or ask for less; it is tried again by itself",
             Reason::Starting => "the runtime starts it by itself",
             _ => "cure what the message says",
         };

@@ -29,7 +29,7 @@ enum Before {
 #[derive(Debug, Default)]
 struct World {
     jobs: BTreeMap<String, JobView>,
-    config_maps: BTreeMap<String, OwnerView>,
+    config_maps: BTreeMap<String, ConfigMapView>,
     pods: Vec<PodView>,
     script: VecDeque<Before>,
     calls: Vec<String>,
@@ -129,25 +129,19 @@ impl JobApi for Fake {
     async fn create_config_map(&self, _: &str, config_map: &ConfigMap) -> Result<(), CallError> {
         let mut world = self.world();
         world.calls.push("create config map".into());
-        let object = serde_json::to_value(config_map).expect("it has a JSON form");
-        let owner = &object["metadata"]["ownerReferences"][0];
-        let text = |value: &serde_json::Value| value.as_str().expect("it is text").to_owned();
-        let owner = OwnerView {
-            api_version: text(&owner["apiVersion"]),
-            kind: text(&owner["kind"]),
-            name: text(&owner["name"]),
-            uid: text(&owner["uid"]),
-        };
-        let name = text(&object["metadata"]["name"]);
+        let mut object = serde_json::to_value(config_map).expect("it has a JSON form");
+        let name = object["metadata"]["name"].as_str().expect("it is named").to_owned();
         if world.config_maps.contains_key(&name) {
             return Err(refused(409, "AlreadyExists", "configmaps already exists"));
         }
-        world.config_maps.insert(name, owner);
+        object["metadata"]["uid"] = json!("map-1");
+        object["metadata"]["creationTimestamp"] = json!("2026-01-05T10:00:00Z");
+        world.config_maps.insert(name, serde_json::from_value(object).expect("what is created reads back"));
         Ok(())
     }
 
-    async fn config_map_owner(&self, _: &str, name: &str) -> Result<Option<Option<OwnerView>>, CallError> {
-        Ok(self.world().config_maps.get(name).cloned().map(Some))
+    async fn get_config_map(&self, _: &str, name: &str) -> Result<Option<ConfigMapView>, CallError> {
+        Ok(self.world().config_maps.get(name).cloned())
     }
 }
 
@@ -228,6 +222,106 @@ async fn a_job_of_someone_else_is_a_conflict_and_is_left_alone() {
         assert_eq!(fake.world().jobs[&name], theirs);
         assert!(!fake.world().calls.iter().any(|call| call.starts_with("delete")));
     }
+}
+
+/// Names and uids are public: an owner reference proves nothing.
+#[tokio::test]
+async fn a_job_that_only_says_that_it_is_ours_is_a_conflict_and_is_left_alone() {
+    type Change = fn(&mut JobView);
+    let forgeries: [(&str, Change); 4] = [
+        ("a kind of that name in another group", |job| {
+            job.owner.as_mut().expect("it has one").api_version = "evil.example/v1".into();
+        }),
+        ("another version", |job| {
+            job.owner.as_mut().expect("it has one").api_version = "agents.proompteng.ai/v2".into();
+        }),
+        ("another plan", |job| job.marks.plan = Some("sha256:other".into())),
+        ("another pod", |job| {
+            job.marks.pod =
+                crate::runtime::Fingerprint::of(&json!({"containers": [{"name": "agent", "image": "evil"}]}));
+        }),
+    ];
+    for (what, forge) in forgeries {
+        let (fake, adapter) = adapter();
+        let name = submission().name.as_str().to_owned();
+        adapter.submit(&submission()).await.expect("it is accepted");
+        let theirs = {
+            let mut world = fake.world();
+            let job = world.jobs.get_mut(&name).expect("it is there");
+            forge(job);
+            job.clone()
+        };
+        let error = adapter.submit(&submission()).await.expect_err(what);
+        assert_eq!((error.kind, error.class), (AdapterErrorKind::Conflict, Class::WaitForChange), "{what}");
+        assert!(error.message.contains(&format!("Job team-a/{name}")), "{error}");
+        assert_eq!(fake.world().jobs[&name], theirs, "{what}");
+        assert!(!fake.world().calls.iter().any(|call| call.starts_with("delete")), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_config_map_that_carries_something_else_is_a_conflict() {
+    type Change = fn(&mut ConfigMapView);
+    let other_spec = || {
+        let mut other = crate::runtime::manifest::tests::large_submission();
+        other.spec.provider = "evil".into();
+        let made = manifests(&other, JobSettings::default(), None).expect("it has a form");
+        serde_json::to_value(made.config_map.expect("it is large")).expect("it has a JSON form")["binaryData"].clone()
+    };
+    let forgeries: [(&str, Change); 4] = [
+        ("another group", |map| map.owner.as_mut().expect("it has one").api_version = "evil.example/v1".into()),
+        ("it can be changed", |map| map.immutable = false),
+        ("no spec", |map| map.files.clear()),
+        ("no text", |map| map.files.values_mut().for_each(|file| *file = "%".into())),
+    ];
+    let others = serde_json::from_value::<BTreeMap<String, String>>(other_spec()).expect("files");
+    for round in 0..=forgeries.len() {
+        let (fake, adapter) = adapter();
+        let large = large_submission();
+        fake.world().script.push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
+        adapter.submit(&large).await.expect_err("the Job is not created");
+        let what = {
+            let mut world = fake.world();
+            let map = world.config_maps.values_mut().next().expect("it is there");
+            if let Some((what, forge)) = forgeries.get(round) {
+                forge(map);
+                what
+            } else {
+                map.files.clone_from(&others);
+                "another spec"
+            }
+        };
+        let error = adapter.submit(&large).await.expect_err(what);
+        assert_eq!(error.kind, AdapterErrorKind::Conflict, "{what}");
+        assert!(error.message.contains("ConfigMap team-a/"), "{error}");
+        assert!(fake.world().jobs.is_empty(), "{what}: nothing was started");
+    }
+}
+
+/// The time that is left differs between two tries of one attempt.
+#[tokio::test]
+async fn a_config_map_of_an_earlier_try_is_adopted() {
+    let (fake, adapter) = adapter();
+    let mut large = large_submission();
+    fake.world().script.push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
+    adapter.submit(&large).await.expect_err("the Job is not created");
+    large.spec.limits.timeout_seconds = Some(599);
+    adapter.submit(&large).await.expect("the ConfigMap is adopted");
+}
+
+#[tokio::test]
+async fn each_submission_has_a_key_of_its_own_and_each_try_of_it_the_same() {
+    let key = |secret: u8, submission: &Submission| {
+        let adapter = JobAdapter::new(Arc::new(Fake::default())).with_report_secret(ReportSecret::new([secret; 32]));
+        adapter.secret.expect("it has one").key_of(submission)
+    };
+    let mut next = submission();
+    next.key.attempt = 2;
+    assert_eq!(key(1, &submission()), key(1, &submission()));
+    assert_ne!(key(1, &submission()), key(2, &submission()));
+    assert_ne!(key(1, &submission()), key(1, &next));
+    assert_eq!(key(1, &next).len(), 64);
+    assert_eq!(format!("{:?}", ReportSecret::new([7; 32])), "ReportSecret(…)");
 }
 
 #[tokio::test]

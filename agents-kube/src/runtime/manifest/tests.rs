@@ -107,7 +107,8 @@ pub(in crate::runtime) fn large_submission() -> Submission {
 }
 
 fn built(submission: &Submission) -> (Option<Value>, Value) {
-    let Manifests { config_map, job } = manifests(submission, JobSettings::default()).expect("it has a form");
+    let Manifests { config_map, job, marks: _ } =
+        manifests(submission, JobSettings::default(), Some("key-1")).expect("it has a form");
     let json = |object: Value| object;
     (
         config_map.map(|object| json(serde_json::to_value(object).expect("it has a JSON form"))),
@@ -189,7 +190,7 @@ fn labels_of_a_submission_never_hide_whose_it_is() {
 fn a_job_outlives_caches_and_ends_after_the_runner() {
     let ttl = |seconds| {
         let settings = JobSettings { ttl: Duration::from_secs(seconds) };
-        let job = manifests(&submission(), settings).expect("it has a form").job;
+        let job = manifests(&submission(), settings, None).expect("it has a form").job;
         job.spec.and_then(|spec| spec.ttl_seconds_after_finished)
     };
     assert_eq!([ttl(0), ttl(900), ttl(3600)], [Some(900), Some(900), Some(3600)]);

@@ -192,7 +192,7 @@ fn every_state_of_a_job_and_its_pods_has_its_meaning() {
     let mut wrong = vec![];
     for (name, expected) in table() {
         let Fixture { job, pods } = read(name);
-        let found = describe(&observe(RUN, Some(&job), &pods));
+        let found = describe(&observe(RUN, None, Some(&job), &pods));
         if found != expected {
             wrong.push(format!("{name}\n  expected {expected}\n  found    {found}"));
         }
@@ -213,17 +213,51 @@ fn every_fixture_stands_in_the_table() {
 
 #[test]
 fn no_job_and_the_job_of_another_run_are_lost() {
-    assert_eq!(observe(RUN, None, &[]), Observation::Lost);
+    assert_eq!(observe(RUN, None, None, &[]), Observation::Lost);
     let Fixture { job, pods } = read("running");
-    assert_eq!(observe("another", Some(&job), &pods), Observation::Lost);
+    assert_eq!(observe("another", None, Some(&job), &pods), Observation::Lost);
+}
+
+#[test]
+fn another_job_of_the_name_says_nothing_once_the_uid_is_known() {
+    let Fixture { job, pods } = read("running");
+    let known = observe(RUN, Some(&job.uid), Some(&job), &pods);
+    assert_eq!(known, observe(RUN, None, Some(&job), &pods));
+    assert_eq!(observe(RUN, Some("another"), Some(&job), &pods), Observation::Lost);
+}
+
+/// Whoever can write a pod's status, or its termination message, can write every public word of a report.
+#[test]
+fn a_report_without_the_key_of_its_job_is_none() {
+    let Fixture { job, pods } = read("succeeded");
+    let reported = |key: Option<&str>, plan: Option<&str>, proof: &str, digest: &str| {
+        let (mut job, mut pods) = (job.clone(), pods.clone());
+        job.marks.report_key = key.map(Into::into);
+        job.marks.plan = plan.map(Into::into);
+        let ContainerState::Terminated(end) = &mut pods[0].agent else { panic!("it has ended") };
+        let mut report: Report = serde_json::from_str(&end.message).expect("it is a report");
+        report.proof = proof.into();
+        report.plan_digest = digest.into();
+        end.message = report.termination_message();
+        match observe(RUN, None, Some(&job), &pods) {
+            Observation::Finished(finish) => finish.report.is_some(),
+            other => panic!("it has ended: {other:?}"),
+        }
+    };
+    assert!(reported(Some("k"), Some("d"), "k", "d"));
+    assert!(reported(Some("k"), Some("d"), "k", ""), "a runner that could verify nothing");
+    assert!(reported(None, None, "", "d"), "a Job of a controller that gave no key");
+    for forged in [("", "d"), ("j", "d"), ("kk", "d"), ("k", "other")] {
+        assert!(!reported(Some("k"), Some("d"), forged.0, forged.1), "{forged:?}");
+    }
 }
 
 #[test]
 fn the_order_of_pods_does_not_matter() {
     let Fixture { job, mut pods } = read("second-pod-lives");
-    let before = observe(RUN, Some(&job), &pods);
+    let before = observe(RUN, None, Some(&job), &pods);
     pods.reverse();
-    assert_eq!(observe(RUN, Some(&job), &pods), before);
+    assert_eq!(observe(RUN, None, Some(&job), &pods), before);
 }
 
 #[test]
@@ -232,7 +266,7 @@ fn a_message_of_any_length_is_bounded() {
     for pod in &mut pods {
         pod.agent = ContainerState::Waiting { reason: "ErrImagePull".into(), message: "é".repeat(100_000) };
     }
-    let Observation::Pending { cause: Some(cause), .. } = observe(RUN, Some(&job), &pods) else {
+    let Observation::Pending { cause: Some(cause), .. } = observe(RUN, None, Some(&job), &pods) else {
         panic!("the image cannot be pulled");
     };
     assert!(cause.message.len() <= MAX_MESSAGE && cause.message.ends_with('…'));

@@ -1,0 +1,163 @@
+//! What a pod template executes, as a hash: equal for the template we make and for the one that the API server stores.
+//!
+//! It covers our containers, what they mount, and the identity and namespaces of the pod. It leaves out what others may
+//! fill in without changing what runs: defaults, resources, scheduling, containers beside ours, and the key of the
+//! report, which is another one in each submission.
+
+use std::{collections::BTreeSet, fmt};
+
+use agents_core::{
+    plan::{CONTAINER, INSTALL_CONTAINER, digest},
+    report::KEY_VARIABLE,
+};
+use serde_json::{Map, Value, json};
+
+/// Fields of a pod's spec that decide what its containers are and may do.
+const POD: &[&str] = &[
+    "automountServiceAccountToken",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "restartPolicy",
+    "securityContext",
+    "serviceAccountName",
+    "shareProcessNamespace",
+];
+/// Fields of a container that decide what runs in it and what is reported of it. Those that we never set stand here
+/// because others could set them.
+const OF_CONTAINER: &[&str] = &[
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "lifecycle",
+    "livenessProbe",
+    "name",
+    "readinessProbe",
+    "restartPolicy",
+    "securityContext",
+    "startupProbe",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "volumeDevices",
+    "volumeMounts",
+    "workingDir",
+];
+/// What the API server stores where nothing is said.
+const DEFAULT_MESSAGE_PATH: &str = "/dev/termination-log";
+
+/// The hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Of a pod's spec, as JSON.
+    pub fn of(spec: &Value) -> Self {
+        let text = digest::of_json(&projection(spec));
+        // A digest of ours reads back; one that did not would only ever differ.
+        Self::parse(&text).unwrap_or(Self([0; 32]))
+    }
+
+    /// As [`fmt::Display`] writes it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("sha256:").filter(|digits| digits.len() == 64 && digits.is_ascii())?;
+        let mut bytes = [0; 32];
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The key of the report in a pod's spec.
+pub(super) fn report_key(spec: &Value) -> Option<Box<str>> {
+    let agent = list(&spec["containers"]).find(|container| container["name"] == CONTAINER)?;
+    // Of a variable that is given twice the last one counts.
+    let key = list(&agent["env"]).filter(|variable| variable["name"] == KEY_VARIABLE).last()?;
+    key["value"].as_str().map(Into::into)
+}
+
+fn projection(spec: &Value) -> Value {
+    let of = |field: &str, name: &str| -> Vec<Map<String, Value>> {
+        list(&spec[field]).filter(|container| container["name"] == name).map(container).collect()
+    };
+    let (containers, before) = (of("containers", CONTAINER), of("initContainers", INSTALL_CONTAINER));
+    let mounted: BTreeSet<&str> = containers
+        .iter()
+        .chain(&before)
+        .filter_map(|container| container.get("volumeMounts"))
+        .flat_map(list)
+        .filter_map(|mount| mount["name"].as_str())
+        .collect();
+    let volumes: Vec<Value> = list(&spec["volumes"])
+        .filter(|volume| volume["name"].as_str().is_some_and(|name| mounted.contains(name)))
+        .filter_map(|volume| {
+            let mut volume = volume.clone();
+            // A bound of its size, which others may set or spell otherwise.
+            if let Some(folder) = volume.get_mut("emptyDir").and_then(Value::as_object_mut) {
+                folder.remove("sizeLimit");
+            }
+            said(&volume)
+        })
+        .collect();
+    json!({"pod": picked(spec, POD), "containers": containers, "before": before, "volumes": volumes})
+}
+
+fn container(container: &Value) -> Map<String, Value> {
+    let mut picked = picked(container, OF_CONTAINER);
+    picked.entry("terminationMessagePath").or_insert_with(|| json!(DEFAULT_MESSAGE_PATH));
+    if let Some(Value::Array(variables)) = picked.get_mut("env") {
+        variables.retain(|variable| variable["name"] != KEY_VARIABLE);
+        if variables.is_empty() {
+            picked.remove("env");
+        }
+    }
+    picked
+}
+
+fn picked(object: &Value, fields: &[&str]) -> Map<String, Value> {
+    fields.iter().filter_map(|field| Some(((*field).to_owned(), said(object.get(*field)?)?))).collect()
+}
+
+/// The value without what the API server leaves out: nothing, and texts, lists and objects with nothing in them.
+fn said(value: &Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => (!text.is_empty()).then(|| value.clone()),
+        Value::Array(items) => {
+            // An empty word of a command is a word.
+            let items: Vec<_> = items
+                .iter()
+                .map(|item| if item.is_string() { item.clone() } else { said(item).unwrap_or(Value::Null) })
+                .collect();
+            (!items.is_empty()).then_some(Value::Array(items))
+        }
+        Value::Object(members) => {
+            let members: Map<_, _> =
+                members.iter().filter_map(|(name, value)| Some((name.clone(), said(value)?))).collect();
+            (!members.is_empty()).then_some(Value::Object(members))
+        }
+        Value::Bool(_) | Value::Number(_) => Some(value.clone()),
+    }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests;
