@@ -84,6 +84,12 @@ fn root<K: Kind>() -> Value {
         "description": K::DESCRIPTION,
         "properties": { "spec": part::<K::Spec>(), "status": part::<K::Status>() },
     });
+    if let Some(phase) = K::FIRST_PHASE {
+        // The inner default applies only where there is a status, and a new object has none.
+        let status = &mut root["properties"]["status"];
+        status["default"] = json!({});
+        status["properties"]["phase"]["default"] = json!(phase);
+    }
     if !K::SPEC_OPTIONAL {
         root["required"] = json!(["spec"]);
     }
@@ -269,9 +275,16 @@ mod tests {
         for crd in all() {
             let name = crd["metadata"]["name"].as_str().unwrap();
             walk(name, schema(&crd), &mut |path, node| {
-                for banned in ["nullable", "$ref", "const", "oneOf", "anyOf", "allOf", "default", "examples"] {
+                for banned in ["nullable", "$ref", "const", "oneOf", "anyOf", "allOf", "examples"] {
                     assert!(node[banned].is_null(), "{path} has {banned}");
                 }
+                // What is filled in by itself hides what a user wrote; only the first phase is.
+                let first_phase = match path {
+                    "agentruns.agents.proompteng.ai.status" => json!({}),
+                    "agentruns.agents.proompteng.ai.status.phase" => json!("Pending"),
+                    _ => Value::Null,
+                };
+                assert_eq!(node["default"], first_phase, "{path}");
                 if let Some(format) = node["format"].as_str() {
                     assert!(FORMATS.contains(&format), "{path} has format {format}");
                 }

@@ -32,6 +32,8 @@ mod quantities;
 mod sizes;
 #[path = "api/stage.rs"]
 mod stage;
+#[path = "api/unstored.rs"]
+mod unstored;
 #[path = "api/waiting.rs"]
 mod waiting;
 #[path = "api/wire.rs"]
@@ -61,6 +63,8 @@ const CASES: &[Case] = &[
     ("the_generated_rights_suffice", path::the_generated_rights_suffice),
     ("what_is_missing_is_named_and_awaited", waiting::what_is_missing_is_named_and_awaited),
     ("an_undefined_name_is_an_invalid_spec", waiting::an_undefined_name_is_an_invalid_spec),
+    ("a_status_that_is_refused_is_told", unstored::a_status_that_is_refused_is_told_and_its_job_kept),
+    ("a_run_without_room_is_invalid", unstored::a_run_without_room_for_its_status_is_an_invalid_spec),
     ("the_longest_names_work", sizes::the_longest_names_work),
     ("large_runs_fit_the_memory_limit_of_the_chart", sizes::large_runs_fit_the_memory_limit_of_the_chart),
     ("a_large_spec_travels_in_a_config_map", sizes::a_large_spec_travels_in_a_config_map),

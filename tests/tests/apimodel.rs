@@ -442,7 +442,7 @@ async fn the_judge_sees_each_kind_of_broken_promise() {
     set_phase(&client, "r", "Succeeded").await;
     set_phase(&client, "r", "Failed").await;
     apply_run(&world, "s");
-    let waiting = json!({"status": {"phase": "Pending"}});
+    let waiting = json!({"status": {"phase": "Pending", "observedGeneration": 1}});
     runs(client.clone()).patch_status("s", &PatchParams::default(), &Patch::Merge(&waiting)).await.expect("stored");
     world.canary("hunter2");
     let mut leak = config_map("leak");

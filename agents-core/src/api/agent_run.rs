@@ -52,6 +52,7 @@ impl Kind for AgentRun {
     const RULES: &'static [Rule] = &rules();
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.agentRef.name"];
     const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
+    const FIRST_PHASE: Option<&'static str> = Some(Phase::Pending.as_str());
     const ACTED_ON: bool = true;
     fn kept(object: &Resource<Self>) -> Option<Resource<Self>> {
         kept::agent_run(object)
@@ -66,7 +67,8 @@ macro_rules! immutable {
         [$(Rule {
             field: concat!(".spec.", $field),
             expression: concat!(
-                "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Template' || (",
+                "!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || ",
+                "(has(oldSelf.status.phase) && oldSelf.status.phase == 'Template') || (",
                 "has(self.spec.", $field, ") == has(oldSelf.spec.", $field, ") && ",
                 "(!has(self.spec.", $field, ") || self.spec.", $field, " == oldSelf.spec.", $field, "))",
             ),
@@ -75,7 +77,8 @@ macro_rules! immutable {
     };
 }
 
-/// Skipped until the controller has judged the run, and for templates.
+/// Skipped until the controller has judged the run, and for templates. The phase does not tell whether it has: before it
+/// does, the definition's default is read.
 const IMMUTABLE: [Rule; 28] = immutable![
     "agentRef",
     "implementationSpecRef",

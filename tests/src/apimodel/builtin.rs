@@ -169,6 +169,15 @@ pub(super) fn grace_of(resource: &Resource, object: &Value, asked: Option<i64>) 
     object["metadata"]["deletionGracePeriodSeconds"].as_i64().map_or(wanted, |had| wanted.min(had))
 }
 
+/// What the definition fills in where an object's status says nothing. The real server does it whenever it reads the
+/// object from etcd; nobody sees one without.
+pub(super) fn default_status(resource: &Resource, object: &mut Value) {
+    if let Some(phase) = resource.phase {
+        default_field(object, "status", json!({}));
+        default_field(&mut object["status"], "phase", json!(phase));
+    }
+}
+
 fn default_field(object: &mut Value, field: &str, value: Value) {
     if object[field].is_null() {
         object[field] = value;

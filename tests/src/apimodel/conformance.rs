@@ -44,6 +44,8 @@ pub fn conformance() -> Vec<Case> {
         generation_counts_spec,
         status_is_a_part_of_its_own,
         minimal_status_replaces_the_whole,
+        a_phase_is_read_before_any_is_stored,
+        objects_have_a_largest_size,
         no_write_without_a_change,
         finalizers_hold_an_object,
         deletes_have_preconditions,
@@ -289,6 +291,43 @@ async fn status_is_a_part_of_its_own(mut s: Session) -> Vec<Observation> {
     s.note("everything by the status path", reply.facts(&facts));
     let reply = s.patch("agentruns", "s", &json!({"status": null})).await;
     s.note("status removed by the main path", reply.facts(&facts));
+    s.seen
+}
+
+/// The definition's default: nobody sees a run without a phase, though none is stored.
+async fn a_phase_is_read_before_any_is_stored(mut s: Session) -> Vec<Observation> {
+    let facts = ["/metadata/generation", "/status"];
+    let created = s.post("agentruns", &run("d")).await;
+    s.note("created", created.facts(&facts));
+    let reply = s.get("agentruns", "d").await;
+    s.note("read", reply.facts(&facts));
+    for phase in ["Pending", "Running"] {
+        let path = format!("{}?fieldSelector=status.phase%3D{phase}", s.path("agentruns", ""));
+        let reply = s.send("GET", &path, JSON, &Value::Null).await;
+        s.note("selected", reply.facts(&["/items/0/status"]));
+    }
+    let reply = s.patch("agentruns", "d", &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    s.note("changed", reply.facts(&facts));
+    let reply = s.patch("agentruns", "d/status", &json!({"status": {"reason": "A"}})).await;
+    s.note("a status without a phase", reply.facts(&facts));
+    let reply = s.patch("agentruns", "d/status", &json!({"status": null})).await;
+    s.note("no status", reply.facts(&facts));
+    s.seen
+}
+
+/// etcd bounds an object, and the API server a request.
+async fn objects_have_a_largest_size(mut s: Session) -> Vec<Observation> {
+    let with = |bytes: usize| {
+        let mut object = run("z");
+        let parts = (0..bytes / 100_000).map(|n| (format!("p{n:02}"), json!("x".repeat(100_000))));
+        object["spec"]["payloads"] = Value::Object(parts.collect());
+        object
+    };
+    for bytes in [3_300_000, 1_600_000, 1_400_000] {
+        let reply = s.post("agentruns", &with(bytes)).await;
+        let message = reply.body["message"].as_str().unwrap_or_default().to_owned();
+        s.note(&format!("{bytes} bytes"), format!("{} {message}", reply.facts(&[])));
+    }
     s.seen
 }
 

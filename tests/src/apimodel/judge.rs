@@ -183,7 +183,8 @@ fn check_run(commit: &Commit, found: &mut Vec<Broken>) {
             found.push(Broken::PhaseLeft(name(), before, now.clone()));
         }
     }
-    let waits = matches!(now.as_str(), "" | "Pending") && commit.object["status"].is_object();
+    // Before a controller has judged the run its phase is a default and says nothing of it.
+    let waits = now == "Pending" && commit.object["status"]["observedGeneration"].is_number();
     let stated = commit.object["status"]["blockedBy"].as_array().is_some_and(|list| !list.is_empty());
     // One that cannot be read says so in its conditions alone.
     let mut conditions = commit.object["status"]["conditions"].as_array().into_iter().flatten();

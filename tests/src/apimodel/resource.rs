@@ -27,6 +27,8 @@ pub struct Resource {
     pub unconditional: bool,
     /// Whether a PUT creates.
     pub create_on_update: bool,
+    /// Phase of an object whose status says none: a default of its definition.
+    pub phase: Option<&'static str>,
     /// Whether it comes from a CRD: strategic patches are refused and `/status` ignores metadata.
     pub custom: bool,
 }
@@ -63,6 +65,7 @@ const fn builtin(group: &'static str, plural: &'static str, kind: &'static str) 
         generation: false,
         unconditional: true,
         create_on_update: false,
+        phase: None,
         custom: false,
     }
 }
@@ -81,6 +84,7 @@ impl Visitor for Custom {
             generation: true,
             unconditional: false,
             create_on_update: false,
+            phase: K::FIRST_PHASE,
             custom: true,
         });
     }

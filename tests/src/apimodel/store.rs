@@ -1,7 +1,10 @@
 //! The stored objects and every version they ever had. Writes go through here only, with the checks that the real
 //! registry makes whatever the resource: names, preconditions, versions, generation, finalizers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -102,6 +105,9 @@ pub struct Store {
     version: u64,
     compacted: u64,
     random: u64,
+    /// Objects that everybody reads with defaults that etcd does not hold yet: the next write stores them, even one that
+    /// changes nothing else.
+    short_of_defaults: BTreeSet<Key>,
 }
 
 impl Store {
@@ -111,6 +117,7 @@ impl Store {
             history: Vec::new(),
             version: FIRST_VERSION,
             compacted: 0,
+            short_of_defaults: BTreeSet::new(),
             random: seed ^ 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -229,12 +236,16 @@ impl Store {
             metadata::root_mut(&mut object)?.remove("status");
         }
         builtin::prepare_create(resource, &name, &uid, &mut object)?;
+        builtin::default_status(resource, &mut object);
         let key = Key { resource, namespace: namespace.to_owned(), name };
         if self.objects.contains_key(&key) {
             return Err(Refusal::already_exists(resource, &key.name));
         }
         check_size(&object)?;
-        Ok(self.commit(key, Change::Added, object, now))
+        let defaulted = resource.phase.is_some().then(|| key.clone());
+        let created = self.commit(key, Change::Added, object, now);
+        self.short_of_defaults.extend(defaulted);
+        Ok(created)
     }
 
     /// Stores `wanted` in place of the object. An absent version means "whatever is there", where the resource allows.
@@ -281,7 +292,7 @@ impl Store {
         if emptied {
             return Ok(self.commit(key.clone(), Change::Deleted, old, now));
         }
-        if object == old {
+        if object == old && !self.short_of_defaults.contains(key) {
             return Ok(old);
         }
         check_size(&object)?;
@@ -356,6 +367,7 @@ impl Store {
 
     fn commit(&mut self, key: Key, change: Change, mut object: Value, now: Moment) -> Value {
         self.version += 1;
+        self.short_of_defaults.remove(&key);
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let previous = match change {
             Change::Added | Change::Modified => self.objects.insert(key.clone(), object.clone()),
@@ -460,6 +472,7 @@ fn merge_parts(key: &Key, old: &Value, mut wanted: Value, part: Part) -> Result<
         }
         Part::Status => restore(&mut wanted, old, "spec"),
     }
+    builtin::default_status(resource, &mut wanted);
     builtin::check_update(resource, name, old, &mut wanted)?;
     if let Some(generation) = old_meta["generation"].as_i64().filter(|_| content(old) != content(&wanted)) {
         wanted["metadata"]["generation"] = json!(generation + 1);

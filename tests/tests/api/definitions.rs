@@ -115,7 +115,9 @@ pub(crate) fn a_judged_run_is_immutable(cluster: &Cluster) -> Result<()> {
         let full: serde_json::Map<_, _> = fields.iter().map(|(field, two)| (field.clone(), two[0].clone())).collect();
         stage.create("agentruns", &json!({"metadata": {"name": "full"}, "spec": full})).await?;
         stage.run("bare", &json!({"implementation": null, "implementationSpecRef": {"name": "a"}})).await?;
-        // Nobody has judged it yet.
+        // Nobody has judged it yet: its phase is the definition's default.
+        let unjudged = stage.find("agentruns", "full").await?.context("the run")?;
+        ensure!(unjudged["status"] == json!({"phase": "Pending"}), "{:#}", unjudged["status"]);
         for (field, two) in fields {
             stage.patch("agentruns", "full", &json!({"spec": {field: two[1]}})).await?;
             stage.patch("agentruns", "full", &json!({"spec": {field: two[0]}})).await?;
@@ -218,7 +220,7 @@ pub(crate) fn bad_input_is_refused_by_name(cluster: &Cluster) -> Result<()> {
 
 async fn phase_by_hand(stage: &Stage<'_>, name: &str, phase: &str) -> Result<()> {
     use kube::api::{Patch, PatchParams};
-    let change = Patch::Merge(json!({"status": {"phase": phase}}));
+    let change = Patch::Merge(json!({"status": {"phase": phase, "observedGeneration": 1}}));
     stage.api("agentruns").patch_status(name, &PatchParams::default(), &change).await?;
     Ok(())
 }

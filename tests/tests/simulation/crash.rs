@@ -111,13 +111,19 @@ fn a_crash_around_any_write_of_any_workload_changes_nothing() {
 
 #[test]
 fn a_crash_under_a_lease_changes_nothing_either() {
-    let ends = clean_ends(&[HAPPY, RETRY]);
-    let cases: Vec<_> = [HAPPY, RETRY]
-        .into_iter()
-        .flat_map(|workload| CrashPoint::all(ends[workload.name].1).map(move |point| (workload, point)))
-        .collect();
+    let ends = clean_ends(ALL);
+    let mut cases = Vec::new();
+    for (at, workload) in ALL.iter().enumerate() {
+        let whole = [HAPPY.name, RETRY.name].contains(&workload.name);
+        for (n, point) in CrashPoint::all(ends[workload.name].1).enumerate() {
+            // Of the others every fourth, so that each write and each position is met in some of them.
+            if whole || (n + at) % 4 == 0 {
+                cases.push((workload, point));
+            }
+        }
+    }
     simulate(cases, async |(workload, point)| {
-        let played = crash_at(&workload, vec![point.rule_among(When::writes())], true).await;
+        let played = crash_at(workload, vec![point.rule_among(When::writes())], true).await;
         let faults = played.faults_beside(&ends[workload.name].0);
         named(|| format!("{}, {point:?}", workload.name), &faults).into_iter().collect()
     });

@@ -38,6 +38,7 @@ pub fn whole(calls: Calls, identity: &str, lease: bool) -> Manager {
 }
 
 fn builder(calls: Calls, identity: &str, lease: bool) -> Builder {
+    agents_tests::mutant::switch_named_on();
     let defaults = Defaults {
         image: "agent:1".to_owned(),
         runner_image: "runner:1".to_owned(),

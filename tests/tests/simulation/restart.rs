@@ -9,8 +9,8 @@ use serde_json::json;
 use super::{
     play::{End, keep_running},
     workload::{
-        HAPPY, RETRY, RUN, SECOND, Workload, apply_references, apply_run, delete_job, job_name, named, phase_seen,
-        reason_seen,
+        HAPPY, RETRY, RUN, SECOND, Workload, accept, apply_references, apply_run, delete_job, job_name, named,
+        phase_seen, reason_seen, refuse,
     },
 };
 
@@ -96,20 +96,70 @@ async fn a_downtime_longer_than_jobs_are_kept_counts_as_lost_and_younger_runs_st
     assert_eq!(world.executions().len(), 2);
 }
 
-/// What ended before the last leader's end is collected before nobody has led for as long as that, when it could not even
-/// be kept from that.
+/// The same for each later attempt: the doubt is about the attempt under way, not about the run.
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_that_nobody_recorded_is_lost_after_a_long_downtime_and_not_executed_again() {
+    let created = || When::effects().verb(Verb::Create).on("jobs");
+    // Also when one leads in between and can record nothing: what nobody judged stays in doubt.
+    for led_between in [false, true] {
+        let world = RETRY.world(1);
+        die(&world, &RETRY, crash(created(), CrashAt::Inside).nth(2)).await;
+        assert_eq!(attempts(&world), ["ProviderExited"], "attempt 2 is handed over and not recorded");
+        if led_between {
+            tokio::time::sleep(20 * HOUR).await;
+            refuse(&world, When::any().on("agentruns").status(true), 503);
+            refuse(&world, When::any().on("jobs").verb(Verb::Patch), 403);
+            let between = keep_running(&world, "between", true);
+            tokio::time::sleep(60 * SECOND).await;
+            drop(between);
+            world.kill("between");
+            accept(&world);
+            tokio::time::sleep(10 * HOUR).await;
+        } else {
+            tokio::time::sleep(27 * HOUR).await;
+        }
+        assert!(world.object("jobs", &job_name(&world, 2)).is_none(), "collected after its time");
+        let _last = keep_running(&world, "last", true);
+        assert_eq!(end(&world).await, ended("Succeeded", "Completed"), "{led_between}");
+        assert_eq!(attempts(&world), ["ProviderExited", "Lost", "Completed"], "{led_between}");
+        world.check();
+        assert_eq!(End::of(&world).executions, [(1, 1), (2, 1), (3, 1)].into());
+    }
+}
+
+/// An attempt that could not have been handed over before the last leader's end is in no doubt.
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_that_was_not_due_before_a_long_downtime_is_started_after_it() {
+    let world = RETRY.world(1);
+    apply_run(&world, json!({"retryPolicy": {"limit": 1, "backoffSeconds": 3600}}));
+    // Dies once the end of the first attempt is stored: its second status.
+    die(&world, &RETRY, crash(When::effects().on("agentruns"), CrashAt::After).nth(2)).await;
+    tokio::time::sleep(27 * HOUR).await;
+    let _second = keep_running(&world, "second", true);
+    assert_eq!(end(&world).await, ended("Succeeded", "Completed"));
+    assert_eq!(attempts(&world), ["ProviderExited", "Completed"]);
+    world.check();
+}
+
+/// How each recorded attempt ended.
+fn attempts(world: &World) -> Vec<String> {
+    let run = world.object("agentruns", RUN).expect("the run is there");
+    let attempts = run["status"]["attempts"].as_array().into_iter().flatten();
+    attempts.map(|attempt| attempt["reason"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// What ended before the last leader's end is collected before nobody has led for as long as that, where it could not be
+/// kept either.
 #[tokio::test(start_paused = true)]
 async fn an_end_that_could_not_be_stored_counts_as_lost_once_its_job_is_collected() {
     let world = HAPPY.world(1);
-    world.faults(|faults| {
-        faults.rule(Rule::new(When::any().on("agentruns").status(true), Fault::Reject(503)).forever());
-        faults.rule(Rule::new(When::any().on("jobs").verb(Verb::Patch), Fault::Reject(503)).forever());
-    });
+    refuse(&world, When::any().on("agentruns").status(true), 503);
+    refuse(&world, When::any().on("jobs").verb(Verb::Patch), 403);
     let first = keep_running(&world, "first", true);
     tokio::time::sleep(90 * SECOND).await;
     drop(first);
     world.kill("first");
-    world.faults(|faults| faults.clear());
+    accept(&world);
     assert!(world.until(25 * HOUR, |world| world.objects("jobs").is_empty()).await);
     let _second = keep_running(&world, "second", true);
     assert_eq!(end(&world).await, ended("Failed", "Lost"));

@@ -95,7 +95,7 @@ pub const ALL: &[Workload] = &[
         spec: || json!({"suspend": true}),
         story: |world| {
             Box::pin(async move {
-                phase_seen(&world, "Pending").await;
+                reason_seen(&world, "Suspended").await;
                 apply_run(&world, json!({"suspend": true, "cancel": true}));
             })
         },
@@ -123,7 +123,7 @@ pub const ALL: &[Workload] = &[
         references: false,
         story: |world| {
             Box::pin(async move {
-                phase_seen(&world, "Pending").await;
+                reason_seen(&world, "AgentNotFound").await;
                 for kind in ["ImplementationSpec", "Agent", "AgentProvider"] {
                     tokio::time::sleep(20 * SECOND).await;
                     apply_references(&world, &[kind]);

@@ -38,7 +38,7 @@ impl Phase {
     }
 
     /// The phase as written in status.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
             Self::Running => "Running",

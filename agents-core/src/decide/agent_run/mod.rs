@@ -6,7 +6,7 @@
 //! | observed | not recorded | recorded | recorded, stopping |
 //! |---|---|---|---|
 //! | `Lost` | start it, unless something blocks or it was started here | confirm, then the attempt is lost | confirm, then ended by us |
-//! | `Pending` | record after 10 s or with a cause | record, bound the wait | cancel again |
+//! | `Pending` | record with a cause, or after five minutes | record, bound the wait | cancel again |
 //! | `Running` | record | follow | cancel again |
 //! | `Stopping` | record, so that it is not started again | follow | wait, then by force |
 //! | `Finished` | judge | judge | ended by us |
@@ -46,8 +46,9 @@ use crate::{
     status::{Reason, after, seconds},
 };
 
-/// A pending submission without a cause earns a status write only after this time, in seconds.
-const QUIET_START_SECONDS: i64 = 10;
+/// A pending submission of which the runtime names no cause earns a status write only after this time, in seconds: a
+/// start that takes so long needs a word. Until then the phase is right without a write.
+const SLOW_START_SECONDS: i64 = 300;
 /// Time between two looks at something that another party has to cure, in seconds.
 const RECHECK_SECONDS: i64 = 30;
 /// Time the runtime has beyond grace before an attempt is ended by force, in seconds.
@@ -378,7 +379,7 @@ impl Decision<'_> {
         let observation = &self.snapshot.observed.observation;
         let quiet_until = match observation {
             Observation::Pending { submitted_at, cause: None, .. } if self.recorded().is_none() => {
-                Some(after(*submitted_at, seconds(QUIET_START_SECONDS)))
+                Some(after(*submitted_at, seconds(SLOW_START_SECONDS)))
             }
             _ => None,
         };
@@ -605,7 +606,7 @@ impl Decision<'_> {
                 Plan {
                     before: vec![Effect::Submit(Box::new(submission))],
                     after: vec![told],
-                    wake: Some(after(self.now, seconds(QUIET_START_SECONDS))),
+                    wake: Some(after(self.now, seconds(SLOW_START_SECONDS))),
                     ..Plan::settled()
                 }
             }

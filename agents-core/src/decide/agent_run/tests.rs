@@ -1,9 +1,8 @@
 //! Behaviour of `decide`, through its real entry point and from manifests.
 
-use std::collections::HashMap;
+mod history;
 
 use jiff::{SignedDuration, Timestamp};
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -350,15 +349,92 @@ fn a_run_older_than_a_long_absence_is_lost_rather_than_run_twice() {
 }
 
 #[test]
-fn a_slow_start_is_told_after_ten_seconds_or_with_its_cause() {
+fn a_later_attempt_that_may_be_older_than_a_long_absence_is_lost_too() {
+    let mut s = snapshot(&json!({"retryPolicy": {"limit": 3, "backoffSeconds": 60}}));
+    s.observed.observation = finished(&s, 3, at(10));
+    apply_now(&mut s, at(10));
+    s.observed.observation = Observation::Lost;
+    // It was due at 70: one that acted until then at the latest cannot have handed it over.
+    s.blind_since = Some(at(70));
+    assert_eq!(kinds(&decide_at(&s, at(200_000)).before), [EffectKind::Submit]);
+    s.blind_since = Some(at(71));
+    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(Confirm::SUBMISSION));
+    apply_now(&mut s, at(200_000));
+    let reasons: Vec<_> = status(&s).attempts.iter().map(|attempt| attempt.reason.as_deref().unwrap()).collect();
+    assert_eq!(reasons, ["ProviderExited", "Lost"]);
+    assert_eq!(kinds(&decide_at(&s, at(200_120)).before), [EffectKind::Submit], "the one after it is in no doubt");
+}
+
+#[test]
+fn an_attempt_that_this_engine_handed_over_and_that_is_gone_is_lost() {
+    let mut s = snapshot(&json!({}));
+    s.remembered.handed_over = true;
+    assert_eq!(decide_at(&s, at(5)), Plan::confirm(Confirm::SUBMISSION));
+    assert!(apply_now(&mut s, at(5)).before.is_empty());
+    insta::assert_snapshot!(summary(&s), @"Failed Lost [] what executed the attempt is gone and left no result");
+}
+
+#[test]
+fn what_executed_an_attempt_is_kept_while_its_status_is_refused_and_let_go_afterwards() {
+    let mut s = snapshot(&json!({}));
+    s.observed.observation = finished(&s, 0, at(5));
+    let refused = |times, refused| Some(Unstored { times, refused, message: "not allowed".into() });
+    s.remembered.unstored = refused(1, false);
+    assert_eq!(kinds(&decide_at(&s, at(6)).before), [], "a moment's trouble");
+    s.remembered.unstored = refused(3, false);
+    assert_eq!(kinds(&decide_at(&s, at(6)).before), [EffectKind::Keep, EffectKind::Emit]);
+    s.remembered.unstored = refused(1, true);
+    assert_eq!(kinds(&decide_at(&s, at(6)).before), [EffectKind::Keep, EffectKind::Emit]);
+    s.remembered.unstored = refused(2, true);
+    assert_eq!(kinds(&decide_at(&s, at(6)).before), [EffectKind::Keep], "told once");
+    s.observed.kept = true;
+    let plan = decide_at(&s, at(6));
+    assert_eq!((kinds(&plan.before), kinds(&plan.after)), (vec![], vec![EffectKind::LetGo, EffectKind::Emit]));
+    assert_eq!(plan.status.unwrap().phase, Some(Phase::Succeeded), "it is let go once that is stored");
+}
+
+#[test]
+fn nothing_is_started_after_a_status_that_could_not_be_stored_before_one_was() {
+    let mut s = snapshot(&json!({}));
+    s.remembered.unstored = Some(Unstored { times: 1, refused: true, message: "not allowed".into() });
+    for now in [0, 1] {
+        let plan = decide_at(&s, at(now));
+        assert!(!kinds(&plan.before).contains(&EffectKind::Submit));
+        assert!(plan.status.is_some(), "it is tried even when it is the stored one");
+        assert_eq!(plan.wake, Some(at(now)), "and the run goes on at once");
+        apply(&mut s, &plan);
+    }
+    insta::assert_snapshot!(summary(&s), @"Pending StatusRefused [StatusRefused] the status could not be stored: not allowed");
+    s.remembered.unstored = None;
+    assert_eq!(kinds(&decide_at(&s, at(2)).before), [EffectKind::Submit]);
+}
+
+#[test]
+fn a_run_too_large_for_its_status_is_never_started() {
+    let parts: serde_json::Map<_, _> = (0..14).map(|n| (format!("p{n:02}"), json!("x".repeat(110_000)))).collect();
+    let mut s = snapshot(&json!({"payloads": parts}));
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)));
+    assert!(apply_now(&mut s, at(0)).before.is_empty());
+    assert!(summary(&s).starts_with("Failed InvalidSpec [] spec: the run takes 154"), "{}", summary(&s));
+    let mut unbounded = settings();
+    unbounded.max_object_bytes = None;
+    let unbounded = decide(&snapshot(&json!({"payloads": parts})), &unbounded, None, at(0));
+    assert_eq!(kinds(&unbounded.before), [EffectKind::Submit], "nothing is stored of a local run");
+}
+
+#[test]
+fn a_slow_start_is_told_after_five_minutes_or_with_its_cause() {
     let mut s = snapshot(&json!({}));
     s.observed.observation = pending(at(0), None);
-    let plan = decide_at(&s, at(9));
-    assert_eq!((plan.status.is_none(), plan.wake), (true, Some(at(10))));
-    apply_now(&mut s, at(10));
+    let plan = decide_at(&s, at(299));
+    assert_eq!((plan.status.is_none(), plan.wake), (true, Some(at(300))));
+    let mut caused = s.clone();
+    caused.observed.observation = pending(at(0), Some((Reason::Unschedulable, "0/3 nodes")));
+    assert!(decide_at(&caused, at(1)).status.is_some(), "a cause is told at once");
+    apply_now(&mut s, at(300));
     insta::assert_snapshot!(summary(&s), @"Pending Starting [Starting] handed to the runtime, not started yet");
     s.observed.observation = pending(at(0), Some((Reason::ImagePullFailed, "no such image")));
-    let plan = apply_now(&mut s, at(20));
+    let plan = apply_now(&mut s, at(310));
     insta::assert_snapshot!(summary(&s), @"Pending ImagePullFailed [ImagePullFailed] no such image");
     assert_eq!(plan.wake, Some(at(600)));
     let plan = apply_now(&mut s, at(620));
@@ -524,7 +600,7 @@ fn an_attempt_stays_where_it_was_found_whatever_its_agent_says_now() {
     s.references.agent = Found::Object(Arc::new(object("writer", &agent)));
     s.observed.observation = pending(at(0), None);
     s.found_on = Some(RuntimeKind::Job);
-    apply_now(&mut s, at(20));
+    apply_now(&mut s, at(300));
     assert_eq!(status(&s).runtime_ref.as_ref().unwrap().kind, RuntimeKind::Job);
 }
 
@@ -593,138 +669,6 @@ fn faults_of_the_spec_are_all_named() {
         "spec.parameters.big",
     ] {
         assert!(text.contains(field), "{field} in {text}");
-    }
-}
-
-/// What happens to a run between two decisions.
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    /// Time passes.
-    Wait(i64),
-    /// The attempt's container starts.
-    Start,
-    /// The attempt ends with this code.
-    Exit(i32),
-    /// The attempt's runtime object vanishes.
-    Vanish,
-    /// The user cancels.
-    Cancel,
-    /// The user suspends or resumes.
-    Suspend(bool),
-    /// The engine dies after the effects before, before the status is stored.
-    CrashBeforeStore,
-    /// The engine dies after the status is stored, before the effects after.
-    CrashBeforeAfter,
-}
-
-fn events() -> impl Strategy<Value = Vec<Event>> {
-    let event = prop_oneof![
-        (1i64..200).prop_map(Event::Wait),
-        Just(Event::Start),
-        (0i32..3).prop_map(Event::Exit),
-        Just(Event::Vanish),
-        Just(Event::Cancel),
-        any::<bool>().prop_map(Event::Suspend),
-        Just(Event::CrashBeforeStore),
-        Just(Event::CrashBeforeAfter),
-    ];
-    proptest::collection::vec(event, 0..40)
-}
-
-/// A runtime that honours the adapter's guarantees and nothing more.
-#[derive(Default)]
-struct Model {
-    live: HashMap<String, Observation>,
-    executions: HashMap<String, u32>,
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
-    /// From any history of starts, ends, losses, crashes and wishes: no attempt executes twice, terminal phases stick,
-    /// nothing waits without a reason, and a settled world is left alone.
-    #[test]
-    fn every_history_keeps_the_promises(events in events(), limit in 0i32..3) {
-        let mut s = snapshot(&json!({"retryPolicy": {"limit": limit, "backoffSeconds": 7}, "timeoutSeconds": 500}));
-        let mut model = Model::default();
-        let mut now = at(0);
-        let mut terminal: Option<AgentRunStatus> = None;
-        for event in events.into_iter().chain([Event::Wait(1000); 12]) {
-            let name = current_ref(&s.run, &s.references, &settings()).name.to_string();
-            let (mut skip_store, mut skip_after) = (false, false);
-            match event {
-                Event::Wait(seconds) => now = now.checked_add(SignedDuration::from_secs(seconds)).unwrap(),
-                Event::Start => if let Some(observation @ Observation::Pending { .. }) = model.live.get_mut(&name) {
-                    *observation = running(now);
-                },
-                Event::Exit(code) => if let Some(observation @ Observation::Running { .. }) = model.live.get_mut(&name) {
-                    *observation = finished(&s, code, now);
-                },
-                Event::Vanish => if s.run.status.as_ref().is_some_and(|status| status.attempts.last().is_some_and(|a| a.finished_at.is_none())) {
-                    model.live.remove(&name);
-                },
-                Event::Cancel => Arc::make_mut(&mut s.run).spec.cancel = Some(true),
-                Event::Suspend(suspend) => Arc::make_mut(&mut s.run).spec.suspend = Some(suspend),
-                Event::CrashBeforeStore => skip_store = true,
-                Event::CrashBeforeAfter => skip_after = true,
-            }
-            let mut confirmed = Confirm::NOTHING;
-            let plan = loop {
-                let name = current_ref(&s.run, &s.references, &settings()).name.to_string();
-                s.observed = Observed {
-                    observation: model.live.get(&name).cloned().unwrap_or(Observation::Lost),
-                    consistent: confirmed.submission,
-                    kept: false,
-                };
-                let plan = decide_at(&s, now);
-                prop_assert_eq!(&plan, &decide_at(&s, now), "the same snapshot gives the same Plan");
-                if confirmed.covers(plan.confirm) { break plan; }
-                prop_assert!(plan.before.is_empty() && plan.status.is_none() && plan.after.is_empty());
-                confirmed = confirmed.and(plan.confirm);
-            };
-            for effect in &plan.before {
-                let Effect::Submit(submission) = effect else { panic!("only creating effects come before: {effect:?}") };
-                let name = submission.name.to_string();
-                if !model.live.contains_key(&name) {
-                    *model.executions.entry(name.clone()).or_default() += 1;
-                    model.live.insert(name, pending(now, None));
-                }
-            }
-            if skip_store { continue; }
-            apply(&mut s, &plan);
-            if let Some(was) = &terminal {
-                prop_assert_eq!(Some(was), s.run.status.as_ref(), "a terminal status never changes");
-            }
-            if let Some(status) = &s.run.status {
-                let phase = status.phase.unwrap();
-                if phase.is_terminal() {
-                    terminal = Some(status.clone());
-                    prop_assert!(status.blocked_by.is_empty());
-                } else {
-                    let running = status.reason.as_deref() == Some("Running") || status.attempts.last().is_some_and(|a| a.started_at.is_some() && a.finished_at.is_none());
-                    prop_assert!(running || !status.blocked_by.is_empty(), "nothing waits without a reason: {status:?}");
-                }
-                let true_of = |kind: &str| status.conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True);
-                prop_assert_eq!(true_of("Succeeded"), phase == Phase::Succeeded);
-                prop_assert_eq!(true_of("Failed"), phase == Phase::Failed);
-                prop_assert_eq!(true_of("Cancelled"), phase == Phase::Cancelled);
-                prop_assert_eq!(true_of("Blocked"), !status.blocked_by.is_empty(), "{:?}", status);
-            }
-            if skip_after { continue; }
-            for effect in &plan.after {
-                if let Effect::Cancel { reference, .. } = effect {
-                    prop_assert!(status(&s).attempts.last().unwrap().stopping.is_some(), "the intent is recorded first");
-                    model.live.remove(reference.name.as_str());
-                }
-            }
-        }
-        for (name, count) in &model.executions {
-            prop_assert_eq!(*count, 1, "{} executed more than once", name);
-        }
-        // Whatever lives at the end would be followed: nothing else may be owed.
-        if let Some(status) = &s.run.status && status.phase.unwrap().is_terminal() {
-            prop_assert_eq!(decide_at(&s, now), Plan::settled());
-        }
     }
 }
 
