@@ -6,7 +6,7 @@ use std::{convert::Infallible, future::pending, net::SocketAddr, process::ExitCo
 
 use agents_core::plan::Defaults;
 use agents_kube::{
-    Calls, Clock, LeaseOptions, Manager, Namespaces,
+    Calls, Clock, Keeper, LeaseOptions, Manager, Namespaces,
     installed::{self, Difference},
     lease,
     runtime::{JobSettings, MIN_TTL, ReportSecret},
@@ -54,10 +54,11 @@ pub(crate) struct Args {
     /// Time an image, a Secret or a container may fail to start before its attempt fails, in seconds
     #[arg(long, env = "AGENTS_START_LIMIT_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     start_limit_seconds: u64,
-    /// Lease that is held while runs are decided; without it the controller decides at once
+    /// Lease that is held while runs are decided, of which each namespace that is looked after has one of its own with the
+    /// namespace and a hash added to this name; without it the controller decides at once
     #[arg(long, env = "AGENTS_LEASE_NAME")]
     lease_name: Option<String>,
-    /// Namespace of the lease; without it, each namespace that is looked after has its own
+    /// Namespace of the leases; without it, that of the kubeconfig or of the pod
     #[arg(long, env = "AGENTS_LEASE_NAMESPACE")]
     lease_namespace: Option<String>,
     /// Name of this replica in the lease and in Events
@@ -111,18 +112,19 @@ async fn run(args: Args) -> Result<()> {
     let calls = Calls::connect(config, clock, FIELD_MANAGER).context("failed to make a client")?;
     // A restarted container has the same pod name: its own former lease must not look like its present one.
     let identity = format!("{}_{}_{}", args.identity, std::process::id(), Timestamp::now().as_millisecond());
-    let managers: Vec<_> = scopes.into_iter().map(|scope| manager(&args, scope, &calls, &identity)).collect();
+    let args = Arc::new(args);
+    let keepers: Vec<_> = scopes.into_iter().map(|scope| keeper(&args, scope, &calls, &identity)).collect();
     let listener = TcpListener::bind(args.health_address)
         .await
         .with_context(|| format!("failed to listen on {}", args.health_address))?;
-    let watched = managers.iter().map(|(runs, manager)| Watched { runs: runs.clone(), health: manager.health() });
+    let watched = keepers.iter().map(|(runs, keeper)| Watched { runs: runs.clone(), current: keeper.current() });
     let pages = axum::serve(listener, health::pages(watched.collect()));
     let shutdown = CancellationToken::new();
-    let mut work: JoinSet<_> = managers.into_iter().map(|(_, manager)| manager.run(shutdown.clone())).collect();
+    let mut work: JoinSet<_> = keepers.into_iter().map(|(_, keeper)| keeper.run(shutdown.clone())).collect();
     tracing::info!(health = %args.health_address, version = env!("CARGO_PKG_VERSION"), "started");
     let all_ended = async {
         while let Some(ended) = work.join_next().await {
-            ended.context("the controller was cut off")?.context("the controller ended")?;
+            ended.context("the controller was cut off")?;
         }
         anyhow::Ok(())
     };
@@ -136,19 +138,32 @@ async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// What one manager looks after, and where its lease lies.
+/// What one manager looks after, and its lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Looked {
     namespaces: Namespaces,
-    lease_namespace: String,
+    lease: Option<Place>,
 }
 
-/// One for all namespaces, or one for each. A namespace's lease lies in it, so that it keeps its history when the list
-/// becomes longer or shorter.
+/// Where a lease lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    namespace: String,
+    name: String,
+    /// Namespace and name that it had before.
+    former: Option<(String, String)>,
+}
+
+/// One for all namespaces, or one for each. Each has a lease of its own, so that it keeps its history when the list
+/// becomes longer or shorter. They lie with the controller and not with the runs: who may write Leases beside the runs
+/// must not decide who controls them.
 fn scopes(args: &Args, own: &str) -> Result<Vec<Looked>> {
-    let lease = |namespace: &str| args.lease_namespace.clone().unwrap_or_else(|| namespace.to_owned());
+    let beside = args.lease_namespace.clone();
+    let namespace = beside.clone().unwrap_or_else(|| own.to_owned());
+    let name = args.lease_name.clone();
     if args.all_namespaces {
-        return Ok(vec![Looked { namespaces: Namespaces::All, lease_namespace: lease(own) }]);
+        let lease = name.map(|name| Place { namespace, name, former: None });
+        return Ok(vec![Looked { namespaces: Namespaces::All, lease }]);
     }
     let mut namespaces = args.namespace.clone();
     namespaces.sort();
@@ -159,22 +174,38 @@ fn scopes(args: &Args, own: &str) -> Result<Vec<Looked>> {
     if namespaces.iter().any(String::is_empty) {
         bail!("a namespace is empty: --namespace takes names with commas between");
     }
-    if namespaces.len() > 1 && args.lease_namespace.is_some() {
-        bail!("--lease-namespace cannot be one for several namespaces: leave it out, and each has its own lease");
-    }
     Ok(namespaces
         .into_iter()
-        .map(|namespace| Looked { lease_namespace: lease(&namespace), namespaces: Namespaces::One(namespace) })
+        .map(|runs| {
+            let lease = name.as_deref().map(|name| Place {
+                namespace: namespace.clone(),
+                name: lease::name_for(name, &runs),
+                former: Some((beside.clone().unwrap_or_else(|| runs.clone()), name.to_owned())),
+            });
+            Looked { namespaces: Namespaces::One(runs), lease }
+        })
         .collect())
 }
 
-/// A manager, and the namespace of its runs; empty for all.
-fn manager(args: &Args, looked: Looked, calls: &Calls, identity: &str) -> (String, Manager) {
-    let Looked { namespaces, lease_namespace } = looked;
-    let runs = match &namespaces {
+/// What keeps a manager at work, and the namespace of its runs; empty for all.
+fn keeper(
+    args: &Arc<Args>,
+    looked: Looked,
+    calls: &Calls,
+    identity: &str,
+) -> (String, Keeper<impl Fn(u32) -> Manager + use<>>) {
+    let runs = match &looked.namespaces {
         Namespaces::One(namespace) => namespace.clone(),
         Namespaces::All => String::new(),
     };
+    let (args, calls, identity) = (Arc::clone(args), calls.clone(), identity.to_owned());
+    // Each is another candidate: the lease of its predecessor must not look like its own.
+    let make = move |number| manager(&args, looked.clone(), &calls, &format!("{identity}_{number}"));
+    (runs.clone(), Keeper::new(runs, make))
+}
+
+fn manager(args: &Args, looked: Looked, calls: &Calls, identity: &str) -> Manager {
+    let Looked { namespaces, lease } = looked;
     let mut builder = Manager::builder(calls.clone(), identity)
         .watch(namespaces)
         .jobs(Some(JobSettings { ttl: Duration::from_secs(args.job_ttl_seconds) }))
@@ -192,10 +223,10 @@ fn manager(args: &Args, looked: Looked, calls: &Calls, identity: &str) -> (Strin
     } else {
         tracing::error!("the system gives no random bytes: reports are believed by what they say alone");
     }
-    if let Some(name) = args.lease_name.clone() {
-        builder = builder.lease(LeaseOptions { namespace: lease_namespace, name, params: lease::Params::default() });
+    if let Some(Place { namespace, name, former }) = lease {
+        builder = builder.lease(LeaseOptions { namespace, name, former, params: lease::Params::default() });
     }
-    (runs, builder.build())
+    builder.build()
 }
 
 /// Random bytes of this process, which it tells nobody.
@@ -262,26 +293,28 @@ mod tests {
         scopes(&Line::try_parse_from(line)?.args, "own")
     }
 
-    fn one(namespace: &str, lease: &str) -> Looked {
-        Looked { namespaces: Namespaces::One(namespace.to_owned()), lease_namespace: lease.to_owned() }
+    fn one(runs: &str, namespace: &str, former: &str) -> Looked {
+        let former = Some((former.to_owned(), "ctl".to_owned()));
+        let name = lease::name_for("ctl", runs);
+        let lease = Some(Place { namespace: namespace.to_owned(), name, former });
+        Looked { namespaces: Namespaces::One(runs.to_owned()), lease }
     }
 
     #[test]
-    fn each_namespace_has_its_own_lease() {
-        assert_eq!(looked(&[]).unwrap(), [one("own", "own")]);
-        assert_eq!(looked(&["--namespace=b,a,b"]).unwrap(), [one("a", "a"), one("b", "b")]);
-        assert_eq!(looked(&["--namespace=a", "--lease-namespace=l"]).unwrap(), [one("a", "l")]);
-        let all = Looked { namespaces: Namespaces::All, lease_namespace: "own".to_owned() };
-        assert_eq!(looked(&["--all-namespaces"]).unwrap(), [all]);
+    fn each_namespace_has_its_own_lease_beside_the_controller() {
+        let named = |arguments: &[&str]| looked(&[&["--lease-name=ctl"], arguments].concat());
+        assert_eq!(named(&[]).unwrap(), [one("own", "own", "own")]);
+        assert_eq!(named(&["--namespace=b,a,b"]).unwrap(), [one("a", "own", "a"), one("b", "own", "b")]);
+        let placed = named(&["--namespace=a,b", "--lease-namespace=l"]).unwrap();
+        assert_eq!(placed, [one("a", "l", "l"), one("b", "l", "l")]);
+        let lease = Some(Place { namespace: "own".to_owned(), name: "ctl".to_owned(), former: None });
+        assert_eq!(named(&["--all-namespaces"]).unwrap(), [Looked { namespaces: Namespaces::All, lease }]);
+        assert!(looked(&["--namespace=a,b"]).unwrap().iter().all(|looked| looked.lease.is_none()));
     }
 
     #[test]
     fn what_means_nothing_is_refused() {
-        for arguments in [
-            &["--namespace=a,"][..],
-            &["--namespace=a,b", "--lease-namespace=l"],
-            &["--namespace=a", "--all-namespaces"],
-        ] {
+        for arguments in [&["--namespace=a,"][..], &["--namespace=a", "--all-namespaces"]] {
             assert!(looked(arguments).is_err(), "{arguments:?}");
         }
     }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod control;
 pub mod crd;
 pub mod installed;
+pub mod keeper;
 pub mod lease;
 #[cfg(feature = "lint")]
 pub mod lint;
@@ -21,6 +22,7 @@ pub mod watch;
 pub use client::{ApiError, ApiErrorKind, Calls, OrAbsent};
 pub use clock::{Clock, TimerClock};
 pub use control::Namespaces;
+pub use keeper::{Current, Keeper};
 pub use manager::{Health, LeaseOptions, Manager, ManagerError};
 pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};
 pub use watch::{Change, Key, Projection, Slot, Watch};

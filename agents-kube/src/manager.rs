@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     future::pending,
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,25 +16,27 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, Resource, agent_run::Phase, runtime::RuntimeKind},
+    api::{AgentRun, Kind, Resource, agent_run::Phase, runtime::RuntimeKind},
     decide::agent_run::{self, first_possible, open_attempt},
     plan::Defaults,
 };
 use agents_runtime::{
-    adapter::{Registry, RuntimeAdapter},
+    adapter::{Class, Registry, RuntimeAdapter},
     driver::{self, Driver},
 };
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use serde::de::IgnoredAny;
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::Calls,
+    client::{Calls, Target},
     control::{
-        AgentRunWorld, Asks, Caches, DeclarationWorld, FailedCreates, Namespaces, Notices, NoticesTask, StrayWorld,
+        AgentRunWorld, Asks, Caches, DeclarationWorld, FailedCreates, Namespaces, Notices, NoticesTask, Pruned, StrayWorld,
         Submitted, UnreadableWorld, Unrecorded,
     },
-    lease::{self, Elector, Ended, Term},
+    lease::{self, Elector, Ended, Term, Trouble},
     runtime::{CachedJobs, JobAdapter, JobSettings, ReportSecret},
     watch::{self, Key},
 };
@@ -43,6 +46,8 @@ const RECOVERY_LOOK: Duration = Duration::from_secs(10);
 
 /// Strays, and runs that cannot be read, looked at at once: there are none in ordinary times, and runs come first.
 const RARE_AT_ONCE: usize = 2;
+/// Time between two looks for a namespace that does not exist; each is told.
+const NAMESPACE_LOOK: Duration = Duration::from_secs(30);
 
 /// How much sooner than results are collected a time without a leader counts as too long: what ended shortly before that
 /// time may not have been recorded, and this leader looks only some time after it began to lead.
@@ -55,6 +60,9 @@ pub struct LeaseOptions {
     pub namespace: String,
     /// Name of the lease.
     pub name: String,
+    /// Namespace and name of the lease that an earlier version held for the same runs: where the lease does not exist
+    /// yet, its times are taken over.
+    pub former: Option<(String, String)>,
     /// Times of the election.
     pub params: lease::Params,
 }
@@ -197,10 +205,15 @@ impl Builder {
             start_limit_seconds: i64::try_from(start_limit.as_secs()).unwrap_or(i64::MAX),
             max_object_bytes: Some(agent_run::MAX_OBJECT_BYTES),
         };
-        let elector = lease.map(|LeaseOptions { namespace, name, params }| {
-            Elector::new(calls.clone(), namespace, name, identity.clone(), params)
+        let elector = lease.map(|LeaseOptions { namespace, name, former, params }| {
+            let elector = Elector::new(calls.clone(), namespace, name, identity.clone(), params);
+            match former {
+                Some((namespace, name)) => elector.after(namespace, name),
+                None => elector,
+            }
         });
         let tenure = elector.as_ref().map(Elector::tenure);
+        let election = elector.as_ref().map(Elector::trouble).unwrap_or_default();
         let declarations =
             declarations.then(|| Arc::new(DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone())));
         let unrecorded = Arc::new(Unrecorded::default());
@@ -220,6 +233,7 @@ impl Builder {
             submitted: Submitted::default(),
             tenure,
             notices,
+            pruned: Pruned::new(AgentRun::KIND),
         };
         let keep = jobs.unwrap_or_default().ttl;
         Manager {
@@ -230,8 +244,9 @@ impl Builder {
             elector,
             sender,
             options: driver::Options { concurrency, seed, ..driver::Options::default() },
-            health: Health { caches, leading: Arc::default(), unrecorded },
+            health: Health { caches, leading: Arc::default(), unrecorded, election, missing: Arc::default() },
             keep,
+            namespaces,
         }
     }
 }
@@ -242,26 +257,26 @@ pub struct Health {
     caches: Arc<Caches>,
     leading: Arc<AtomicBool>,
     unrecorded: Arc<Unrecorded>,
+    election: Trouble,
+    /// Whether the namespace of the runs is known not to exist.
+    missing: Arc<AtomicBool>,
 }
 
 impl Health {
-    /// Whether every cache is complete; a standby replica is ready too.
+    /// Whether every cache is complete and the election goes on; a standby replica is ready too.
     ///
     /// # Errors
-    /// Each cache that is not complete, with its trouble.
+    /// The namespace that does not exist, what keeps the election from going on, and each cache that is not complete,
+    /// with its trouble.
     pub fn ready(&self) -> Result<(), String> {
-        let missing = self.caches.ready().missing;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let text: Vec<_> = missing
-            .into_iter()
-            .map(|(name, trouble)| match trouble {
-                Some(trouble) => format!("{name}: {trouble}"),
-                None => format!("{name}: not listed yet"),
-            })
-            .collect();
-        Err(text.join("; "))
+        let missing = self.caches.ready().missing.into_iter().map(|(name, trouble)| match trouble {
+            Some(trouble) => format!("{name}: {trouble}"),
+            None => format!("{name}: not listed yet"),
+        });
+        let election = self.election.message().map(|message| format!("the election: {message}"));
+        let place = self.missing.load(Ordering::Acquire).then(|| "the namespace does not exist".to_owned());
+        let troubles: Vec<_> = place.into_iter().chain(election).chain(missing).collect();
+        if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
     }
 
     /// About how many bytes the caches keep, by kind and namespace.
@@ -284,7 +299,7 @@ impl Health {
 /// Why a manager ended without being asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ManagerError {
-    /// Another holds the lease, or it could not be renewed: the process must not go on.
+    /// Another holds the lease, or it could not be renewed: this manager must not go on.
     #[error("the lease is lost")]
     LeaseLost,
     /// A watch ended, which it never should.
@@ -304,6 +319,7 @@ pub struct Manager {
     options: driver::Options,
     health: Health,
     keep: Duration,
+    namespaces: Namespaces,
 }
 
 impl Manager {
@@ -339,9 +355,11 @@ impl Manager {
     /// Works until `shutdown`, then finishes what is under way and gives the lease away.
     ///
     /// # Errors
-    /// The lease was lost, or a watch ended; the process ends then.
+    /// The lease was lost, or a watch ended. Another manager may follow in the same process, as [`Keeper`] has it.
+    ///
+    /// [`Keeper`]: crate::Keeper
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ManagerError> {
-        let Self { world, strays, unreadable, declarations, elector, sender, options, health, keep } = self;
+        let Self { world, strays, unreadable, declarations, elector, sender, options, health, keep, namespaces } = self;
         let seed = options.seed;
         let caches = Arc::clone(&world.caches);
         let rare = driver::Options { concurrency: RARE_AT_ONCE, ..options.clone() };
@@ -351,6 +369,7 @@ impl Manager {
         let mut tasks = JoinSet::new();
         caches.start(&mut tasks, &asks, &health.leading);
         tasks.spawn(sender.run());
+        let place = find(&world.calls, &caches, &namespaces, &health.missing);
         let work = async {
             let Some((term, held)) = lead(elector, &shutdown).await else { return Ok(()) };
             let released = CancellationToken::new();
@@ -417,11 +436,14 @@ impl Manager {
                 error = decide => Err(error),
             }
         };
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             result = work => result,
             Some(_) = tasks.join_next() => Err(ManagerError::WatchEnded),
-        }
+            never = place => match never {},
+        };
+        health.leading.store(false, Ordering::Release);
+        ended
     }
 }
 
@@ -431,6 +453,33 @@ async fn lead(elector: Option<Elector>, shutdown: &CancellationToken) -> Option<
         None => Some((None, None)),
         Some(mut elector) => elector.acquire(shutdown).await.map(|term| (Some(term), Some(elector))),
     }
+}
+
+/// Tells a namespace that does not exist from an empty one, which lists do not; for ever.
+async fn find(calls: &Calls, caches: &Caches, namespaces: &Namespaces, missing: &AtomicBool) -> Infallible {
+    let Namespaces::One(name) = namespaces else { return pending().await };
+    caches.synced().await;
+    let Caches { runs, agents, providers, implementations, jobs, .. } = caches;
+    let empty =
+        runs.is_empty() && agents.is_empty() && providers.is_empty() && implementations.is_empty() && jobs.is_empty();
+    if !empty {
+        return pending().await;
+    }
+    loop {
+        let step = "look for the namespace";
+        match calls.get::<IgnoredAny>(&Target::cluster_wide::<Namespace>(), step, "", name).await {
+            Err(error) if error.is_not_found() => {
+                missing.store(true, Ordering::Release);
+                tracing::warn!(namespace = name, "the namespace does not exist: nothing can be looked after in it");
+            }
+            Err(error) if matches!(error.class, Class::Retry | Class::RetryAfter(_)) => {}
+            // It is there, or may not be looked for: then lists are refused as well where it does not exist.
+            Ok(IgnoredAny) | Err(_) => break,
+        }
+        time::sleep(NAMESPACE_LOOK).await;
+    }
+    missing.store(false, Ordering::Release);
+    pending().await
 }
 
 /// Keeps the age of the runs' cache proven while a run is undecided, for ever: without it, each decision that rests on
@@ -478,3 +527,6 @@ async fn recover(term: Option<Term>, world: &AgentRunWorld) {
     }
     term.recovered();
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,7 @@ pub static RUNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         rule("", "configmaps", &["create", "get"], "carries a runner spec that is too large for an annotation"),
         rule("", "events", &["list"], "reads why a Job could not create its pod, which is told nowhere else"),
         rule("events.k8s.io", "events", &["create"], "tells people what happened"),
+        rule("", "namespaces", &["get"], "tells a namespace that does not exist from an empty one"),
     ]);
     rules
 });
@@ -55,6 +56,17 @@ pub static RUNS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
 pub static LEASE: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let verbs = &["create", "get", "update"];
     vec![rule("coordination.k8s.io", "leases", verbs, "elects the replica that works")]
+});
+
+/// Rights in every namespace whose runs the controller looks after, on the lease that an earlier version held there and no
+/// other. Without them nothing is taken over from it.
+pub static FORMER_LEASE: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    vec![rule(
+        "coordination.k8s.io",
+        "leases",
+        &["get"],
+        "takes over the times of the lease that an earlier version held",
+    )]
 });
 
 fn rule(group: &'static str, resource: &str, verbs: &'static [&'static str], reason: &'static str) -> Rule {

@@ -1,8 +1,8 @@
 //! The one loop: gather → decide → effects before → store status → effects after → look again later.
 //!
 //! The controller, the local engine and the simulator run this loop over their own [`World`]. The driver owns the queue:
-//! one reconcile per key at a time, changes during a reconcile run it once more, failures back off per key, and wakes
-//! come from the Plan alone. Every task lives in one `JoinSet`, so dropping the driver is the crash.
+//! one reconcile per key at a time, changes during a reconcile run it once more, what failed or was refused waits per key
+//! whatever changes meanwhile, and wakes come from the Plan alone. Every task lives in one `JoinSet`, so dropping the driver is the crash.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -113,6 +113,8 @@ pub enum Settled {
     Gone,
     /// Decided; look again at this time, if at all.
     Until(Option<Timestamp>),
+    /// The same after an effect was refused: another look at once would only be refused again.
+    Refused(Option<Timestamp>),
 }
 
 /// One pass of the loop for one key.
@@ -149,7 +151,7 @@ pub async fn reconcile<W: World>(world: &W, key: &W::Key) -> Result<Settled, Fai
         for effect in &after {
             world.perform(&snapshot, effect).await?;
         }
-        return Ok(Settled::Until(wake));
+        return Ok(if refusal.is_some() { Settled::Refused(wake) } else { Settled::Until(wake) });
     }
 }
 
@@ -162,7 +164,16 @@ fn is_refusal(class: Class) -> bool {
 
 /// Asks the driver to look at a key.
 #[derive(Debug)]
-pub struct Requests<K>(mpsc::UnboundedSender<K>);
+pub struct Requests<K>(mpsc::UnboundedSender<(K, Urgency)>);
+
+/// Whether a request heeds the wait of a key that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    /// Something has changed: events can be many, and what made the key fail may be overload.
+    Event,
+    /// A person waits.
+    Person,
+}
 
 impl<K> Clone for Requests<K> {
     fn clone(&self) -> Self {
@@ -171,10 +182,16 @@ impl<K> Clone for Requests<K> {
 }
 
 impl<K> Requests<K> {
-    /// Looks at `key` soon. Asking often costs one reconcile at a time.
+    /// Looks at `key` soon; after a failure or a refusal, no sooner than its wait is over. Asking often costs one
+    /// reconcile at a time.
     pub fn ask(&self, key: K) {
         // A driver that has ended needs nothing any more.
-        let _ = self.0.send(key);
+        let _ = self.0.send((key, Urgency::Event));
+    }
+
+    /// The same without heeding such a wait, for what a person asks and nothing repeats.
+    pub fn ask_now(&self, key: K) {
+        let _ = self.0.send((key, Urgency::Person));
     }
 }
 
@@ -200,8 +217,8 @@ impl Default for Options {
 pub struct Driver<W: World> {
     world: Arc<W>,
     options: Options,
-    sender: mpsc::UnboundedSender<W::Key>,
-    receiver: mpsc::UnboundedReceiver<W::Key>,
+    sender: mpsc::UnboundedSender<(W::Key, Urgency)>,
+    receiver: mpsc::UnboundedReceiver<(W::Key, Urgency)>,
 }
 
 impl<W: World> Driver<W> {
@@ -246,10 +263,11 @@ impl<W: World> Driver<W> {
                         queue.finished(&key, &result, world.now(), Instant::now());
                     }
                 }
-                Some(key) = receiver.recv() => {
-                    queue.ask(key);
-                    while let Ok(key) = receiver.try_recv() {
-                        queue.ask(key);
+                Some((key, urgency)) = receiver.recv() => {
+                    let now = Instant::now();
+                    queue.ask(key, urgency, now);
+                    while let Ok((key, urgency)) = receiver.try_recv() {
+                        queue.ask(key, urgency, now);
                     }
                 }
                 () = sleep_until(next), if next.is_some() => queue.wake(Instant::now()),
@@ -279,6 +297,8 @@ struct Queue<K> {
     wakes: BTreeMap<Instant, Vec<K>>,
     wake_of: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
+    /// No event has a key looked at before this.
+    not_before: HashMap<K, Instant>,
 }
 
 /// Whether a key under way was asked for again.
@@ -286,6 +306,8 @@ struct Queue<K> {
 enum Again {
     No,
     Yes,
+    /// By a person.
+    Now,
 }
 
 impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
@@ -298,12 +320,21 @@ impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
             wakes: BTreeMap::new(),
             wake_of: HashMap::new(),
             failures: HashMap::new(),
+            not_before: HashMap::new(),
         }
     }
 
-    fn ask(&mut self, key: K) {
+    fn ask(&mut self, key: K, urgency: Urgency, now: Instant) {
         if let Some(again) = self.running.get_mut(&key) {
-            *again = Again::Yes;
+            *again = match (*again, urgency) {
+                (Again::Now, _) | (_, Urgency::Person) => Again::Now,
+                (Again::No | Again::Yes, Urgency::Event) => Again::Yes,
+            };
+            return;
+        }
+        let held = self.not_before.get(&key).copied().filter(|at| *at > now);
+        if let (Some(at), Urgency::Event) = (held, urgency) {
+            self.wake_by(&key, at);
         } else if self.queued.insert(key.clone()) {
             self.ready.push_back(key);
         }
@@ -313,52 +344,80 @@ impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
         let key = self.ready.pop_front()?;
         self.queued.remove(&key);
         self.forget_wake(&key);
+        self.not_before.remove(&key);
         self.running.insert(key.clone(), Again::No);
         Some(key)
     }
 
     fn finished(&mut self, key: &K, result: &Result<Settled, Failure>, wall: Timestamp, now: Instant) {
         let again = self.running.remove(key).unwrap_or(Again::No);
-        let wait = match result {
+        // Wall time is read in whole nanoseconds and timers round down to milliseconds: one more keeps a wake from coming
+        // too early and deciding nothing.
+        let until = |wake: Timestamp| {
+            let wait = Duration::try_from(wake.duration_since(wall)).unwrap_or_default();
+            now + wait.saturating_add(Duration::from_millis(1)).min(MAX_SLEEP)
+        };
+        let (not_before, wake) = match result {
             Ok(Settled::Gone) => {
                 self.failures.remove(key);
-                None
+                (None, None)
             }
             Ok(Settled::Until(wake)) => {
                 self.failures.remove(key);
-                wake.map(|wake| {
-                    let wait = Duration::try_from(wake.duration_since(wall)).unwrap_or_default();
-                    // Wall time is read in whole nanoseconds and timers round down to milliseconds: one more keeps a
-                    // wake from coming too early and deciding nothing.
-                    wait.saturating_add(Duration::from_millis(1)).min(MAX_SLEEP)
-                })
+                (None, wake.map(until))
+            }
+            Ok(Settled::Refused(wake)) => {
+                let count = self.failed(key);
+                let at = now + backoff(key, count, self.seed);
+                (Some(at), wake.map(|wake| until(wake).max(at)))
             }
             Err(failure) => {
-                let count = self.failures.entry(key.clone()).or_insert(0);
-                *count = count.saturating_add(1);
+                let count = self.failed(key);
                 let wait = match failure.class {
-                    Class::RetryAfter(wait) if wait.is_zero() && *count <= 3 => wait,
-                    Class::RetryAfter(wait) => wait.max(backoff(key, *count, self.seed)),
-                    Class::Retry | Class::WaitForChange | Class::Terminal => backoff(key, *count, self.seed),
+                    // Only the first is decided anew at once: what changes all the time is not chased.
+                    Class::RetryAfter(wait) if wait.is_zero() && count == 1 => wait,
+                    Class::RetryAfter(wait) => wait.max(backoff(key, count, self.seed)),
+                    Class::Retry | Class::WaitForChange | Class::Terminal => backoff(key, count, self.seed),
                 }
                 .min(MAX_SLEEP);
                 tracing::warn!(
                     ?key,
-                    failures = *count,
+                    failures = count,
                     ?wait,
                     error = failure as &dyn std::error::Error,
                     "reconcile failed"
                 );
-                Some(wait)
+                (Some(now + wait), Some(now + wait))
             }
         };
-        if again == Again::Yes && result.is_ok() {
-            self.ask(key.clone());
-        } else if let Some(wait) = wait {
-            let at = now + wait;
-            self.wakes.entry(at).or_default().push(key.clone());
-            self.wake_of.insert(key.clone(), at);
+        if let Some(at) = not_before {
+            self.not_before.insert(key.clone(), at);
         }
+        if let Some(at) = wake {
+            self.wake_by(key, at);
+        }
+        match again {
+            Again::No => {}
+            Again::Yes => self.ask(key.clone(), Urgency::Event, now),
+            Again::Now => self.ask(key.clone(), Urgency::Person, now),
+        }
+    }
+
+    /// Counts one more failure in a row.
+    fn failed(&mut self, key: &K) -> u32 {
+        let count = self.failures.entry(key.clone()).or_insert(0);
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// Has the key looked at no later than this.
+    fn wake_by(&mut self, key: &K, at: Instant) {
+        if self.wake_of.get(key).is_some_and(|known| *known <= at) {
+            return;
+        }
+        self.forget_wake(key);
+        self.wakes.entry(at).or_default().push(key.clone());
+        self.wake_of.insert(key.clone(), at);
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -372,7 +431,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
             }
             for key in entry.remove() {
                 self.wake_of.remove(&key);
-                self.ask(key);
+                self.ask(key, Urgency::Event, now);
             }
         }
     }

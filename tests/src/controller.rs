@@ -83,6 +83,8 @@ pub fn grant(cluster: &Cluster, namespace: &str, account: &str) -> Result<PathBu
     let token = cluster.kubectl(&["create", "token", account, &within])?;
     let mut kubeconfig = serde_json::to_value(Kubeconfig::read_from(cluster.kubeconfig())?)?;
     kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
+    // Where the controller's leases lie, as those of a pod lie in its own namespace.
+    kubeconfig["contexts"][0]["context"]["namespace"] = json!(namespace);
     // The rights reach the authorizer by a watch of its own.
     let subject = format!("--as=system:serviceaccount:{namespace}:{account}");
     let began = Instant::now();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use agents_kube::Health;
+use agents_kube::{Current, Health};
 use axum::{Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, routing::get};
 
 /// A manager as the pages see it.
@@ -11,8 +11,14 @@ use axum::{Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE,
 pub(super) struct Watched {
     /// Namespace of its runs; empty for all.
     pub(super) runs: String,
-    /// How it is doing.
-    pub(super) health: Health,
+    /// How the manager of them that works now is doing.
+    pub(super) current: Current,
+}
+
+impl Watched {
+    fn health(&self) -> Health {
+        self.current.health()
+    }
 }
 
 type All = Arc<Vec<Watched>>;
@@ -32,14 +38,20 @@ pub(super) fn pages(watched: Vec<Watched>) -> Router {
 async fn ready(State(all): State<All>) -> (StatusCode, String) {
     let troubles: Vec<String> = all
         .iter()
-        .filter_map(|Watched { runs, health }| {
-            let trouble = health.ready().err()?;
+        .filter_map(|watched| {
+            let (runs, trouble) = (&watched.runs, watched.health().ready().err()?);
             Some(if all.len() > 1 { format!("{runs}: {trouble}") } else { trouble })
         })
         .collect();
-    let mut said = if all.iter().any(|watched| watched.health.is_leading()) { "ok, leading" } else { "ok" }.to_owned();
-    for Watched { runs: _, health } in all.iter() {
-        if let Some((count, first)) = health.unstored() {
+    let (leading, others): (Vec<_>, Vec<_>) = all.iter().partition(|watched| watched.health().is_leading());
+    let mut said = if leading.is_empty() { "ok" } else { "ok, leading" }.to_owned();
+    if !leading.is_empty() && !others.is_empty() {
+        let others: Vec<&str> = others.iter().map(|watched| watched.runs.as_str()).collect();
+        // Writing to a String cannot fail.
+        let _ = write!(said, "; others have {}", others.join(", "));
+    }
+    for watched in all.iter() {
+        if let Some((count, first)) = watched.health().unstored() {
             // Writing to a String cannot fail.
             let _ = write!(said, "; {count} statuses cannot be stored, such as {first}");
         }
@@ -52,7 +64,7 @@ async fn ready(State(all): State<All>) -> (StatusCode, String) {
 
 /// The text format of Prometheus. Names of namespaces need no escapes.
 async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
-    let ready = u8::from(all.iter().all(|watched| watched.health.ready().is_ok()));
+    let ready = u8::from(all.iter().all(|watched| watched.health().ready().is_ok()));
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!(
         "# HELP agents_build_info The version that runs.\n# TYPE agents_build_info gauge\n\
@@ -62,7 +74,8 @@ async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static 
          # HELP agents_leader Whether this replica decides the runs of a namespace; of all where it is empty.\n\
          # TYPE agents_leader gauge\n"
     );
-    for Watched { runs, health } in all.iter() {
+    for Watched { runs, current } in all.iter() {
+        let health = current.health();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "agents_leader{{runs=\"{runs}\"}} {}", u8::from(health.is_leading()));
     }
@@ -70,7 +83,8 @@ async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static 
         "# HELP agents_status_refused_runs Runs whose status the API server lastingly does not take.\n\
          # TYPE agents_status_refused_runs gauge\n",
     );
-    for Watched { runs, health } in all.iter() {
+    for Watched { runs, current } in all.iter() {
+        let health = current.health();
         let count = health.unstored().map_or(0, |(count, _)| count);
         let _ = writeln!(text, "agents_status_refused_runs{{runs=\"{runs}\"}} {count}");
     }

@@ -8,17 +8,22 @@ use std::{error::Error as StdError, io, time::Duration};
 
 use agents_runtime::adapter::Class;
 use kube::core::Status;
+use serde_json::error::Category;
 
-use super::deadline::Expired;
+use super::{deadline::Expired, judge::Verdict};
 
 /// Longest text taken from the API server, in characters.
 const MAX_TEXT: usize = 512;
+/// Longest wait that an answer can ask for.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiErrorKind {
-    /// The object, or the kind itself, does not exist.
+    /// The object does not exist: said by the API server about the very object that was asked for.
     NotFound,
+    /// What the request is for does not exist: the kind is not served, or there is no such namespace.
+    NotServed,
     /// A create met an object of the same name.
     AlreadyExists,
     /// The object has changed, or a precondition does not hold.
@@ -27,11 +32,13 @@ pub enum ApiErrorKind {
     Forbidden,
     /// An admission webhook or policy refused, which may be changed.
     Denied,
-    /// The API server does not accept what was sent.
+    /// The API server does not accept the object that was sent, and says so about this object.
     Invalid,
-    /// Asked to slow down.
+    /// The API server refused for another reason than the object that was sent.
+    Refused,
+    /// Asked to slow down; nothing was changed.
     TooManyRequests {
-        /// How long to wait.
+        /// How long to wait, at most [`MAX_RETRY_AFTER`].
         retry_after: Duration,
     },
     /// A write may or may not have taken effect; the object is stale until it is read consistently.
@@ -42,7 +49,7 @@ pub enum ApiErrorKind {
     Unavailable,
     /// The deadline passed before anything was sent.
     NotSent,
-    /// An answer came and cannot be read; a write has taken effect.
+    /// A whole document came that is not the expected object; a write may have taken effect.
     Decode,
 }
 
@@ -61,15 +68,17 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error of a kind, classed accordingly.
+    /// An error of a kind, classed accordingly: the one table of what is done about a call that failed.
     pub fn new(step: &'static str, kind: ApiErrorKind, message: impl Into<String>) -> Self {
         let class = match kind {
             ApiErrorKind::Conflict => Class::RetryAfter(Duration::ZERO),
             ApiErrorKind::TooManyRequests { retry_after } => Class::RetryAfter(retry_after),
             ApiErrorKind::NotFound
             | ApiErrorKind::AlreadyExists
+            | ApiErrorKind::NotServed
             | ApiErrorKind::Forbidden
             | ApiErrorKind::Denied
+            | ApiErrorKind::Refused
             | ApiErrorKind::Decode => Class::WaitForChange,
             ApiErrorKind::Invalid => Class::Terminal,
             ApiErrorKind::Ambiguous | ApiErrorKind::Gone | ApiErrorKind::Unavailable | ApiErrorKind::NotSent => {
@@ -84,43 +93,24 @@ impl ApiError {
         self.kind == ApiErrorKind::NotFound
     }
 
-    /// An answer of the API server that is not a success.
-    ///
-    /// `retry_after` is the header's value in seconds. The body is read as a Status only.
-    pub(crate) fn of_answer(
-        step: &'static str,
-        code: u16,
-        retry_after: Option<u64>,
-        body: &[u8],
-        mutates: bool,
-    ) -> Self {
-        match serde_json::from_slice::<Status>(body) {
-            Ok(status) => Self::of_status(step, code, retry_after, &status, mutates),
-            Err(_) => Self::new(
-                step,
-                kind_of(code, "", retry_after, mutates),
-                format!("the API server answered with status {code}"),
-            ),
+    /// An answer that is not a success.
+    pub(super) fn of_verdict(step: &'static str, verdict: Verdict) -> Self {
+        let Verdict { kind, code, wait, status } = verdict;
+        let message = match status {
+            Some(status) => text_of(kind, code, &status),
+            None => format!("status {code} was answered without the API server's explanation"),
+        };
+        let error = Self::new(step, kind, message);
+        match (error.class, wait) {
+            (Class::Retry, Some(wait)) => Self { class: Class::RetryAfter(wait), ..error },
+            _ => error,
         }
     }
 
-    /// A Status object, from an answer or from inside a watch.
-    pub(crate) fn of_status(
-        step: &'static str,
-        code: u16,
-        retry_after: Option<u64>,
-        status: &Status,
-        mutates: bool,
-    ) -> Self {
-        let seconds = retry_after.or_else(|| {
-            let details = status.details.as_ref()?;
-            (details.retry_after_seconds > 0).then_some(u64::from(details.retry_after_seconds))
-        });
-        let kind = match kind_of(code, &status.reason, seconds, mutates) {
-            ApiErrorKind::Invalid if is_denial(&status.message) => ApiErrorKind::Denied,
-            kind => kind,
-        };
-        Self::new(step, kind, text_of(kind, code, status))
+    /// The API server has asked this client to wait, and that time is not over: nothing was sent.
+    pub(super) fn held(step: &'static str, left: Duration) -> Self {
+        let kind = ApiErrorKind::TooManyRequests { retry_after: left };
+        Self::new(step, kind, "the API server asked this client to wait")
     }
 
     /// A call that ended without an answer.
@@ -145,13 +135,29 @@ impl ApiError {
 
     /// A call whose deadline passed after it was sent.
     pub(crate) fn unanswered(step: &'static str, mutates: bool) -> Self {
-        let kind = if mutates { ApiErrorKind::Ambiguous } else { ApiErrorKind::Unavailable };
-        Self::new(step, kind, "the API server did not answer in time")
+        Self::unexplained(step, "the API server did not answer in time", mutates)
     }
 
-    /// An answer that cannot be read.
+    /// A document that is not the expected object.
     pub(crate) fn undecodable(step: &'static str, error: &serde_json::Error) -> Self {
         Self::new(step, ApiErrorKind::Decode, decode_text(error))
+    }
+
+    /// A success whose body is not the expected object. Only a whole document can be one that this program does not
+    /// know; what is cut, or no document at all, may come from anything in between.
+    pub(super) fn unread(step: &'static str, error: &serde_json::Error, mutates: bool) -> Self {
+        match error.classify() {
+            Category::Data => Self::undecodable(step, error),
+            Category::Io | Category::Syntax | Category::Eof => {
+                Self::unexplained(step, "the answer is no document", mutates)
+            }
+        }
+    }
+
+    /// An answer that says nothing: of a write it is not known whether it has taken effect.
+    pub(super) fn unexplained(step: &'static str, message: &str, mutates: bool) -> Self {
+        let kind = if mutates { ApiErrorKind::Ambiguous } else { ApiErrorKind::Unavailable };
+        Self::new(step, kind, message)
     }
 }
 
@@ -169,30 +175,6 @@ impl<T> OrAbsent<T> for Result<T, ApiError> {
             Err(error) => Err(error),
         }
     }
-}
-
-fn kind_of(code: u16, reason: &str, retry_after: Option<u64>, mutates: bool) -> ApiErrorKind {
-    match code {
-        403 => ApiErrorKind::Forbidden,
-        // Tokens are rotated: the next one may be good. Who is not let in has changed nothing.
-        401 => ApiErrorKind::Unavailable,
-        404 => ApiErrorKind::NotFound,
-        409 if reason == "AlreadyExists" => ApiErrorKind::AlreadyExists,
-        409 | 412 => ApiErrorKind::Conflict,
-        410 => ApiErrorKind::Gone,
-        429 => ApiErrorKind::TooManyRequests { retry_after: Duration::from_secs(retry_after.unwrap_or(1)) },
-        400..=407 | 409..=499 => ApiErrorKind::Invalid,
-        // Every failure inside the API server, and a request that timed out there, may come after etcd has stored the
-        // write.
-        _ if mutates => ApiErrorKind::Ambiguous,
-        _ => ApiErrorKind::Unavailable,
-    }
-}
-
-/// Whether an admission webhook or policy refused, whatever the status it answered with, rather than the API server's
-/// own validation.
-fn is_denial(message: &str) -> bool {
-    message.contains("denied the request") || message.contains("denied request")
 }
 
 fn text_of(kind: ApiErrorKind, code: u16, status: &Status) -> String {
@@ -217,7 +199,7 @@ fn text_of(kind: ApiErrorKind, code: u16, status: &Status) -> String {
     }
     match kind {
         // These texts can quote what was sent.
-        ApiErrorKind::Invalid | ApiErrorKind::Denied => cut(&without_quotes(&status.message)),
+        ApiErrorKind::Invalid | ApiErrorKind::Denied | ApiErrorKind::Refused => cut(&without_quotes(&status.message)),
         _ => cut(&status.message),
     }
 }
@@ -301,63 +283,31 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::batch::v1::Job;
     use serde_json::json;
 
     use super::*;
+    use crate::client::{
+        Target,
+        judge::{Asked, judge},
+    };
 
     fn answer(code: u16, status: &serde_json::Value, mutates: bool) -> ApiError {
-        ApiError::of_answer("try", code, None, &serde_json::to_vec(status).unwrap(), mutates)
+        let mut body = json!({
+            "kind": "Status", "apiVersion": "v1", "code": code, "details": {"name": "j", "group": "batch", "kind": "Job"},
+        });
+        merge(&mut body, status);
+        let asked = Asked { target: &Target::of::<Job>(), name: Some("j"), mutates };
+        ApiError::of_verdict("try", judge(&asked, code, None, &serde_json::to_vec(&body).unwrap()))
     }
 
-    #[test]
-    fn each_answer_has_its_kind_and_class() {
-        let retry_after = Duration::from_secs(7);
-        let table = [
-            (404, "NotFound", ApiErrorKind::NotFound, Class::WaitForChange),
-            (409, "AlreadyExists", ApiErrorKind::AlreadyExists, Class::WaitForChange),
-            (409, "Conflict", ApiErrorKind::Conflict, Class::RetryAfter(Duration::ZERO)),
-            (403, "Forbidden", ApiErrorKind::Forbidden, Class::WaitForChange),
-            (401, "Unauthorized", ApiErrorKind::Unavailable, Class::Retry),
-            (408, "Timeout", ApiErrorKind::Ambiguous, Class::Retry),
-            (422, "Invalid", ApiErrorKind::Invalid, Class::Terminal),
-            (400, "BadRequest", ApiErrorKind::Invalid, Class::Terminal),
-            (410, "Expired", ApiErrorKind::Gone, Class::Retry),
-            (429, "TooManyRequests", ApiErrorKind::TooManyRequests { retry_after }, Class::RetryAfter(retry_after)),
-            (500, "InternalError", ApiErrorKind::Ambiguous, Class::Retry),
-            (503, "ServiceUnavailable", ApiErrorKind::Ambiguous, Class::Retry),
-            (504, "Timeout", ApiErrorKind::Ambiguous, Class::Retry),
-        ];
-        for (code, reason, kind, class) in table {
-            let body = json!({ "code": code, "reason": reason, "message": "m", "details": { "retryAfterSeconds": 7 } });
-            let error = answer(code, &body, true);
-            assert_eq!((error.kind, error.class), (kind, class), "{code} {reason}");
+    fn merge(body: &mut serde_json::Value, with: &serde_json::Value) {
+        for (key, value) in with.as_object().unwrap() {
+            match (body.get_mut(key), value.is_object()) {
+                (Some(body), true) => merge(body, value),
+                _ => body[key] = value.clone(),
+            }
         }
-        let read = answer(504, &json!({ "message": "m" }), false);
-        assert_eq!(read.kind, ApiErrorKind::Unavailable, "a read changes nothing");
-    }
-
-    #[test]
-    fn a_policy_that_refuses_is_told_from_a_spec_that_is_wrong() {
-        let denied =
-            "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: failed expression: object.x == \"y\"";
-        let policy = json!({
-            "code": 422, "reason": "Invalid", "message": format!("jobs.batch \"j\" is forbidden: {denied}"),
-            "details": {"causes": [{"message": denied}]},
-        });
-        let error = answer(422, &policy, true);
-        assert_eq!((error.kind, error.class), (ApiErrorKind::Denied, Class::WaitForChange));
-        assert!(error.message.contains("ValidatingAdmissionPolicy 'p'"), "{error}");
-        let webhook = json!({
-            "code": 400, "reason": "BadRequest", "message": "admission webhook \"x.test\" denied the request: no",
-            "details": {"causes": [{"message": "no", "field": "spec.template"}]},
-        });
-        assert_eq!(answer(400, &webhook, true).kind, ApiErrorKind::Denied);
-    }
-
-    #[test]
-    fn the_header_wins_over_the_body() {
-        let error = ApiError::of_answer("try", 429, Some(3), b"slow down", false);
-        assert_eq!(error.class, Class::RetryAfter(Duration::from_secs(3)));
     }
 
     #[test]
@@ -390,8 +340,9 @@ mod tests {
         );
         let bad = answer(400, &json!({ "message": "parsing time \"canary\" as \"2006\": cannot parse" }), true);
         assert_eq!(bad.message, "parsing time \"…\" as \"…\": cannot parse");
-        let page = ApiError::of_answer("try", 502, None, b"<html>canary</html>", false);
-        assert_eq!(page.message, "the API server answered with status 502");
+        let asked = Asked { target: &Target::of::<Job>(), name: Some("j"), mutates: false };
+        let page = ApiError::of_verdict("try", judge(&asked, 502, None, b"<html>canary</html>"));
+        assert_eq!(page.message, "status 502 was answered without the API server's explanation");
     }
 
     #[test]

@@ -13,6 +13,8 @@ const MAX_OBJECT: usize = 16 * 1024 * 1024;
 /// What stands around the objects of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
+    /// What the document says that it is.
+    pub(super) kind: String,
     /// Version the whole list was read at.
     pub(super) resource_version: String,
     /// Asks for the next page.
@@ -176,21 +178,21 @@ impl Listing {
         if self.place != Place::Frame || self.depth > 0 || self.in_string {
             return Err(ListingError::CutShort);
         }
-        let List { metadata: ListMeta { resource_version, next } } =
+        let List { kind, metadata: ListMeta { resource_version, next } } =
             serde_json::from_slice(&self.frame).map_err(ListingError::NotAList)?;
-        Ok(Frame { resource_version, next: next.filter(|token| !token.is_empty()) })
+        Ok(Frame { kind, resource_version, next: next.filter(|token| !token.is_empty()) })
     }
 }
 
 #[derive(Deserialize)]
 struct List {
+    kind: String,
     metadata: ListMeta,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ListMeta {
-    #[serde(default)]
     resource_version: String,
     #[serde(default, rename = "continue")]
     next: Option<String>,
@@ -255,8 +257,9 @@ mod tests {
                 format!("{{\"apiVersion\":\"v1\",\"items\":{items_text},\"kind\":\"L\",\"metadata\":{metadata_text}}}")
             };
             let (objects, frame) = take(&list, &sizes).expect("a list");
+            let kind = if first { "items" } else { "L" }.to_owned();
             prop_assert_eq!(objects, items);
-            prop_assert_eq!(frame, Frame { resource_version: "7".to_owned(), next: Some("next".to_owned()) });
+            prop_assert_eq!(frame, Frame { kind, resource_version: "7".to_owned(), next: Some("next".to_owned()) });
         }
 
         #[test]
@@ -277,11 +280,14 @@ mod tests {
 
     #[test]
     fn an_absent_or_empty_array_has_no_objects() {
-        for list in
-            [r#"{"metadata":{"continue":""}}"#, r#"{"items":null,"metadata":{}}"#, r#"{"items":[],"metadata":{}}"#]
-        {
-            let (objects, frame) = take(list, &[3]).expect("a list");
+        for list in ["", r#","items":null"#, r#","items":[]"#] {
+            let list = format!(r#"{{"kind":"L","metadata":{{"resourceVersion":"7","continue":""}}{list}}}"#);
+            let (objects, frame) = take(&list, &[3]).expect("a list");
             assert_eq!((objects.len(), frame.next), (0, None), "{list}");
+        }
+        for document in [r#"{"metadata":{"resourceVersion":"7"}}"#, r#"{"kind":"L","metadata":{}}"#, r#"{"kind":"L"}"#]
+        {
+            assert!(matches!(take(document, &[3]), Err(ListingError::NotAList(_))), "{document}");
         }
         assert!(matches!(take("<html>400</html>", &[5]), Err(ListingError::NotAList(_))));
     }

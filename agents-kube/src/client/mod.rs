@@ -6,9 +6,18 @@
 
 mod deadline;
 mod error;
+mod judge;
 mod listing;
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -25,10 +34,13 @@ use tokio::time;
 use tower::{BoxError, Service};
 
 pub(crate) use self::error::decode_text;
-use self::listing::{Frame, Listing, ListingError};
 pub use self::{
     deadline::{Deadline, Expired, Fence, FenceLayer},
-    error::{ApiError, ApiErrorKind, OrAbsent},
+    error::{ApiError, ApiErrorKind, MAX_RETRY_AFTER, OrAbsent},
+};
+use self::{
+    judge::{Asked, Verdict, judge, judge_status},
+    listing::{Frame, Listing, ListingError},
 };
 use crate::clock::Clock;
 
@@ -43,13 +55,25 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Target {
     kind: Cow<'static, str>,
+    plural: Cow<'static, str>,
+    group: Cow<'static, str>,
     path: fn(Option<&str>) -> String,
 }
 
 impl Target {
     /// A namespaced or cluster-wide type known at compile time.
     pub fn of<K: kube::Resource<DynamicType = ()>>() -> Self {
-        Self { kind: K::kind(&()), path: |namespace| K::url_path(&(), namespace) }
+        Self {
+            kind: K::kind(&()),
+            plural: K::plural(&()),
+            group: K::group(&()),
+            path: |namespace| K::url_path(&(), namespace),
+        }
+    }
+
+    /// A cluster-wide type known at compile time, whatever namespace a call names.
+    pub fn cluster_wide<K: kube::Resource<DynamicType = ()>>() -> Self {
+        Self { path: |_| K::url_path(&(), None), ..Self::of::<K>() }
     }
 
     /// Name of the kind.
@@ -71,7 +95,9 @@ impl fmt::Debug for Target {
 /// Calls to the API server.
 ///
 /// # Guarantees
-/// A call ends before its deadline. It is sent at most once. A write asks the API server to give up after 10 s.
+/// A call ends before its deadline. It is sent at most once. A write asks the API server to give up after 10 s. After
+/// a 429 no clone of this client sends anything for as long as the answer asks, at most [`MAX_RETRY_AFTER`]: calls fail
+/// meanwhile with what is left of that time.
 ///
 /// # Errors
 /// Every call fails with [`ApiError`], whose `step` is the one given.
@@ -82,11 +108,13 @@ pub struct Calls {
     manager: Arc<str>,
     deadline: Duration,
     fenced: bool,
+    /// Boot time in nanoseconds before which nothing is sent; `None` for one that heeds no such wait.
+    not_before: Option<Arc<AtomicU64>>,
 }
 
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, clock, manager, deadline, fenced } = self;
+        let Self { client: _, clock, manager, deadline, fenced, not_before: _ } = self;
         f.debug_struct("Calls")
             .field("clock", clock)
             .field("manager", manager)
@@ -180,7 +208,16 @@ impl Calls {
 
     /// Uses a client made elsewhere. Without the fence below its buffer, a call that ran out of time counts as sent.
     pub fn new(client: Client, clock: Arc<dyn Clock>, manager: impl Into<Arc<str>>) -> Self {
-        Self { client, clock, manager: manager.into(), deadline: DEADLINE, fenced: false }
+        let not_before = Some(Arc::default());
+        Self { client, clock, manager: manager.into(), deadline: DEADLINE, fenced: false, not_before }
+    }
+
+    /// The same client, except that a 429 to another call does not hold this one's calls back, nor one of its own any
+    /// other: for the few calls that cannot wait, such as the renewal of a lease.
+    #[must_use]
+    pub fn regardless(mut self) -> Self {
+        self.not_before = None;
+        self
     }
 
     /// The same with another deadline per call.
@@ -209,7 +246,7 @@ impl Calls {
         name: &str,
     ) -> Result<P, ApiError> {
         let request = target.requests(Some(namespace)).get(name, &kube::api::GetParams::default());
-        self.exchange(step, request, false).await
+        self.exchange(step, Asked { target, name: Some(name), mutates: false }, request).await
     }
 
     /// Reads one page of at most `limit` objects and hands each on while the page arrives, so that what is held is one
@@ -233,9 +270,10 @@ impl Calls {
             ..ListParams::default()
         };
         let request = target.requests(namespace.as_deref()).list(&params);
-        self.send(step, request, false, async |response| {
+        let asked = Asked { target, name: None, mutates: false };
+        self.send(step, asked, request, async |asked, response| {
             if !response.status().is_success() {
-                let refused = receive(step, response, false).await;
+                let refused = self.receive(step, asked, response).await;
                 return Err(refused.map_or_else(|error| error, |_| unavailable(step, "the answer is no list")));
             }
             let (mut listing, mut objects, mut bytes) = (Listing::new(), 0_usize, 0_usize);
@@ -249,7 +287,11 @@ impl Calls {
                 });
                 taken.map_err(|error| of_listing(step, error))?;
             }
-            let Frame { resource_version, next } = listing.end().map_err(|error| of_listing(step, error))?;
+            let Frame { kind, resource_version, next } = listing.end().map_err(|error| of_listing(step, error))?;
+            // Taken for an empty list, any other document would say that every object is gone.
+            if kind.strip_suffix("List") != Some(target.kind()) {
+                return Err(ApiError::new(step, ApiErrorKind::Decode, "the document is no list of the kind"));
+            }
             Ok(Page { resource_version, next, objects, bytes })
         })
         .await
@@ -265,7 +307,7 @@ impl Calls {
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
         let request = target.requests(Some(namespace)).create(&self.post(), body);
-        self.exchange(step, request, true).await
+        self.exchange(step, Asked { target, name: None, mutates: true }, request).await
     }
 
     /// Replaces an object; with the resourceVersion in `body`, only if it has not changed.
@@ -279,7 +321,7 @@ impl Calls {
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
         let request = target.requests(Some(namespace)).replace(name, &self.post(), body);
-        self.exchange(step, request, true).await
+        self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await
     }
 
     /// Replaces an object's whole status; with the resourceVersion in `body`, only if the object has not changed.
@@ -293,7 +335,7 @@ impl Calls {
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
         let request = target.requests(Some(namespace)).replace_subresource("status", name, &self.post(), body);
-        self.exchange(step, request, true).await
+        self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await
     }
 
     /// Patches an object, or one of its subresources.
@@ -316,7 +358,7 @@ impl Calls {
             Some(subresource) => requests.patch_subresource(subresource, name, &params, patch),
             None => requests.patch(name, &params, patch),
         };
-        self.exchange(step, request, true).await
+        self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await
     }
 
     /// Deletes an object, or begins to. An object that is gone gives [`ApiErrorKind::NotFound`], one with another uid
@@ -337,8 +379,44 @@ impl Calls {
             ..DeleteParams::default()
         };
         let request = target.requests(Some(namespace)).delete(name, &params);
-        let Anything {} = self.exchange(step, request, true).await?;
+        let Anything {} = self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await?;
         Ok(())
+    }
+
+    /// Reads an answer's body, or what is said instead.
+    async fn receive(&self, step: &'static str, sent: &Sent<'_>, response: Response<Body>) -> Result<Bytes, ApiError> {
+        let Sent { asked: Asked { target, name, mutates }, body: written } = sent;
+        let code = response.status();
+        let retry_after =
+            response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        // The headers were read, and what was to follow is not known.
+        let body = body.map_err(|_| ApiError::unexplained(step, "the answer ended early", *mutates))?.to_bytes();
+        if code.is_success() {
+            return Ok(body);
+        }
+        let created = name.is_none().then(|| name_in(written)).flatten();
+        let asked = Asked { target, name: name.or(created.as_deref()), mutates: *mutates };
+        Err(self.judged(step, judge(&asked, code.as_u16(), retry_after, &body)))
+    }
+
+    /// What a verdict comes to for the caller; one that asks for a wait holds the whole client back.
+    fn judged(&self, step: &'static str, verdict: Verdict) -> ApiError {
+        if let (ApiErrorKind::TooManyRequests { retry_after }, Some(not_before)) = (verdict.kind, &self.not_before) {
+            let until = self.clock.boot().saturating_add(retry_after).as_nanos();
+            let before = not_before.fetch_max(u64::try_from(until).unwrap_or(u64::MAX), Ordering::AcqRel);
+            if Duration::from_nanos(before) < self.clock.boot() {
+                tracing::warn!(step, wait = ?retry_after, "the API server asks for fewer requests: nothing is sent meanwhile");
+            }
+        }
+        ApiError::of_verdict(step, verdict)
+    }
+
+    /// Fails while the API server's wait lasts.
+    fn may_send(&self, step: &'static str) -> Result<(), ApiError> {
+        let Some(not_before) = &self.not_before else { return Ok(()) };
+        let left = Duration::from_nanos(not_before.load(Ordering::Acquire)).saturating_sub(self.clock.boot());
+        if left.is_zero() { Ok(()) } else { Err(ApiError::held(step, left)) }
     }
 
     fn post(&self) -> PostParams {
@@ -349,34 +427,39 @@ impl Calls {
     async fn exchange<P: DeserializeOwned>(
         &self,
         step: &'static str,
+        asked: Asked<'_>,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
-        mutates: bool,
     ) -> Result<P, ApiError> {
-        let bytes = self.send(step, request, mutates, async |response| receive(step, response, mutates).await).await?;
-        serde_json::from_slice(&bytes).map_err(|error| ApiError::undecodable(step, &error))
+        let bytes =
+            self.send(step, asked, request, async |asked, response| self.receive(step, asked, response).await).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ApiError::unread(step, &error, asked.mutates))
     }
 
     /// Sends one request and has its answer read.
     async fn send<T>(
         &self,
         step: &'static str,
+        asked: Asked<'_>,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
-        mutates: bool,
-        read: impl AsyncFnOnce(Response<Body>) -> Result<T, ApiError>,
+        read: impl AsyncFnOnce(&Sent<'_>, Response<Body>) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
+        let mutates = asked.mutates;
+        self.may_send(step)?;
         let mut request = request.map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
         if mutates {
             *request.uri_mut() = with_server_timeout(request.uri());
         }
         let deadline = Deadline::at(self.clock.boot().saturating_add(self.deadline));
         request.extensions_mut().insert(deadline.clone());
+        let request = request.map(Bytes::from);
+        let sent = request.body().clone();
         let answer = time::timeout(self.deadline, async {
             let response = self
                 .client
                 .send(request.map(Body::from))
                 .await
                 .map_err(|error| ApiError::of_transport(step, &error, mutates))?;
-            read(response).await
+            read(&Sent { asked, body: sent }, response).await
         });
         match answer.await {
             Ok(answer) => answer,
@@ -396,6 +479,7 @@ impl Calls {
         resource_version: &str,
         timeout: Duration,
     ) -> Result<Body, ApiError> {
+        self.may_send(step)?;
         let Scope { namespace, labels, fields } = scope;
         let params = kube::api::WatchParams {
             label_selector: labels.clone(),
@@ -418,13 +502,22 @@ impl Calls {
             if response.status().is_success() {
                 return Ok(response.into_body());
             }
-            match receive(step, response, false).await {
+            let sent = Sent { asked: Asked { target, name: None, mutates: false }, body: Bytes::new() };
+            match self.receive(step, &sent, response).await {
                 Err(error) => Err(error),
                 Ok(_) => Err(ApiError::new(step, ApiErrorKind::Unavailable, "the answer is not a watch")),
             }
         });
         opening.await.unwrap_or_else(|_| Err(ApiError::unanswered(step, false)))
     }
+}
+
+/// What an ERROR event of a watch says.
+pub(crate) fn told_in_watch(target: &Target, object: &[u8]) -> ApiError {
+    let status = judge::read(object);
+    let code = status.as_ref().map_or(0, |status| status.code);
+    let asked = Asked { target, name: None, mutates: false };
+    ApiError::of_verdict("watch", judge_status(&asked, code, None, status))
 }
 
 fn encode(step: &'static str, body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
@@ -450,24 +543,28 @@ fn unavailable(step: &'static str, message: &str) -> ApiError {
 fn of_listing(step: &'static str, error: ListingError) -> ApiError {
     match error {
         ListingError::CutShort => unavailable(step, "the answer ended early"),
-        ListingError::NotAList(error) => ApiError::undecodable(step, &error),
+        ListingError::NotAList(error) => ApiError::unread(step, &error, false),
         ListingError::TooLarge => ApiError::new(step, ApiErrorKind::Decode, error.to_string()),
     }
 }
 
-/// Reads an answer's body, or what the API server says instead.
-async fn receive(step: &'static str, response: Response<Body>, mutates: bool) -> Result<Bytes, ApiError> {
-    let code = response.status();
-    let retry_after =
-        response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-    match body {
-        Ok(body) if code.is_success() => Ok(body.to_bytes()),
-        Ok(body) => Err(ApiError::of_answer(step, code.as_u16(), retry_after, &body.to_bytes(), mutates)),
-        // The headers of a success were read: the write was stored, but what it returned is not known.
-        Err(_) if mutates => Err(ApiError::new(step, ApiErrorKind::Ambiguous, "the answer ended early")),
-        Err(_) => Err(ApiError::new(step, ApiErrorKind::Unavailable, "the answer ended early")),
+/// What was sent, as far as its answer is judged by it.
+struct Sent<'a> {
+    asked: Asked<'a>,
+    body: Bytes,
+}
+
+/// The name of the object in the body of a create.
+fn name_in(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        metadata: Name,
     }
+    #[derive(Deserialize)]
+    struct Name {
+        name: Option<String>,
+    }
+    serde_json::from_slice::<Named>(body).ok()?.metadata.name
 }
 
 #[cfg(test)]

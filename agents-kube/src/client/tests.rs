@@ -10,6 +10,7 @@ use std::{
 };
 
 use agents_core::api::{AgentRun as Kind, Resource};
+use agents_runtime::adapter::Class;
 use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -90,7 +91,8 @@ async fn requests_are_those_of_the_api() {
 async fn a_page_carries_its_version_and_the_way_to_the_next() {
     let log = log();
     let calls = scripted(&log, || {
-        let body = json!({ "metadata": { "resourceVersion": "9", "continue": "t" }, "items": [run()] });
+        let meta = json!({ "resourceVersion": "9", "continue": "t" });
+        let body = json!({ "kind": "AgentRunList", "metadata": meta, "items": [run()] });
         Box::pin(async move { answer(200, &body) })
     });
     let scope = Scope {
@@ -155,11 +157,183 @@ async fn an_answer_that_cannot_be_read_is_not_quoted() {
     assert!(!error.to_string().contains("canary"), "{error}");
 }
 
+/// Sends a request every 100 ms for `seconds` and answers with when requests arrived.
+async fn arrivals(calls: &Calls, log: &Arc<Mutex<Vec<String>>>, seconds: u64) -> Vec<Duration> {
+    let (began, mut arrived) = (tokio::time::Instant::now(), Vec::new());
+    while began.elapsed() < Duration::from_secs(seconds) {
+        let before = log.lock().unwrap().len();
+        let read = calls.get::<AgentRun>(&Target::of::<AgentRun>(), "read the run", "ns", "r").await;
+        if log.lock().unwrap().len() > before {
+            arrived.push(began.elapsed());
+        } else {
+            let error = read.unwrap_err();
+            assert!(matches!(error.class, Class::RetryAfter(left) if !left.is_zero()), "{error:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    arrived
+}
+
+/// Answers with 429 and this `Retry-After`.
+fn throttled(log: &Arc<Mutex<Vec<String>>>, after: &'static str) -> Calls {
+    scripted(log, move || {
+        let answer = Response::builder().status(429).header("Retry-After", after).body(Body::from(b"slow".to_vec()));
+        Box::pin(async move { Ok(answer.unwrap()) })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_asked_to_wait_sends_nothing_meanwhile() {
+    for (after, apart) in [("7", 7), ("0", 1), ("soon", 1), ("86400", 60)] {
+        let log = log();
+        let arrived = arrivals(&throttled(&log, after), &log, 130).await;
+        assert!(arrived.len() >= 2, "{after}: {arrived:?}");
+        for pair in arrived.windows(2) {
+            let waited = pair[1].saturating_sub(pair[0]);
+            assert!(waited >= Duration::from_secs(apart), "{after}: {waited:?}");
+            assert!(waited <= Duration::from_secs(apart) + Duration::from_millis(200), "{after}: {waited:?}");
+        }
+    }
+}
+
+/// Each clone of a client is the same client; the lease is renewed all the same.
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_of_the_whole_client_but_not_of_its_lease() {
+    let log = log();
+    let calls = throttled(&log, "30");
+    let (other, lease) = (calls.clone().with_deadline(DEADLINE), calls.clone().regardless());
+    let target = Target::of::<AgentRun>();
+    calls.get::<AgentRun>(&target, "read the run", "ns", "r").await.unwrap_err();
+    other.create::<AgentRun>(&target, "create the run", "ns", &json!({})).await.unwrap_err();
+    other.list(&target, "list runs", &Scope::default(), 1, None, |_| ()).await.unwrap_err();
+    other.open_watch(&target, "watch", &Scope::default(), "1", DEADLINE).await.unwrap_err();
+    assert_eq!(log.lock().unwrap().len(), 1, "nothing more was sent");
+    lease.get::<AgentRun>(&target, "read the lease", "ns", "r").await.unwrap_err();
+    lease.get::<AgentRun>(&target, "read the lease", "ns", "r").await.unwrap_err();
+    assert_eq!(log.lock().unwrap().len(), 3, "its own 429 does not hold it back");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    other.get::<AgentRun>(&target, "read the run", "ns", "r").await.unwrap_err();
+    assert_eq!(log.lock().unwrap().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_cut_or_no_document_leaves_a_write_in_doubt() {
+    let whole = serde_json::to_vec(&run()).unwrap();
+    for body in [whole[..whole.len() / 2].to_vec(), b"<html>canary</html>".to_vec(), vec![]] {
+        let calls = scripted(&log(), move || {
+            let body = body.clone();
+            Box::pin(async move { Ok(Response::builder().status(200).body(Body::from(body)).unwrap()) })
+        });
+        let target = Target::of::<AgentRun>();
+        let read = calls.get::<AgentRun>(&target, "read the run", "ns", "r").await.unwrap_err();
+        assert_eq!((read.kind, read.class), (ApiErrorKind::Unavailable, Class::Retry));
+        let written = calls.create::<AgentRun>(&target, "create the run", "ns", &json!({})).await.unwrap_err();
+        assert_eq!((written.kind, written.class), (ApiErrorKind::Ambiguous, Class::Retry));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_absent_object_is_no_error_where_absence_is_an_answer() {
-    let calls = scripted(&log(), || Box::pin(async { answer(404, &json!({ "reason": "NotFound", "message": "no" })) }));
+    let about = json!({ "name": "r", "group": "agents.proompteng.ai", "kind": "agentruns" });
+    let absent = json!({
+        "kind": "Status", "apiVersion": "v1", "code": 404, "reason": "NotFound", "message": "no", "details": about,
+    });
+    let calls = scripted(&log(), move || {
+        let absent = absent.clone();
+        Box::pin(async move { answer(404, &absent) })
+    });
     let read = calls.get::<AgentRun>(&Target::of::<AgentRun>(), "read the run", "ns", "r").await.or_absent();
     assert!(matches!(read, Ok(None)));
+}
+
+/// The bodies that an answer can have, by name. `about` names the object of the request.
+fn bodies(code: u16, reason: &str, about: &Value) -> [(&'static str, Vec<u8>); 5] {
+    let status = |details: &Value| {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason,
+            "message": "no", "details": details,
+        });
+        serde_json::to_vec(&status).unwrap()
+    };
+    let ours = status(about);
+    let cut = ours[..ours.len() / 2].to_vec();
+    [
+        ("status", ours),
+        ("another's status", status(&json!({ "name": "ns", "kind": "namespaces" }))),
+        ("html", b"<html><body>no</body></html>".to_vec()),
+        ("empty", vec![]),
+        ("cut", cut),
+    ]
+}
+
+/// What the API server itself says with a code.
+fn reason(code: u16) -> &'static str {
+    match code {
+        400 => "BadRequest",
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "AlreadyExists",
+        413 => "RequestEntityTooLarge",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "Unknown",
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_counts_for_good_but_what_the_api_server_says_about_the_object() {
+    let target = Target::of::<AgentRun>();
+    let about = json!({ "name": "r", "group": "agents.proompteng.ai", "kind": "AgentRun" });
+    let next: Arc<Mutex<(u16, Vec<u8>)>> = Arc::default();
+    let answers = Arc::clone(&next);
+    // One that is not held back by the 429 among them.
+    let calls = scripted(&log(), move || {
+        let (code, body) = answers.lock().unwrap().clone();
+        Box::pin(async move { Ok(Response::builder().status(code).body(Body::from(body)).unwrap()) })
+    })
+    .regardless();
+    for code in 100..=599 {
+        for (body, bytes) in bodies(code, reason(code), &about) {
+            *next.lock().unwrap() = (code, bytes);
+            let ours = body == "status";
+            let object = run();
+            let results = [
+                ("create", calls.create::<AgentRun>(&target, "try", "ns", &object).await.map(drop)),
+                ("replace", calls.replace::<AgentRun>(&target, "try", "ns", "r", &object).await.map(drop)),
+                ("status", calls.replace_status::<AgentRun>(&target, "try", "ns", "r", &object).await.map(drop)),
+                (
+                    "patch",
+                    calls.patch::<AgentRun>(&target, "try", "ns", "r", None, &Patch::Merge(&object)).await.map(drop),
+                ),
+                ("delete", calls.delete(&target, "try", "ns", "r", &Deletion::of("u")).await),
+                ("get", calls.get::<AgentRun>(&target, "try", "ns", "r").await.map(drop)),
+                ("list", calls.list(&target, "try", &Scope::default(), 1, None, |_| ()).await.map(drop)),
+            ];
+            for (call, result) in results {
+                let case = format!("{call} answered with {code} and {body}");
+                let Err(error) = result else {
+                    // What a delete answers with is not looked at, as long as it is a document.
+                    let taken = call == "delete" && matches!(body, "status" | "another's status");
+                    assert!(taken && (200..300).contains(&code), "{case} is no success");
+                    continue;
+                };
+                let reads = matches!(call, "get" | "list");
+                let terminal = ours && !reads && matches!(code, 400 | 413 | 422);
+                assert_eq!(error.class == Class::Terminal, terminal, "{case}: {error:?}");
+                let absent = ours && code == 404 && call != "list";
+                assert_eq!(error.is_not_found(), absent, "{case}: {error:?}");
+                let exists = ours && code == 409 && !reads;
+                assert_eq!(error.kind == ApiErrorKind::AlreadyExists, exists, "{case}: {error:?}");
+                let said = matches!(body, "status" | "another's status");
+                let success = (200..300).contains(&code);
+                let in_code = matches!(code, 401 | 404 | 429) || (success && body == "cut");
+                if !said && !in_code {
+                    let kind = if reads { ApiErrorKind::Unavailable } else { ApiErrorKind::Ambiguous };
+                    assert_eq!((error.kind, error.class), (kind, Class::Retry), "{case}");
+                }
+            }
+        }
+    }
 }
 
 /// A clock set by hand: it may run on while timers stand still, as when the machine sleeps.

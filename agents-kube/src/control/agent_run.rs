@@ -32,6 +32,7 @@ use super::{
     caches::Caches,
     failed_creates::{FailedCreates, look_again},
     notices::{Notices, Regarding},
+    pruned::Pruned,
     submitted::Submitted,
     unstored::{AttemptOf, Unrecorded},
 };
@@ -69,6 +70,8 @@ pub struct AgentRunWorld {
     pub tenure: Option<Tenure>,
     /// Events.
     pub notices: Notices,
+    /// What the installed definition does not store of a status.
+    pub pruned: Pruned,
 }
 
 impl AgentRunWorld {
@@ -363,6 +366,11 @@ impl World for AgentRunWorld {
         may_act(self.tenure.as_ref())?;
         let meta = &snapshot.run.metadata;
         let key = Key::new(&meta.namespace, &meta.name);
+        if self.pruned.is_the_same(status, snapshot.run.status.as_ref()) {
+            self.unrecorded.stored(&key);
+            self.decided(&key);
+            return Ok(());
+        }
         let began = self.calls.clock().boot();
         // The spec is not sent: a write of status keeps the stored one.
         let body = json!({
@@ -392,7 +400,8 @@ impl World for AgentRunWorld {
                 {
                     self.submitted.forget(&key);
                 }
-                self.caches.runs.wrote(run, began);
+                self.pruned.learn(status, run.status.as_ref());
+                self.caches.runs.wrote(run, meta.resource_version.as_deref(), began);
                 self.unrecorded.stored(&key);
                 self.decided(&key);
                 Ok(())

@@ -26,6 +26,7 @@ use super::{
     agent_run::{may_act, of_api},
     caches::Namespaces,
     declared::{Declared, Dependents, Id},
+    pruned::Pruned,
 };
 use crate::{
     client::{ApiErrorKind, Calls, OrAbsent, Target},
@@ -63,13 +64,22 @@ struct Kept {
     target: Target,
     traits: Traits,
     watch: Arc<Watch<Declared>>,
+    pruned: Pruned,
 }
 
 impl Kept {
     fn of<K: Kind>(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
         let target = Target::of::<Object<K>>();
         let watch = Arc::new(Watch::new(target.clone(), calls.clone(), namespaces.scope(), settings));
-        Self { kind: K::KIND, api_version: Object::<K>::api_version(), target, traits: Traits::of::<K>(), watch }
+        let pruned = Pruned::new(K::KIND);
+        Self {
+            kind: K::KIND,
+            api_version: Object::<K>::api_version(),
+            target,
+            traits: Traits::of::<K>(),
+            watch,
+            pruned,
+        }
     }
 
     /// Keeps the cache up to date and tells `asks` of each change, for ever.
@@ -133,7 +143,10 @@ impl Kept {
 
     /// Replaces the whole status, if the object is still the one of the snapshot.
     async fn store(&self, calls: &Calls, snapshot: &Snapshot, status: &Map<String, Value>) -> Result<(), Failure> {
-        let Snapshot { id: Id { kind, key }, uid, resource_version, declaration: _ } = snapshot;
+        let Snapshot { id: Id { kind, key }, uid, resource_version, declaration } = snapshot;
+        if self.pruned.is_the_same(status, Some(&declaration.status)) {
+            return Ok(());
+        }
         let began = calls.clock().boot();
         // The spec is not sent: a write of status keeps the stored one.
         let body = json!({
@@ -148,7 +161,8 @@ impl Kept {
         let stored = calls.replace_status::<Declared>(&self.target, step, &key.namespace, &key.name, &body).await;
         match stored {
             Ok(declared) => {
-                self.watch.wrote(declared, began);
+                self.pruned.learn(status, Some(&declared.status()));
+                self.watch.wrote(declared, Some(resource_version), began);
                 Ok(())
             }
             Err(error) if error.is_not_found() => Ok(()),

@@ -15,7 +15,7 @@ use agents_core::{
     kinds::{self, Visitor},
 };
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     client::decode_text,
@@ -142,13 +142,17 @@ impl Declared {
         self.references.iter().map(id).collect()
     }
 
+    /// Its status as it is stored.
+    pub(super) fn status(&self) -> Map<String, Value> {
+        self.status.as_deref().and_then(|status| serde_json::from_str(status.get()).ok()).unwrap_or_default()
+    }
+
     /// What its status depends on, its references apart.
     pub(super) fn declaration(&self, traits: Traits) -> Declaration {
-        let status = self.status.as_deref().and_then(|status| serde_json::from_str(status.get()).ok());
         Declaration {
             generation: self.metadata.generation,
             deleting: self.metadata.deletion_timestamp.is_some(),
-            status: status.unwrap_or_default(),
+            status: self.status(),
             faults: self.faults.to_vec(),
             needs: vec![],
             traits,
@@ -216,7 +220,7 @@ impl Dependents {
 #[cfg(test)]
 mod tests {
     use agents_core::api::Agent;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

@@ -129,6 +129,7 @@ pub(super) struct Candidate {
     /// The record may have changed in a way that we would know: read before the next write.
     outdated: bool,
     read_at: Option<Duration>,
+    refused_at: Option<Duration>,
     not_before: Duration,
 }
 
@@ -142,6 +143,7 @@ impl Candidate {
             leading_since: None,
             outdated: true,
             read_at: None,
+            refused_at: None,
             not_before: Duration::ZERO,
         }
     }
@@ -198,9 +200,15 @@ impl Candidate {
         self.leading_since = Some(began);
     }
 
-    /// The record is not the one the write named: someone else has written.
-    pub(super) fn refused(&mut self) {
+    /// The record is not the one the write named: someone else has written. What they wrote is read at once, but only
+    /// once: whatever is refused again and again is no race.
+    pub(super) fn refused(&mut self, now: Duration) {
         self.outdated = true;
+        let retry_every = self.params.retry_every;
+        if self.refused_at.is_some_and(|at| now < at.saturating_add(retry_every * 2)) {
+            self.not_before = now.saturating_add(retry_every);
+        }
+        self.refused_at = Some(now);
     }
 
     /// A call failed, or its answer was lost.
@@ -428,7 +436,7 @@ mod tests {
                             match answer {
                                 Answer::Read(record) => elector.candidate.read(record, now),
                                 Answer::Wrote(record) => elector.candidate.wrote(record, began, now),
-                                Answer::Refused => elector.candidate.refused(),
+                                Answer::Refused => elector.candidate.refused(now),
                             }
                         }
                         _ if flight.given_up <= tick => {

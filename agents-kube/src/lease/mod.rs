@@ -9,12 +9,14 @@ mod candidate;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use agents_core::plan::digest::sha256;
+use agents_runtime::adapter::Class;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -35,15 +37,32 @@ use crate::{
 pub const UNLED_SINCE: &str = "agents.proompteng.ai/unled-since";
 /// Deadline of one call: several must fit into a tenure.
 const CALL_DEADLINE: Duration = Duration::from_secs(3);
+/// Time between two log lines about an election that is interrupted for long.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Failed calls in a row that are no passing trouble any more.
+const SEVERAL: u64 = 3;
 /// Longest lease of another that is respected.
 const MAX_DURATION: i32 = 3600;
+
+/// Longest part of a lease's name that is for people, in bytes.
+const MAX_READABLE: usize = 180;
+
+/// Name of the lease under which the runs of `namespace` are decided, where one namespace holds the leases of several:
+/// `lease` and the namespace for people, and a hash of both, since together they can be longer than a name, and `a-b` of
+/// `c` reads like `a` of `b-c`. At most 200 bytes.
+pub fn name_for(lease: &str, namespace: &str) -> String {
+    // Neither may contain a slash.
+    let hash = &sha256(format!("{lease}/{namespace}").as_bytes())["sha256:".len()..][..16];
+    let readable: String = format!("{lease}-{namespace}").chars().take(MAX_READABLE).collect();
+    format!("{}-{hash}", readable.trim_end_matches(['-', '.']))
+}
 
 /// Takes part in the election of one lease.
 ///
 /// # Expected flow
 /// [`Elector::acquire`], then [`Elector::hold`] beside the work, which asks [`Tenure::may_act`] before each effect.
 /// Work ends before `hold` is told to stop, because that gives the lease away. When `hold` says [`Ended::Lost`], the
-/// process ends.
+/// work ends; it may begin anew with another elector of another identity.
 ///
 /// # Guarantees
 /// Two electors of one lease never have the right to act at the same moment, as long as nobody else writes the lease
@@ -57,9 +76,49 @@ pub struct Elector {
     params: Params,
     candidate: Candidate,
     object: Option<Lease>,
+    /// Namespace and name of the lease before this one.
+    former: Option<(String, String)>,
     unled_since: Option<Timestamp>,
     tenure: Tenure,
     recovered: Arc<AtomicBool>,
+    trouble: Trouble,
+}
+
+/// What keeps an election from going on, for health pages and for a log that is not flooded.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble(Arc<Mutex<Option<Ongoing>>>);
+
+#[derive(Debug)]
+struct Ongoing {
+    message: String,
+    calls: u64,
+    told: Duration,
+}
+
+impl Trouble {
+    /// Why the last call failed, once several did in a row and until one succeeds.
+    pub fn message(&self) -> Option<String> {
+        self.lock().as_ref().filter(|ongoing| ongoing.calls >= SEVERAL).map(|ongoing| ongoing.message.clone())
+    }
+
+    /// A call failed. How many did in a row, when it is time to tell.
+    fn goes_on(&self, message: String, now: Duration) -> Option<u64> {
+        let mut ongoing = self.lock();
+        let (calls, told) = ongoing.as_ref().map_or((1, None), |before| (before.calls + 1, Some(before.told)));
+        let due = told.is_none_or(|told| now.saturating_sub(told) >= TELL_EVERY);
+        let told = told.filter(|_| !due).unwrap_or(now);
+        *ongoing = Some(Ongoing { message, calls, told });
+        due.then_some(calls)
+    }
+
+    /// A call succeeded. Whether one had failed before.
+    fn ends(&self) -> bool {
+        self.lock().take().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Ongoing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The right to act, as it stands now.
@@ -109,7 +168,7 @@ pub enum Ended {
     Released,
     /// Could not be given away: others wait for it to run out.
     Unreleased(ApiError),
-    /// Taken by another, or not renewed in time. The process must not go on.
+    /// Taken by another, or not renewed in time. What it led must not go on.
     Lost,
 }
 
@@ -125,17 +184,33 @@ impl Elector {
         let identity = identity.into();
         let tenure = Tenure { clock: Arc::clone(calls.clock()), until: Arc::default() };
         Self {
-            calls: calls.with_deadline(CALL_DEADLINE),
+            calls: calls.with_deadline(CALL_DEADLINE).regardless(),
             namespace: namespace.into(),
             name: name.into(),
             candidate: Candidate::new(identity.clone(), params),
             identity,
             params,
             object: None,
+            former: None,
             unled_since: None,
             tenure,
             recovered: Arc::default(),
+            trouble: Trouble::default(),
         }
+    }
+
+    /// The lease takes the place of another one: where it does not exist yet, the other's times say how long nobody led.
+    /// The other is read once and never written; a missing right to read it is taken for its absence.
+    #[must_use]
+    pub fn after(mut self, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        let former = (namespace.into(), name.into());
+        self.former = (former != (self.namespace.clone(), self.name.clone())).then_some(former);
+        self
+    }
+
+    /// What keeps the election from going on.
+    pub fn trouble(&self) -> Trouble {
+        self.trouble.clone()
     }
 
     /// The right to act, to be asked before each effect.
@@ -257,14 +332,41 @@ impl Elector {
                 self.candidate.read(record, self.boot());
             }),
         };
+        let now = self.boot();
         let Err(error) = result else {
+            // A read that a write must follow says nothing about the write.
+            let goes_on = matches!(step, Step::Write { .. }) || matches!(self.candidate.step(now), Step::Wait(_));
+            if goes_on && self.trouble.ends() {
+                tracing::info!(lease = %self.name, namespace = %self.namespace, "the election goes on");
+            }
             return;
         };
         match error.kind {
-            ApiErrorKind::Conflict | ApiErrorKind::AlreadyExists | ApiErrorKind::NotFound => self.candidate.refused(),
+            ApiErrorKind::Conflict | ApiErrorKind::AlreadyExists | ApiErrorKind::NotFound
+                if matches!(step, Step::Write { .. }) =>
+            {
+                self.candidate.refused(now);
+            }
             _ => {
-                tracing::warn!(lease = %self.name, %error, "the election is interrupted");
-                self.candidate.failed(self.boot());
+                let calls = self.trouble.goes_on(error.to_string(), now);
+                if let Some(calls) = calls {
+                    let namespace = &self.namespace;
+                    tracing::warn!(lease = %self.name, %namespace, calls, %error, "the election is interrupted");
+                }
+                self.candidate.failed(now);
+            }
+        }
+    }
+
+    /// Since when nobody has led, as the lease before this one tells.
+    async fn former_times(&self) -> Result<Option<Timestamp>, ApiError> {
+        let Some((namespace, name)) = &self.former else { return Ok(None) };
+        match self.calls.get::<Lease>(&Target::of::<Lease>(), "read the former lease", namespace, name).await {
+            Ok(lease) => Ok(unled_since(&lease, &self.identity)),
+            Err(error) if matches!(error.class, Class::Retry | Class::RetryAfter(_)) => Err(error),
+            Err(error) => {
+                tracing::debug!(lease = name, %namespace, %error, "there is no former lease");
+                Ok(None)
             }
         }
     }
@@ -289,7 +391,10 @@ impl Elector {
         lease.metadata.resource_version = over.map(str::to_owned);
         lease.metadata.managed_fields = None;
         if acquires {
-            self.unled_since = unled_since(&lease, &self.identity);
+            self.unled_since = match over {
+                Some(_) => unled_since(&lease, &self.identity),
+                None => self.former_times().await?,
+            };
             if let Some(since) = self.unled_since {
                 let annotations = lease.metadata.annotations.get_or_insert_default();
                 annotations.insert(UNLED_SINCE.to_owned(), since.to_string());

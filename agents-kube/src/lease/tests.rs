@@ -22,11 +22,21 @@ struct Store {
     deaf: bool,
     /// Requests are lost.
     unreachable: bool,
+    /// The answer to a read of the lease before this one.
+    former: Option<(u16, Value)>,
+    /// How often it was read.
+    former_reads: u32,
 }
 
 impl Store {
     fn serve(&mut self, method: &Method, body: Option<Value>) -> (u16, Value) {
-        let status = |code: u16, reason: &str| (code, json!({ "code": code, "reason": reason, "message": reason }));
+        let status = |code: u16, reason: &str| {
+            let about = json!({ "name": "agents", "group": "coordination.k8s.io", "kind": "leases" });
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": reason, "details": about,
+            });
+            (code, status)
+        };
         match (method, body) {
             (&Method::GET, _) => self.lease.clone().map_or_else(|| status(404, "NotFound"), |lease| (200, lease)),
             (&Method::POST, Some(_)) if self.lease.is_some() => status(409, "AlreadyExists"),
@@ -73,6 +83,10 @@ impl Cluster {
                     let mut store = store.lock().unwrap();
                     if store.unreachable {
                         None
+                    } else if parts.uri.path().contains("/namespaces/tenant/leases/") {
+                        assert_eq!(parts.method, Method::GET, "it is only read");
+                        store.former_reads += 1;
+                        Some(store.former.clone().unwrap_or((403, json!({}))))
                     } else {
                         let answer = store.serve(&parts.method, serde_json::from_slice(&body).ok());
                         (!store.deaf).then_some(answer)
@@ -258,6 +272,65 @@ async fn a_leader_whose_lease_was_taken_is_told_at_its_next_renewal() {
     assert!(matches!(ended, Ended::Lost));
     assert!(!first.tenure().may_act());
     assert_eq!(cluster.lease()["spec"]["holderIdentity"], "thief");
+}
+
+fn held_until(time: &str) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": "agents", "namespace": "tenant", "resourceVersion": "9" },
+        "spec": { "holderIdentity": "old", "renewTime": time, "leaseDurationSeconds": 15 },
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_takes_the_place_of_another_knows_its_times() {
+    let cluster = cluster();
+    let never = CancellationToken::new();
+    cluster.set(|store| store.former = Some((200, held_until("2026-11-20T12:00:00.000000Z"))));
+    let mut first = cluster.elector("first").after("tenant", "agents");
+    let term = first.acquire(&never).await.unwrap();
+    assert_eq!(term.gap, Duration::from_secs(86_400));
+    assert_eq!(term.acted_until, Some("2026-11-20T12:00:15Z".parse().unwrap()));
+    // It dies before it has judged; the lease itself remembers now.
+    drop(first);
+    cluster.set(|store| store.former = None);
+    let mut second = cluster.elector("second").after("tenant", "agents");
+    let term = second.acquire(&never).await.unwrap();
+    assert!(term.gap > Duration::from_secs(86_400), "{:?}", term.gap);
+    assert_eq!(cluster.store.lock().unwrap().former_reads, 1, "read once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_lease_that_is_absent_or_may_not_be_read_is_none() {
+    let status = |code: u16, reason: &str| {
+        let about = json!({ "name": "agents", "group": "coordination.k8s.io", "kind": "leases" });
+        (code, json!({ "kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "details": about }))
+    };
+    for former in [status(403, "Forbidden"), status(404, "NotFound")] {
+        let cluster = cluster();
+        cluster.set(|store| store.former = Some(former));
+        let mut first = cluster.elector("first").after("tenant", "agents");
+        let term = first.acquire(&CancellationToken::new()).await.unwrap();
+        assert_eq!((term.gap, term.acted_until), (Duration::ZERO, None));
+    }
+    // One that cannot be read for the moment is waited for.
+    let cluster = cluster();
+    cluster.set(|store| store.former = Some((502, json!("a gateway"))));
+    let mut first = cluster.elector("first").after("tenant", "agents");
+    assert!(for_seconds(60, first.acquire(&CancellationToken::new())).await.is_none());
+    assert!(first.trouble().message().is_some_and(|message| message.contains("former lease")));
+    let reads = cluster.store.lock().unwrap().former_reads;
+    assert!((2..=85).contains(&reads), "{reads} reads in a minute");
+}
+
+#[test]
+fn each_namespace_has_a_lease_of_its_own_and_its_name_is_bounded() {
+    let name = name_for("agents-controller", "team-a");
+    assert!(name.starts_with("agents-controller-team-a-"), "{name}");
+    assert_ne!(name_for("a-b", "c"), name_for("a", "b-c"));
+    let long = name_for(&"l".repeat(253), &"n".repeat(63));
+    assert!(long.len() <= 200 && long != name_for(&"l".repeat(253), &"n".repeat(62)), "{long}");
+    assert!(!name_for(&"l".repeat(MAX_READABLE - 1), "x").contains("--"));
 }
 
 #[tokio::test(start_paused = true)]

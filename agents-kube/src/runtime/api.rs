@@ -2,12 +2,13 @@
 //!
 //! Every call has a deadline. A call that was not answered in time may still take effect.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use async_trait::async_trait;
 use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 
 use super::view::{ConfigMapView, JobView, PodView};
+use crate::client::ApiError;
 
 /// Calls of the Kubernetes API.
 ///
@@ -16,11 +17,11 @@ use super::view::{ConfigMapView, JobView, PodView};
 #[async_trait]
 pub trait JobApi: Send + Sync + fmt::Debug {
     /// Creates a Job.
-    async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, CallError>;
+    async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, ApiError>;
     /// Reads a Job; `None` when there is none.
-    async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, CallError>;
+    async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, ApiError>;
     /// Lists the pods of the Job with this uid.
-    async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, CallError>;
+    async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, ApiError>;
     /// Changes how long a Job stays after its end, in seconds; `None` marks it as kept, for as long as its run.
     async fn set_job_ttl(
         &self,
@@ -28,53 +29,13 @@ pub trait JobApi: Send + Sync + fmt::Debug {
         name: &str,
         uid: &str,
         ttl_seconds: Option<i32>,
-    ) -> Result<JobView, CallError>;
+    ) -> Result<JobView, ApiError>;
     /// Deletes a Job after its pods.
-    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError>;
+    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError>;
     /// Deletes a pod, with this much time between TERM and KILL.
-    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), CallError>;
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), ApiError>;
     /// Creates a ConfigMap.
-    async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), CallError>;
+    async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), ApiError>;
     /// Reads a ConfigMap; `None` when there is none.
-    async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMapView>, CallError>;
-}
-
-/// A call that did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// The API server answered and refused.
-    #[error("{message}")]
-    Refused {
-        /// HTTP status.
-        code: u16,
-        /// Kubernetes' word for it: `AlreadyExists`, `Forbidden`, …
-        reason: String,
-        /// For people.
-        message: String,
-        /// How long to wait before the next try, when it says so.
-        retry_after: Option<Duration>,
-    },
-    /// No answer came in time; whether the call took effect is unknown.
-    #[error("no answer from the API server within {} s", .0.as_secs())]
-    TimedOut(Duration),
-    /// No answer came, or none that can be read; whether the call took effect is unknown.
-    #[error("no answer from the API server")]
-    Unanswered(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl CallError {
-    /// Whether the object to create is there already.
-    pub fn is_already_exists(&self) -> bool {
-        matches!(self, Self::Refused { code: 409, reason, .. } if reason == "AlreadyExists")
-    }
-
-    /// Whether the object is not there.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { code: 404, .. })
-    }
-
-    /// Whether a precondition did not hold, or another write came first.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Refused { code: 409, reason, .. } if reason != "AlreadyExists")
-    }
+    async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMapView>, ApiError>;
 }

@@ -13,12 +13,12 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::{
-    api::{CallError, JobApi},
+    api::JobApi,
     manifest::ANNOTATION_KEPT,
     view::{ConfigMapView, JobView, PodView},
 };
 use crate::{
-    client::{ApiError, ApiErrorKind, Calls, Deletion, OrAbsent, Scope, Target},
+    client::{ApiError, Calls, Deletion, OrAbsent, Scope, Target},
     watch::{Key, Watch},
 };
 
@@ -46,13 +46,13 @@ impl CachedJobs {
 
 #[async_trait]
 impl JobApi for CachedJobs {
-    async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, CallError> {
+    async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, ApiError> {
         let began = self.boot();
         let created: JobView = self.calls.create(&Target::of::<Job>(), "create the job", namespace, job).await?;
-        Ok(self.jobs.wrote(created, began).as_ref().clone())
+        Ok(self.jobs.wrote(created, None, began).as_ref().clone())
     }
 
-    async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, CallError> {
+    async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, ApiError> {
         let began = self.boot();
         let found: Option<JobView> =
             self.calls.get(&Target::of::<Job>(), "read the job", namespace, name).await.or_absent()?;
@@ -63,7 +63,7 @@ impl JobApi for CachedJobs {
         Ok(found)
     }
 
-    async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, CallError> {
+    async fn pods_of_job(&self, namespace: &str, job_uid: &str) -> Result<Vec<PodView>, ApiError> {
         let began = self.boot();
         let scope = Scope {
             namespace: Some(namespace.to_owned()),
@@ -88,7 +88,7 @@ impl JobApi for CachedJobs {
         name: &str,
         uid: &str,
         ttl_seconds: Option<i32>,
-    ) -> Result<JobView, CallError> {
+    ) -> Result<JobView, ApiError> {
         let began = self.boot();
         let step = "change how long the job stays";
         let why = ttl_seconds.is_none().then_some("until the status of its run could be stored");
@@ -97,45 +97,28 @@ impl JobApi for CachedJobs {
             "spec": {"ttlSecondsAfterFinished": ttl_seconds},
         }));
         let changed: JobView = self.calls.patch(&Target::of::<Job>(), step, namespace, name, None, &patch).await?;
-        Ok(self.jobs.wrote(changed, began).as_ref().clone())
+        // It may have changed nothing.
+        self.jobs.read_back(&Key::new(namespace, name), Some(changed.clone()), began);
+        Ok(changed)
     }
 
-    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), CallError> {
+    async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {
         let deletion = Deletion { propagation: PropagationPolicy::Foreground, ..Deletion::of(uid) };
-        Ok(self.calls.delete(&Target::of::<Job>(), "delete the job", namespace, name, &deletion).await?)
+        self.calls.delete(&Target::of::<Job>(), "delete the job", namespace, name, &deletion).await
     }
 
-    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), CallError> {
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, grace_seconds: u32) -> Result<(), ApiError> {
         let deletion = Deletion { grace_seconds: Some(grace_seconds), ..Deletion::of(uid) };
-        Ok(self.calls.delete(&Target::of::<Pod>(), "delete the pod", namespace, name, &deletion).await?)
+        self.calls.delete(&Target::of::<Pod>(), "delete the pod", namespace, name, &deletion).await
     }
 
-    async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), CallError> {
+    async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), ApiError> {
         let _: IgnoredAny =
             self.calls.create(&Target::of::<ConfigMap>(), "create the config map", namespace, config_map).await?;
         Ok(())
     }
 
-    async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMapView>, CallError> {
-        Ok(self.calls.get(&Target::of::<ConfigMap>(), "read the config map", namespace, name).await.or_absent()?)
-    }
-}
-
-impl From<ApiError> for CallError {
-    fn from(error: ApiError) -> Self {
-        let (code, reason, retry_after) = match error.kind {
-            ApiErrorKind::NotFound => (404, "NotFound", None),
-            ApiErrorKind::AlreadyExists => (409, "AlreadyExists", None),
-            ApiErrorKind::Conflict => (409, "Conflict", None),
-            ApiErrorKind::Forbidden => (403, "Forbidden", None),
-            ApiErrorKind::Denied => (403, "Denied", None),
-            ApiErrorKind::Invalid => (422, "Invalid", None),
-            ApiErrorKind::TooManyRequests { retry_after } => (429, "TooManyRequests", Some(retry_after)),
-            ApiErrorKind::Gone => (410, "Gone", None),
-            ApiErrorKind::Ambiguous | ApiErrorKind::Unavailable | ApiErrorKind::NotSent | ApiErrorKind::Decode => {
-                return Self::Unanswered(Box::new(error));
-            }
-        };
-        Self::Refused { code, reason: reason.to_owned(), message: error.message, retry_after }
+    async fn get_config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMapView>, ApiError> {
+        self.calls.get(&Target::of::<ConfigMap>(), "read the config map", namespace, name).await.or_absent()
     }
 }

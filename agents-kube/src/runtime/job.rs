@@ -13,7 +13,7 @@ use agents_core::{
     runtime::{Observation, RuntimeRef, Submission},
 };
 use agents_runtime::{
-    adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter},
+    adapter::{AdapterError, AdapterErrorKind, Capabilities, Grace, RuntimeAdapter},
     spec_file,
 };
 use async_trait::async_trait;
@@ -21,14 +21,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{
-    api::{CallError, JobApi},
+    api::JobApi,
     manifest::{JobSettings, Manifests, manifests},
     observe::{has_ended, is_ours, is_run, observe},
     view::{ConfigMapView, JobView, Marks, OwnerView},
 };
+use crate::client::{ApiError, ApiErrorKind};
 
-/// Wait after 429 when the API server names none.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Grace of a pod that is ended by force. With 0 the API server forgets the pod without asking its node, where it may
 /// go on; with 1 the pod is there until the node says that it has ended.
 const FORCED_GRACE_SECONDS: u32 = 1;
@@ -95,7 +94,7 @@ impl JobAdapter {
         let step = || format!("create ConfigMap {namespace}/{name}");
         match self.api.create_config_map(namespace, config_map).await {
             Ok(()) => Ok(()),
-            Err(error) if error.is_already_exists() => {
+            Err(error) if error.kind == ApiErrorKind::AlreadyExists => {
                 let found = self.api.get_config_map(namespace, name).await;
                 match found.map_err(|error| classify(&format!("read ConfigMap {namespace}/{name}"), error))? {
                     Some(ConfigMapView { owner: Some(owner), immutable, files })
@@ -108,19 +107,14 @@ impl JobAdapter {
                         Err(another("ConfigMap", namespace, name, "its runner's spec is not the one of this attempt"))
                     }
                     Some(ConfigMapView { owner, .. }) => Err(taken("ConfigMap", namespace, name, owner.as_ref())),
-                    None => Err(classify(&step(), error)),
+                    None => Err(gone_again(&step())),
                 }
             }
             Err(error) => Err(classify(&step(), error)),
         }
     }
 
-    async fn adopt(
-        &self,
-        submission: &Submission,
-        wanted: &Marks,
-        refused: CallError,
-    ) -> Result<RuntimeRef, AdapterError> {
+    async fn adopt(&self, submission: &Submission, wanted: &Marks) -> Result<RuntimeRef, AdapterError> {
         let (namespace, name) = (&submission.namespace, submission.name.as_str());
         let job = self.read(namespace, name).await?;
         match job {
@@ -131,8 +125,7 @@ impl JobAdapter {
                 Err(another("Job", namespace, name, "what it executes is not the plan of this attempt"))
             }
             Some(job) => Err(taken("Job", namespace, name, job.owner.as_ref())),
-            // It went away in between: the next try creates it.
-            None => Err(classify(&format!("create Job {namespace}/{name}"), refused)),
+            None => Err(gone_again(&format!("create Job {namespace}/{name}"))),
         }
     }
 
@@ -146,7 +139,7 @@ impl JobAdapter {
         match self.api.delete_job(namespace, name, uid).await {
             Ok(()) => Ok(Deleted::Asked),
             Err(error) if error.is_not_found() => Ok(Deleted::Gone),
-            Err(error) if error.is_conflict() => Ok(Deleted::Another),
+            Err(error) if error.kind == ApiErrorKind::Conflict => Ok(Deleted::Another),
             Err(error) => Err(classify(&format!("delete Job {namespace}/{name}"), error)),
         }
     }
@@ -158,7 +151,7 @@ impl JobAdapter {
         for pod in pods.map_err(|error| classify(&step(), error))?.iter().filter(|pod| !has_ended(pod)) {
             match self.api.delete_pod(namespace, &pod.name, &pod.uid, grace_seconds).await {
                 Ok(()) => {}
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) if matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict) => {}
                 Err(error) => return Err(classify(&step(), error)),
             }
         }
@@ -197,7 +190,7 @@ impl RuntimeAdapter for JobAdapter {
         let (namespace, name) = (&submission.namespace, &submission.name);
         match self.api.create_job(namespace, &job).await {
             Ok(job) => Ok(reference(submission, &job)),
-            Err(error) if error.is_already_exists() => self.adopt(submission, &marks, error).await,
+            Err(error) if error.kind == ApiErrorKind::AlreadyExists => self.adopt(submission, &marks).await,
             Err(error) => Err(classify(&format!("create Job {namespace}/{name}"), error)),
         }
     }
@@ -226,7 +219,7 @@ impl RuntimeAdapter for JobAdapter {
         let ttl = (!kept).then(|| self.settings.ttl_seconds());
         match self.api.set_job_ttl(namespace, name, &job.uid, ttl).await {
             Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) if matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Conflict) => Ok(()),
             Err(error) => Err(classify(&format!("change how long Job {namespace}/{name} stays"), error)),
         }
     }
@@ -312,24 +305,31 @@ fn carries(files: &BTreeMap<String, String>, spec: &RunnerSpec) -> bool {
     carried().is_some_and(|carried| untimed(carried) == untimed(spec.clone()))
 }
 
-/// What a failed call means for the caller.
-fn classify(step: &str, error: CallError) -> AdapterError {
-    let (kind, class) = match &error {
-        CallError::TimedOut(_) | CallError::Unanswered(_) => (AdapterErrorKind::Unavailable, Class::Retry),
-        CallError::Refused { code, reason: _, message: _, retry_after } => match (code, retry_after) {
-            (429, wait) => {
-                let wait = wait.unwrap_or(DEFAULT_RETRY_AFTER);
-                (AdapterErrorKind::Unavailable, Class::RetryAfter(wait))
-            }
-            (500.., Some(wait)) => (AdapterErrorKind::Unavailable, Class::RetryAfter(*wait)),
-            // 401: tokens are rotated, the next one may be good.
-            (500.. | 401 | 408 | 409 | 410, _) => (AdapterErrorKind::Unavailable, Class::Retry),
-            // Rights, quotas, admission policies and namespaces can change.
-            (403 | 404, _) => (AdapterErrorKind::Rejected, Class::WaitForChange),
-            _ => (AdapterErrorKind::Rejected, Class::Terminal),
-        },
+/// What a failed call means for the caller: the class of the call's own table, and whose fault it is.
+fn classify(step: &str, error: ApiError) -> AdapterError {
+    let kind = match error.kind {
+        ApiErrorKind::Invalid
+        | ApiErrorKind::Refused
+        | ApiErrorKind::Denied
+        | ApiErrorKind::Forbidden
+        | ApiErrorKind::NotFound
+        | ApiErrorKind::NotServed => AdapterErrorKind::Rejected,
+        ApiErrorKind::AlreadyExists
+        | ApiErrorKind::Conflict
+        | ApiErrorKind::TooManyRequests { .. }
+        | ApiErrorKind::Ambiguous
+        | ApiErrorKind::Gone
+        | ApiErrorKind::Unavailable
+        | ApiErrorKind::NotSent
+        | ApiErrorKind::Decode => AdapterErrorKind::Unavailable,
     };
-    AdapterError { kind, class, message: format!("failed to {step}: {error}"), source: Some(Box::new(error)) }
+    let message = format!("failed to {step}: {}", error.message);
+    AdapterError { kind, class: error.class, message, source: Some(Box::new(error)) }
+}
+
+/// What was in the way of a create is gone again: the next try creates it.
+fn gone_again(step: &str) -> AdapterError {
+    AdapterError::unavailable(format!("failed to {step}: what had its name is gone again"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod pod_read;
 mod spec;
 mod view;
 
-pub use api::{CallError, JobApi};
+pub use api::JobApi;
 pub use cached::CachedJobs;
 pub use fingerprint::Fingerprint;
 pub use job::{JobAdapter, ReportSecret, is_the_job_of};

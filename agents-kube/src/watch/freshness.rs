@@ -1,8 +1,8 @@
 //! How old a watched cache can be at most, proven without a read per object.
 //!
 //! A watch says how far it has come, never how long ago that was: an event can be delivered minutes late. So the proof
-//! has two halves. A *mark* is a version that was current at a known moment: the answer of one of our own writes, or of
-//! a consistent list of one object, stamped before the request left. The *position* is the version the watch has
+//! has two halves. A *mark* is a version that was current at a known moment: the answer of one of our own writes that
+//! changed something, or of a consistent list of one object, stamped before the request left. The *position* is the version the watch has
 //! reached. Once the position reaches a mark, the cache holds everything up to the mark's moment.
 
 use std::time::Duration;
@@ -28,6 +28,14 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// A write of ours that named the version `over`, or made the object where that is `None`, was answered with
+    /// `version`. One that changed nothing is answered with the version of the object's last change, which may be old.
+    pub fn wrote(&mut self, over: Option<&Version>, version: &Version, at: Duration) {
+        if over != Some(version) {
+            self.mark(version, at);
+        }
+    }
+
     /// `version` was current no earlier than `at`, the moment before its request was sent.
     pub fn mark(&mut self, version: &Version, at: Duration) {
         let Some(version) = self.number(version) else {
@@ -153,6 +161,8 @@ mod tests {
         Others(u64),
         Wait(u64),
         OwnWrite,
+        /// A write of ours to the object whose last change has this share of the present version, which changes nothing.
+        WriteOfNothing(u64),
         MarkList,
         /// The watch delivers up to this share of what is not delivered yet, in percent.
         Deliver(u64),
@@ -164,6 +174,7 @@ mod tests {
             (1..5_u64).prop_map(Step::Others),
             (1..100_000_u64).prop_map(Step::Wait),
             Just(Step::OwnWrite),
+            (0..=100_u64).prop_map(Step::WriteOfNothing),
             Just(Step::MarkList),
             (0..=100_u64).prop_map(Step::Deliver),
             Just(Step::Relist),
@@ -193,9 +204,14 @@ mod tests {
                     }
                     Step::Wait(ms) => now += Duration::from_millis(ms),
                     Step::OwnWrite => {
+                        let over = Version::Number(written.len() as u64 - 1);
                         written.push(now);
-                        freshness.mark(&Version::Number(written.len() as u64 - 1), at);
+                        freshness.wrote(Some(&over), &Version::Number(written.len() as u64 - 1), at);
                         last_mark = Some(at);
+                    }
+                    Step::WriteOfNothing(percent) => {
+                        let version = Version::Number((written.len() as u64 - 1) * percent / 100);
+                        freshness.wrote(Some(&version), &version, at);
                     }
                     Step::MarkList => {
                         freshness.mark_list(&Version::Number(written.len() as u64 - 1), at);

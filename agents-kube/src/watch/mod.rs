@@ -296,10 +296,11 @@ impl<P: Projection> Watch<P> {
         *self.synced.borrow()
     }
 
-    /// Takes in the answer to a write of ours whose request left after `began`.
-    pub fn wrote(&self, object: P, began: Duration) -> Arc<P> {
+    /// Takes in the answer to a write of ours whose request left after `began`. `over` is the version that the write
+    /// named, `None` for one that made the object; the answer to a write that named none is taken in as a read.
+    pub fn wrote(&self, object: P, over: Option<&str>, began: Duration) -> Arc<P> {
         let now = self.boot();
-        self.store().wrote(object, began, now)
+        self.store().wrote(object, over, began, now)
     }
 
     /// Takes in the answer of a consistent read whose request left after `began`; `None` when there is no such object.

@@ -5,7 +5,6 @@ use std::{io, sync::Arc, time::Duration};
 use agents_runtime::adapter::Class;
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use kube::core::Status;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{self, Instant};
@@ -19,13 +18,13 @@ use super::{
     store::{Said, Seen},
     version::Version,
 };
-use crate::client::{ApiError, ApiErrorKind, decode_text};
+use crate::client::{ApiError, ApiErrorKind, decode_text, told_in_watch};
 
 /// Longest event: an object of etcd's largest size, escaped, with room.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 /// Time beyond its own timeout after which a watch is ended from this side.
 const MARGIN: Duration = Duration::from_secs(10);
-/// A watch that ends sooner and without an event counts as a failure: reopening it at once could go on forever.
+/// A watch that ends sooner counts as a failure whatever it said: reopening it at once could go on for ever.
 const TOO_SHORT: Duration = Duration::from_secs(1);
 /// Objects of a list's first page, whose sizes nobody knows.
 const FIRST_PAGE: u32 = 20;
@@ -134,7 +133,7 @@ impl<P: Projection> Watch<P> {
             };
             failures = failures.saturating_add(1);
             let absent =
-                self.settings.may_be_absent && matches!(error.kind, ApiErrorKind::NotFound | ApiErrorKind::Forbidden);
+                self.settings.may_be_absent && matches!(error.kind, ApiErrorKind::NotServed | ApiErrorKind::Forbidden);
             if absent && failures > 1 {
                 tracing::debug!(kind = self.target.kind(), failures, %error, "the kind is still not there");
             } else if absent {
@@ -177,26 +176,29 @@ impl<P: Projection> Watch<P> {
         let opened = Instant::now();
         let end = opened + open_for + MARGIN;
         let mut heard = false;
+        // Ends in mid-line and broken connections are the ordinary end of a watch.
+        let resume = |failures: &mut u32| {
+            if opened.elapsed() < TOO_SHORT {
+                return Ended::Failed(unavailable("the watch ended at once"));
+            }
+            *failures = 0;
+            Ended::Resume
+        };
         loop {
             let silent = (Instant::now() + self.settings.silence).min(end);
             let line = match time::timeout_at(silent, lines.next()).await {
                 Ok(Some(Ok(line))) => line,
-                // Ends in mid-line and broken connections are the ordinary end of a watch.
-                Ok(Some(Err(_)) | None) if heard || opened.elapsed() >= TOO_SHORT => return Ok(Ended::Resume),
-                Ok(Some(Err(_)) | None) => {
-                    return Ok(Ended::Failed(unavailable("the watch ended at once")));
-                }
+                Ok(Some(Err(_)) | None) => return Ok(resume(failures)),
                 // An API server whose data was restored to an earlier version has nothing to say for as long as that takes.
                 Err(_) => return Ok(Ended::Relist(unavailable("the watch fell silent"))),
             };
             match self.line(&line, tell) {
-                Ok(()) => {
+                Ok(()) if !heard => {
                     heard = true;
-                    if *failures > 0 {
-                        *failures = 0;
-                        *self.trouble() = None;
-                    }
+                    *self.trouble() = None;
                 }
+                Ok(()) => {}
+                Err(Ended::Resume) => return Ok(resume(failures)),
                 Err(ended) => return Ok(ended),
             }
         }
@@ -222,8 +224,7 @@ impl<P: Projection> Watch<P> {
                 return Ok(());
             }
             "ERROR" => {
-                let status: Status = serde_json::from_str(object.get()).unwrap_or_default();
-                let error = ApiError::of_status("watch", status.code, None, &status, false);
+                let error = told_in_watch(&self.target, object.get().as_bytes());
                 return Err(match error.kind {
                     ApiErrorKind::Gone => Ended::Relist(error),
                     _ => Ended::Failed(error),

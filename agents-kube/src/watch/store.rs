@@ -174,9 +174,11 @@ impl<P: Projection> Store<P> {
         }
     }
 
-    /// Takes in the answer to a write of ours: its version was the newest of all.
-    pub(super) fn wrote(&mut self, object: P, began: Duration, now: Duration) -> Arc<P> {
-        self.freshness.mark(&Version::parse(object.identity().resource_version), began);
+    /// Takes in the answer to a write of ours that named the version `over`, or made the object: if it has changed the
+    /// object, its version was the newest of all.
+    pub(super) fn wrote(&mut self, object: P, over: Option<&str>, began: Duration, now: Duration) -> Arc<P> {
+        let version = Version::parse(object.identity().resource_version);
+        self.freshness.wrote(over.map(Version::parse).as_ref(), &version, began);
         self.overlay(object, now)
     }
 

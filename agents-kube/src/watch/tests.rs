@@ -131,7 +131,9 @@ fn page(version: u64, next: Option<&str>, items: &[Value]) -> Answer {
 }
 
 fn gone() -> Value {
-    json!({ "kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version" })
+    json!({
+        "kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired", "message": "too old resource version",
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "called with values made in place")]
@@ -289,8 +291,8 @@ async fn our_own_write_is_not_overtaken_by_our_own_cache() {
     let mut server = serve(vec![("limit=20", page(10, None, &[run("a", 3, "Pending")])), ("watch=true", watch)]);
     assert_eq!(server.next().await, "seen ns/a 3");
     let key = Key::new("ns", "a");
-    server.watch.wrote(resource("a", 20, "Running"), Duration::ZERO);
-    server.watch.wrote(resource("new", 21, "Pending"), Duration::ZERO);
+    server.watch.wrote(resource("a", 20, "Running"), None, Duration::ZERO);
+    server.watch.wrote(resource("new", 21, "Pending"), None, Duration::ZERO);
     assert_eq!(server.version("a").unwrap(), "20");
     // Someone's older change arrives later than our answer.
     lines.send(event("MODIFIED", run("a", 15, "Pending"))).unwrap();
@@ -308,7 +310,7 @@ async fn our_own_write_is_not_overtaken_by_our_own_cache() {
     assert_eq!(server.next().await, "left ns/new Pending");
     assert_eq!(server.version("new"), None);
     // An answer that is slower than the watch does not go back either.
-    server.watch.wrote(resource("new", 21, "Pending"), Duration::ZERO);
+    server.watch.wrote(resource("new", 21, "Pending"), None, Duration::ZERO);
     assert_eq!(server.version("new"), None);
     assert!(!server.watch.is_doubtful(&key));
 }
@@ -361,7 +363,9 @@ async fn reading_an_old_object_proves_nothing_of_the_others() {
     let began = server.watch.boot();
     server.watch.read_back(&Key::new("ns", "a"), Some(resource("a", 3, "Pending")), began);
     assert!(!server.watch.is_fresh(), "its version is as old as its last change");
-    server.watch.wrote(resource("a", 11, "Pending"), began);
+    server.watch.wrote(resource("a", 3, "Pending"), Some("3"), began);
+    assert!(!server.watch.is_fresh(), "a write that changed nothing has no new version");
+    server.watch.wrote(resource("a", 11, "Pending"), Some("3"), began);
     lines.send(bookmark(11)).unwrap();
     settle().await;
     assert!(server.watch.is_fresh(), "what was written had the newest version");
@@ -401,7 +405,8 @@ async fn a_watch_that_ends_resumes_at_the_last_version_also_after_half_a_line() 
 
 #[tokio::test(start_paused = true)]
 async fn failures_are_waited_out_and_shown() {
-    let error = |code: u16| Answer::Json(code, json!({ "code": code, "message": "not now" }));
+    let status = |code: u16| json!({ "kind": "Status", "apiVersion": "v1", "code": code, "message": "not now" });
+    let error = |code: u16| Answer::Json(code, status(code));
     let (_lines, watch) = stream();
     let mut server = serve(vec![
         ("limit=20", error(500)),
@@ -422,13 +427,20 @@ async fn failures_are_waited_out_and_shown() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_ends_at_once_is_not_reopened_in_a_hot_loop() {
-    let mut script = vec![("limit=20", page(10, None, &[]))];
-    for _ in 0..1000 {
-        script.push(("watch=true", stream().1));
+    // In silence, after half a line, after a whole one.
+    for said in [None, Some(json!("{\"type\":\"MODIF")), Some(bookmark(11))] {
+        let mut script = vec![("limit=100", page(10, None, &[]))];
+        for _ in 0..1000 {
+            let (lines, watch) = stream();
+            if let Some(said) = &said {
+                lines.send(said.clone()).unwrap();
+            }
+            script.push(("watch=true", watch));
+        }
+        let server = serve(script);
+        time::sleep(Duration::from_secs(60)).await;
+        assert!(server.requests() < 25, "{} requests in a minute after {said:?}", server.requests());
     }
-    let server = serve(script);
-    time::sleep(Duration::from_secs(60)).await;
-    assert!(server.requests() < 25, "{} requests in a minute", server.requests());
 }
 
 #[tokio::test(start_paused = true)]

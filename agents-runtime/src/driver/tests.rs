@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use agents_core::decide::Notice;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -18,6 +20,8 @@ enum Look {
     Settled,
     WakeAt(i64),
     Fails(Class),
+    /// An effect is refused.
+    Refused,
     Panics,
 }
 
@@ -28,6 +32,16 @@ struct State {
     running: BTreeSet<Key>,
     most: usize,
     overlapped: bool,
+}
+
+fn failure(class: Class) -> Failure {
+    Failure {
+        step: "gather",
+        class,
+        reason: Reason::RuntimeUnavailable,
+        message: "as scripted".to_owned(),
+        source: None,
+    }
 }
 
 /// Answers by script; the last entry repeats.
@@ -75,26 +89,24 @@ impl World for Scripted {
         self.state().running.remove(key);
         match look {
             Look::Panics => panic!("as scripted"),
-            Look::Fails(class) => Err(Failure {
-                step: "gather",
-                class,
-                reason: Reason::RuntimeUnavailable,
-                message: "as scripted".to_owned(),
-                source: None,
-            }),
-            Look::Settled | Look::WakeAt(_) => Ok(Some((*key, look))),
+            Look::Fails(class) => Err(failure(class)),
+            Look::Settled | Look::WakeAt(_) | Look::Refused => Ok(Some((*key, look))),
         }
     }
 
-    fn decide(&self, snapshot: &(Key, Look), _: Option<&Refusal>, _: Timestamp) -> Plan<()> {
+    fn decide(&self, snapshot: &(Key, Look), refusal: Option<&Refusal>, _: Timestamp) -> Plan<()> {
         match snapshot.1 {
+            Look::Refused if refusal.is_none() => {
+                let notice = Notice { warning: false, reason: Reason::Submitted, message: String::new() };
+                Plan { before: vec![Effect::Emit(notice)], ..Plan::settled() }
+            }
             Look::WakeAt(at) => Plan { wake: Some(Timestamp::from_second(START + at).unwrap()), ..Plan::settled() },
-            Look::Settled | Look::Fails(_) | Look::Panics => Plan::settled(),
+            Look::Settled | Look::Fails(_) | Look::Refused | Look::Panics => Plan::settled(),
         }
     }
 
     async fn perform(&self, _: &(Key, Look), _: &Effect) -> Result<(), Failure> {
-        Ok(())
+        Err(failure(Class::WaitForChange))
     }
 
     async fn store(&self, _: &(Key, Look), (): &()) -> Result<(), Failure> {
@@ -181,12 +193,64 @@ async fn failures_wait_longer_and_longer_up_to_a_bound_and_success_forgets_them(
     assert!(waits[15] <= MIN_BACKOFF + SECOND / 100, "a failure after a success is the first one again: {waits:?}");
 }
 
+/// Asks for `key` every `every` beside a driver that runs for `time`, and answers with the looks.
+async fn asked_all_the_time(world: &Arc<Scripted>, key: Key, every: Duration, time: Duration) -> Vec<Duration> {
+    let driver = Driver::new(Arc::clone(world), Options::default());
+    let requests = driver.requests();
+    let asking = async {
+        loop {
+            requests.ask(key);
+            tokio::time::sleep(every).await;
+        }
+    };
+    let both = async { tokio::join!(driver.run(CancellationToken::new()), asking) };
+    let _ = tokio::time::timeout(time, both).await;
+    world.looks(key)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_was_asked_for_is_kept() {
-    let world = Scripted::new(&[("a", &[Look::Fails(Class::RetryAfter(45 * SECOND)), Look::Settled])], Duration::ZERO);
-    run(&world, 1, &["a"], 600 * SECOND).await;
-    let looks = world.looks("a");
-    assert!(looks.len() == 2 && looks[1] >= 45 * SECOND, "{looks:?}");
+    let later = Look::Fails(Class::RetryAfter(45 * SECOND));
+    let world = Scripted::new(&[("a", &[later, Look::WakeAt(50), Look::Settled])], Duration::ZERO);
+    let looks = asked_all_the_time(&world, "a", SECOND, 47 * SECOND).await;
+    assert!(looks[1] >= 45 * SECOND && looks[1] <= 46 * SECOND, "{looks:?}");
+    assert!(looks.len() > 2, "after a success it is looked at when asked for again: {looks:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_pass_no_backoff() {
+    for look in [Look::Fails(Class::Retry), Look::Fails(Class::WaitForChange), Look::Panics, Look::Refused] {
+        let world = Scripted::new(&[("a", &[look])], SECOND / 100);
+        let mut looks = asked_all_the_time(&world, "a", SECOND / 10, 600 * SECOND).await;
+        // A refusal is decided upon at once, which gathers anew.
+        looks.dedup_by(|later, earlier| *later <= *earlier + SECOND / 50);
+        let waits = waits(&looks);
+        assert!(looks.len() < 40, "{look:?}: {} looks", looks.len());
+        assert!(waits.windows(2).all(|pair| pair[1] + MAX_BACKOFF / 4 >= pair[0]), "{look:?}: {waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= MAX_BACKOFF + SECOND), "{look:?}: {waits:?}");
+    }
+}
+
+/// What fails is held back, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_fails_delays_no_other() {
+    let script: &[(Key, &[Look])] =
+        &[("bad", &[Look::Fails(Class::RetryAfter(600 * SECOND))]), ("good", &[Look::Settled])];
+    let world = Scripted::new(script, Duration::ZERO);
+    let driver = Driver::new(Arc::clone(&world), Options { concurrency: 1, ..Options::default() });
+    let requests = driver.requests();
+    let asking = async {
+        for _ in 0..100 {
+            requests.ask("bad");
+            requests.ask("good");
+            tokio::time::sleep(SECOND).await;
+        }
+    };
+    let both = async { tokio::join!(driver.run(CancellationToken::new()), asking) };
+    let _ = tokio::time::timeout(100 * SECOND, both).await;
+    assert_eq!(world.looks("bad").len(), 1);
+    let good = world.looks("good");
+    assert!(good.len() == 100 && good.iter().enumerate().all(|(n, at)| at.as_secs() == n as u64), "{good:?}");
 }
 
 /// A conflict is decided anew at once, and still cannot spin.

@@ -281,7 +281,7 @@ impl Engine {
                     }
                     () = asked.cancelled(), if !was_asked => {
                         was_asked = true;
-                        names.iter().cloned().for_each(|name| requests.ask(name));
+                        names.iter().cloned().for_each(|name| requests.ask_now(name));
                     }
                     () = changed => {}
                     () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}

@@ -47,7 +47,7 @@ annotations:
   "AGENTS_HEALTH_ADDRESS" "service.port"
   "AGENTS_IDENTITY" "the name of the pod"
   "AGENTS_LEASE_NAME" "the name of the release"
-  "AGENTS_LEASE_NAMESPACE" "scope"
+  "AGENTS_LEASE_NAMESPACE" "the namespace of the release"
   "AGENTS_NAMESPACE" "namespaces"
   "AGENTS_RUN_SERVICE_ACCOUNT" "runs.serviceAccount" }}
 {{- range .Values.env }}

@@ -104,10 +104,21 @@
 - apiGroups: ["events.k8s.io"]
   resources: [events]
   verbs: [create]
+# tells a namespace that does not exist from an empty one
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 {{- end }}
 {{- define "agents.rules.lease" -}}
 # elects the replica that works
 - apiGroups: ["coordination.k8s.io"]
   resources: [leases]
   verbs: [create, get, update]
+{{- end }}
+{{- define "agents.rules.former" -}}
+# takes over the times of the lease that an earlier version held
+- apiGroups: ["coordination.k8s.io"]
+  resources: [leases]
+  verbs: [get]
+  resourceNames: [{{ include "agents.name" . }}-controller]
 {{- end }}

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::resource::Resource;
+use super::{
+    request::{Request, Verb},
+    resource::Resource,
+};
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,13 +29,31 @@ impl Refusal {
         self
     }
 
+    /// The same about the object that a request is for.
+    pub(super) fn of(mut self, request: &Request) -> Self {
+        let Some(target) = &request.target else { return self };
+        if self.code == 409 && request.verb == Verb::Create {
+            self.reason = "AlreadyExists";
+        }
+        self.about(target.resource, request.name.as_deref().unwrap_or_default())
+    }
+
+    /// The same about the namespace that a request is for.
+    pub(super) fn of_namespace(mut self, request: &Request) -> Self {
+        let namespace = request.target.as_ref().and_then(|target| target.namespace.as_deref());
+        self.details = json!({"name": namespace, "kind": "namespaces"});
+        self
+    }
+
     /// The refusal a fault script asks for.
     pub fn scripted(code: u16) -> Self {
         let (reason, message) = match code {
             400 => ("BadRequest", "scripted"),
             403 => ("Forbidden", "scripted"),
+            404 => ("NotFound", "scripted"),
             409 => ("Conflict", "the object has been modified; please apply your changes to the latest version"),
             410 => ("Expired", "too old resource version"),
+            413 => ("RequestEntityTooLarge", "scripted"),
             422 => ("Invalid", "scripted"),
             429 => ("TooManyRequests", "too many requests, please try again later"),
             500 => ("InternalError", "an error on the server has prevented the request from succeeding"),

@@ -13,6 +13,8 @@ use super::{
 pub enum Fault {
     /// Refused with this HTTP status; nothing stored.
     Reject(u16),
+    /// Refused with this HTTP status in these words; nothing stored.
+    Refuse(u16, Words),
     /// 429 with this `Retry-After`, garbage included; `None` sends no header.
     Throttle(Option<String>),
     /// Stored, then answered with this status: the ambiguous 504.
@@ -37,6 +39,38 @@ pub enum Fault {
     TruncatedBody,
     /// The client dies: before the request is carried out, inside it, or after its answer.
     Crash(CrashAt),
+}
+
+/// Who speaks in a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// The API server, about the object of the request.
+    OfTheObject,
+    /// The API server, about its namespace.
+    OfAnother,
+    /// A proxy, in HTML.
+    Html,
+    /// Nobody.
+    Nothing,
+    /// The API server about the object, cut in half.
+    Cut,
+}
+
+impl Words {
+    /// The body of an answer.
+    pub(super) fn body(self, code: u16, request: &Request) -> Vec<u8> {
+        let status = |refusal: Refusal| refusal.body().to_string().into_bytes();
+        match self {
+            Self::OfTheObject => status(Refusal::scripted(code).of(request)),
+            Self::OfAnother => status(Refusal::scripted(code).of_namespace(request)),
+            Self::Html => b"<html><body>no</body></html>".to_vec(),
+            Self::Nothing => vec![],
+            Self::Cut => {
+                let whole = status(Refusal::scripted(code).of(request));
+                whole[..whole.len() / 2].to_vec()
+            }
+        }
+    }
 }
 
 /// Where in a request its client dies.
@@ -319,7 +353,8 @@ impl Fault {
                 refusal.retry_after.clone_from(after);
                 Some(refusal)
             }
-            Self::CommitThenDrop
+            Self::Refuse(..)
+            | Self::CommitThenDrop
             | Self::DropBeforeCommit
             | Self::CommitLate(_)
             | Self::Delay(_)

@@ -30,7 +30,7 @@ mod watch;
 mod world;
 
 pub use clock::Clock;
-pub use fault::{CrashAt, CrashPoint, Fault, Faults, Rule, WatchFault, WatchRule, When};
+pub use fault::{CrashAt, CrashPoint, Fault, Faults, Rule, WatchFault, WatchRule, When, Words};
 pub use judge::{ATTEMPT_LABEL, Broken, RUN_UID_LABEL, Submission, Violation};
 pub use outcome::Outcome;
 pub use request::{Log, Record, Verb};

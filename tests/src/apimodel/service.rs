@@ -70,6 +70,10 @@ async fn serve(shared: Arc<Shared>, client: ClientId, request: Request) -> Resul
     };
     match &fault {
         Fault::Reject(_) | Fault::Throttle(_) => run.refuse(&fault),
+        Fault::Refuse(code, words) => {
+            run.shared.with(|state, _| state.answered(run.record, *code));
+            response(*code, Body::from(words.body(*code, &run.request)), None)
+        }
         Fault::CommitThenReject(_) => {
             let _unseen = run.commit(None).await;
             run.refuse(&fault)

@@ -108,6 +108,8 @@ pub struct Store {
     /// Objects that everybody reads with defaults that etcd does not hold yet: the next write stores them, even one that
     /// changes nothing else.
     short_of_defaults: BTreeSet<Key>,
+    /// Fields of a run's status that the definition does not know and drops.
+    pub(super) dropped: Vec<&'static str>,
 }
 
 impl Store {
@@ -119,6 +121,7 @@ impl Store {
             compacted: 0,
             short_of_defaults: BTreeSet::new(),
             random: seed ^ 0x9e37_79b9_7f4a_7c15,
+            dropped: Vec::new(),
         }
     }
 
@@ -284,7 +287,11 @@ impl Store {
                 ));
             }
         }
-        let object = merge_parts(key, &old, wanted, part)?;
+        let mut object = merge_parts(key, &old, wanted, part)?;
+        if let ("agentruns", Some(status)) = (resource.plural, object.get_mut("status").and_then(Value::as_object_mut))
+        {
+            status.retain(|field, _| !self.dropped.contains(&field.as_str()));
+        }
         let meta = &object["metadata"];
         let emptied = meta["deletionTimestamp"].is_string()
             && meta["deletionGracePeriodSeconds"] == 0

@@ -415,6 +415,11 @@ impl World {
         self.shared.with(|state, _| state.store.compact());
     }
 
+    /// The definition of runs is one that knows none of these fields of their status and drops them.
+    pub fn older_definition(&self, dropped: &[&'static str]) {
+        self.shared.with(|state, _| state.store.dropped = dropped.to_vec());
+    }
+
     /// Changes times of the model.
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
         self.shared.with(|state, _| change(&mut state.settings));

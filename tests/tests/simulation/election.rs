@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
-use agents_kube::{Clock, ManagerError, lease::Params};
+use agents_kube::{Clock, Keeper, ManagerError, lease::Params};
 use agents_tests::apimodel::{Fault, Log, Rule, Settled, Verb, When, World};
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -135,7 +136,7 @@ async fn zombie(workload: &Workload, blindness: Blindness) -> (Arc<World>, Vec<S
     let options = lease_options();
     let old = manager(world.calls_by("old", Arc::clone(&clock) as Arc<dyn Clock>), "old-1", true);
     let old = tokio::spawn(async move {
-        // Losing the lease ends it, as it ends the process.
+        // Losing the lease ends it; nobody begins anew.
         let _end = old.run(CancellationToken::new()).await;
     });
     let held = |world: &World| world.object("leases", &options.name).is_some();
@@ -200,10 +201,53 @@ async fn a_leader_that_cannot_renew_stops_in_time() {
     world.faults(|faults| faults.rule(Rule::new(When::any().on("leases").from("a"), Fault::Blackhole).forever()));
     let began = world.clock().boot();
     tokio::time::sleep(Params::default().duration + SECOND).await;
-    assert!(running.is_finished(), "the process ends with its lease");
+    assert!(running.is_finished(), "the work ends with its lease");
     assert!(matches!(running.await, Ok(Err(ManagerError::LeaseLost))));
     apply_later(&world, "second");
     assert!(world.until_terminal(60 * SECOND).await);
     assert!(world.log().from("a").since(began).of("jobs").writes().is_empty());
     world.check();
+}
+
+/// The end of one manager is not the end of the process: the others go on, and it begins anew, each time after a wait.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_taken_away_ends_the_work_for_its_runs_alone() {
+    let (mine, theirs) = (HAPPY.world(1), HAPPY.world(1));
+    let keeper = |world: &Arc<World>, name: &'static str| {
+        let calls = world.calls(name);
+        Keeper::new(name, move |number| manager(calls.clone(), &format!("{name}-{number}"), true))
+    };
+    let (keepers, stop) = ([keeper(&mine, "a"), keeper(&theirs, "b")], CancellationToken::new());
+    let healths = keepers.each_ref().map(Keeper::current);
+    let mut process = tokio::task::JoinSet::new();
+    for keeper in keepers {
+        process.spawn(keeper.run(stop.clone()));
+    }
+    assert!(mine.until_terminal(60 * SECOND).await && theirs.until_terminal(60 * SECOND).await);
+    // Whoever may write the one lease takes it away again and again.
+    let began = theirs.clock().boot();
+    for time in 0..10 {
+        let mut lease = theirs.object("leases", "agents").expect("it is held");
+        lease["spec"]["holderIdentity"] = json!("thief");
+        lease["spec"]["leaseTransitions"] = json!(100 + time);
+        theirs.apply(&lease.to_string());
+        tokio::time::sleep(6 * SECOND).await;
+        assert!(healths[0].health().is_leading(), "the other is not touched");
+        assert!(!healths[1].health().is_leading(), "it does not lead without its lease");
+    }
+    let lists = theirs.log().from("b").since(began).of("agentruns").lists().len();
+    assert_eq!(lists, 1, "it began anew, and only once: what never led has lost nothing");
+    apply_later(&mine, "second");
+    assert!(mine.until_terminal(10 * SECOND).await, "the runs of the other go on");
+    // Left alone, it leads again.
+    apply_later(&theirs, "second");
+    assert!(theirs.until_terminal(120 * SECOND).await);
+    assert!(healths[1].health().is_leading());
+    mine.check();
+    theirs.check();
+    stop.cancel();
+    while let Some(ended) = process.join_next().await {
+        ended.expect("no panic");
+    }
+    assert_eq!(theirs.object("leases", "agents").expect("it is there")["spec"]["holderIdentity"], "");
 }

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use agents_tests::apimodel::{Fault, Rule, Verb, WatchFault, WatchRule, When};
+use agents_tests::apimodel::{Fault, Rule, Verb, WatchFault, WatchRule, When, Words};
 
 use super::{
     play::{keep_running, named, play, play_clean, simulate},
     two::ends,
-    workload::{ALL, SECOND, Workload, named as workload_named},
+    workload::{ALL, HAPPY, SECOND, Workload, named as workload_named},
 };
 
 /// Everything that can become of a write.
@@ -21,6 +21,16 @@ pub fn write_faults() -> Vec<Fault> {
         Fault::Reject(500),
         Fault::Reject(503),
         Fault::Reject(504),
+        // In another's words none of these says that anything is wrong with what was sent.
+        Fault::Refuse(400, Words::Html),
+        Fault::Refuse(400, Words::OfAnother),
+        Fault::Refuse(403, Words::Html),
+        Fault::Refuse(403, Words::OfAnother),
+        Fault::Refuse(413, Words::Nothing),
+        Fault::Refuse(413, Words::OfAnother),
+        Fault::Refuse(422, Words::Cut),
+        Fault::Refuse(422, Words::OfAnother),
+        Fault::Refuse(404, Words::Html),
         Fault::Throttle(None),
         Fault::Throttle(Some("7".to_owned())),
         Fault::Throttle(Some("soon".to_owned())),
@@ -67,8 +77,14 @@ fn whatever_becomes_of_a_write_the_result_is_the_same() {
         for write in 1..=writes {
             for (n, fault) in faults.iter().enumerate() {
                 let late = write == 1 && frees_name(workload) && matches!(fault, Fault::CommitLate(_));
-                // The others take every sixth fault, each write a different sixth.
-                if every || late || (n + write + at) % 6 == 0 {
+                // The others take every sixth fault, each write a different sixth; of the refusals every third is enough,
+                // which differ in nothing but their code.
+                let share = match fault {
+                    _ if !every => 6,
+                    Fault::Refuse(..) => 3,
+                    _ => 1,
+                };
+                if late || (n + write + at) % share == 0 {
                     cases.push((workload, write, fault.clone()));
                 }
             }
@@ -87,6 +103,27 @@ fn whatever_becomes_of_a_write_the_result_is_the_same() {
             found.push("the fault did not strike".to_owned());
         }
         named(|| format!("{}, write {write}, {fault:?}", workload.name), &found).into_iter().collect()
+    });
+}
+
+/// What the API server itself says about the very object ends a submission for good, and no store of a status.
+#[test]
+fn only_a_refusal_of_the_object_itself_ends_a_run() {
+    let ends = ends(&[HAPPY]);
+    let cases: Vec<_> = [400, 413, 422].into_iter().flat_map(|code| [1, 2, 3].map(|write| (code, write))).collect();
+    simulate(cases, async |(code, write)| {
+        let played = play(&HAPPY, 1, |world| {
+            let fault = Fault::Refuse(code, Words::OfTheObject);
+            world.faults(|faults| faults.rule(Rule::new(When::effects(), fault).nth(write)));
+            keep_running(world, "a", false)
+        })
+        .await;
+        let submits = write == 1;
+        let mut found = if submits { played.faults() } else { played.faults_beside(&ends[HAPPY.name]) };
+        if submits && (played.end.phase(), played.end.reason()) != ("Failed", "SubmitRejected") {
+            found.push(format!("another end: {:?}", played.end.outline()));
+        }
+        named(|| format!("{code} to write {write}"), &found).into_iter().collect()
     });
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     play::{Overhearing, keep_running, keep_whole_running, named, play, simulate},
-    workload::{ALL, CANARY, HAPPY, SECOND, phase_seen},
+    workload::{ALL, CANARY, HAPPY, RUN, SECOND, phase_seen},
 };
 
 /// `verb resource` of each write, in order.
@@ -31,6 +31,29 @@ async fn a_happy_run_takes_three_writes_and_no_read() {
     let mut watched: Vec<_> = for_runs.into_iter().chain(declared).collect();
     watched.sort_unstable();
     assert_eq!(listed, watched, "each cache once, and nothing for the run");
+}
+
+/// A definition that is older than the controller drops fields in silence: what could not be stored is not stored again
+/// at every look.
+#[tokio::test(start_paused = true)]
+async fn a_field_that_the_definition_drops_costs_no_further_writes() {
+    for dropped in ["conditions", "planDigest", "specHash"] {
+        let world = HAPPY.world(1);
+        world.older_definition(&[dropped]);
+        let _controller = keep_running(&world, "a", false);
+        phase_seen(&world, "Running").await;
+        for label in 0..20 {
+            tokio::time::sleep(SECOND / 10).await;
+            let label = format!("l{label}");
+            let mut run = world.object("agentruns", RUN).expect("the run is there");
+            run["metadata"]["labels"][label] = json!("x");
+            world.apply(&run.to_string());
+        }
+        assert!(world.until_terminal(60 * SECOND).await, "{dropped}");
+        let log = world.log().from("a");
+        let wanted = ["Create jobs", "Update agentruns/status", "Update agentruns/status"];
+        assert_eq!(writes(&log), wanted, "{dropped}");
+    }
 }
 
 /// What every other simulation relies on: a secret of its workload that anything says is seen.

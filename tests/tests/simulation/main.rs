@@ -12,6 +12,7 @@ mod forged;
 mod happy;
 mod held;
 mod play;
+mod rate;
 mod restart;
 mod strays;
 mod two;

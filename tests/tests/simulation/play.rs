@@ -56,7 +56,19 @@ fn builder(calls: Calls, identity: &str, lease: bool) -> Builder {
 }
 
 pub fn lease_options() -> LeaseOptions {
-    LeaseOptions { namespace: NAMESPACE.to_owned(), name: "agents".to_owned(), params: lease::Params::default() }
+    lease_named("agents")
+}
+
+fn lease_named(name: &str) -> LeaseOptions {
+    let (namespace, name) = (NAMESPACE.to_owned(), name.to_owned());
+    LeaseOptions { namespace, name, former: None, params: lease::Params::default() }
+}
+
+/// Keeps a controller of runs running under a lease that no other knows, as another release on the same namespace does.
+pub fn keep_another_release_running(world: &World, name: &'static str) -> Supervised {
+    keep(world, name, move |calls, identity| {
+        builder(calls, identity, false).lease(lease_named(name)).declarations(false).build()
+    })
 }
 
 /// Keeps a controller of runs running: one that crashes or ends is followed by another, with an identity of its own.

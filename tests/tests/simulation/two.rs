@@ -6,7 +6,7 @@ use agents_tests::apimodel::{Fault, Rule, Verb, When};
 
 use super::{
     fault::frees_name,
-    play::{End, keep_running, named, play, play_clean, simulate},
+    play::{End, keep_another_release_running, keep_running, named, play, play_clean, simulate},
     workload::{ALL, Workload},
 };
 
@@ -74,5 +74,26 @@ fn replicas_with_a_lease_give_the_same_result_as_one() {
             faults.push("both wrote".to_owned());
         }
         named(|| workload.name.to_owned(), &faults).into_iter().collect()
+    });
+}
+
+/// Two releases on one namespace have a lease each and do not exclude each other.
+#[test]
+fn releases_with_a_lease_each_give_the_same_result_as_one() {
+    let ends = ends(ALL);
+    let latencies = [7, 900].map(Duration::from_millis);
+    let cases = ALL.iter().flat_map(|workload| latencies.map(|latency| (workload, latency))).collect();
+    simulate(cases, async |(workload, latency)| {
+        let names = ["a", "b"];
+        let played = play(workload, 1, |world| {
+            world.configure(|settings| settings.latency = latency);
+            names.map(|name| keep_another_release_running(world, name))
+        })
+        .await;
+        let mut faults = played.faults_beside(&ends[workload.name]);
+        if names.iter().any(|name| played.world.object("leases", name).is_none()) {
+            faults.push("one of them never led".to_owned());
+        }
+        named(|| format!("{}, {latency:?}", workload.name), &faults).into_iter().collect()
     });
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use agents_core::runtime::Owner;
+use agents_runtime::adapter::Class;
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 
@@ -19,7 +20,7 @@ use crate::runtime::{
 #[derive(Debug)]
 enum Before {
     /// Refuses.
-    Fail(CallError),
+    Fail(ApiError),
     /// Commits, and the answer is lost.
     LoseAnswer,
     /// Another controller's create of the same Job comes first.
@@ -37,11 +38,11 @@ struct World {
 }
 
 impl World {
-    fn create(&mut self, job: &Job) -> Result<JobView, CallError> {
+    fn create(&mut self, job: &Job) -> Result<JobView, ApiError> {
         let mut object = serde_json::to_value(job).expect("a Job has a JSON form");
         let name = object["metadata"]["name"].as_str().expect("it is named").to_owned();
         if self.jobs.contains_key(&name) {
-            return Err(refused(409, "AlreadyExists", "jobs.batch already exists"));
+            return Err(refused(ApiErrorKind::AlreadyExists, "jobs.batch already exists"));
         }
         self.created += 1;
         object["metadata"]["uid"] = json!(format!("job-{}", self.created));
@@ -63,14 +64,14 @@ impl Fake {
 
 #[async_trait]
 impl JobApi for Fake {
-    async fn create_job(&self, _: &str, job: &Job) -> Result<JobView, CallError> {
+    async fn create_job(&self, _: &str, job: &Job) -> Result<JobView, ApiError> {
         let mut world = self.world();
         world.calls.push("create job".into());
         match world.script.pop_front() {
             Some(Before::Fail(error)) => Err(error),
             Some(Before::LoseAnswer) => {
                 world.create(job)?;
-                Err(CallError::TimedOut(Duration::from_secs(10)))
+                Err(refused(ApiErrorKind::Ambiguous, "the API server did not answer in time"))
             }
             Some(Before::LoseRace) => {
                 world.create(job)?;
@@ -80,40 +81,34 @@ impl JobApi for Fake {
         }
     }
 
-    async fn get_job(&self, _: &str, name: &str) -> Result<Option<JobView>, CallError> {
+    async fn get_job(&self, _: &str, name: &str) -> Result<Option<JobView>, ApiError> {
         let mut world = self.world();
         world.calls.push("get job".into());
         Ok(world.jobs.get(name).cloned())
     }
 
-    async fn pods_of_job(&self, _: &str, job_uid: &str) -> Result<Vec<PodView>, CallError> {
+    async fn pods_of_job(&self, _: &str, job_uid: &str) -> Result<Vec<PodView>, ApiError> {
         let mut world = self.world();
         world.calls.push(format!("list pods of {job_uid}"));
         Ok(world.pods.iter().filter(|pod| pod.job_uid.as_deref() == Some(job_uid)).cloned().collect())
     }
 
-    async fn set_job_ttl(
-        &self,
-        _: &str,
-        name: &str,
-        uid: &str,
-        ttl_seconds: Option<i32>,
-    ) -> Result<JobView, CallError> {
+    async fn set_job_ttl(&self, _: &str, name: &str, uid: &str, ttl_seconds: Option<i32>) -> Result<JobView, ApiError> {
         let mut world = self.world();
         world.calls.push(format!("set the ttl of {uid} to {ttl_seconds:?}"));
         let Some(job) = world.jobs.get_mut(name) else {
-            return Err(refused(404, "NotFound", "jobs.batch not found"));
+            return Err(refused(ApiErrorKind::NotFound, "jobs.batch not found"));
         };
         job.kept = ttl_seconds.is_none();
         Ok(job.clone())
     }
 
-    async fn delete_job(&self, _: &str, name: &str, uid: &str) -> Result<(), CallError> {
+    async fn delete_job(&self, _: &str, name: &str, uid: &str) -> Result<(), ApiError> {
         let mut world = self.world();
         world.calls.push(format!("delete {uid}"));
         match world.jobs.get_mut(name) {
-            None => Err(refused(404, "NotFound", "jobs.batch not found")),
-            Some(job) if job.uid != uid => Err(refused(409, "Conflict", "the UID in the precondition differs")),
+            None => Err(refused(ApiErrorKind::NotFound, "jobs.batch not found")),
+            Some(job) if job.uid != uid => Err(refused(ApiErrorKind::Conflict, "the UID in the precondition differs")),
             Some(job) => {
                 job.deleting = true;
                 Ok(())
@@ -121,18 +116,18 @@ impl JobApi for Fake {
         }
     }
 
-    async fn delete_pod(&self, _: &str, name: &str, _: &str, grace_seconds: u32) -> Result<(), CallError> {
+    async fn delete_pod(&self, _: &str, name: &str, _: &str, grace_seconds: u32) -> Result<(), ApiError> {
         self.world().calls.push(format!("delete pod {name} within {grace_seconds} s"));
         Ok(())
     }
 
-    async fn create_config_map(&self, _: &str, config_map: &ConfigMap) -> Result<(), CallError> {
+    async fn create_config_map(&self, _: &str, config_map: &ConfigMap) -> Result<(), ApiError> {
         let mut world = self.world();
         world.calls.push("create config map".into());
         let mut object = serde_json::to_value(config_map).expect("it has a JSON form");
         let name = object["metadata"]["name"].as_str().expect("it is named").to_owned();
         if world.config_maps.contains_key(&name) {
-            return Err(refused(409, "AlreadyExists", "configmaps already exists"));
+            return Err(refused(ApiErrorKind::AlreadyExists, "configmaps already exists"));
         }
         object["metadata"]["uid"] = json!("map-1");
         object["metadata"]["creationTimestamp"] = json!("2026-01-05T10:00:00Z");
@@ -140,13 +135,13 @@ impl JobApi for Fake {
         Ok(())
     }
 
-    async fn get_config_map(&self, _: &str, name: &str) -> Result<Option<ConfigMapView>, CallError> {
+    async fn get_config_map(&self, _: &str, name: &str) -> Result<Option<ConfigMapView>, ApiError> {
         Ok(self.world().config_maps.get(name).cloned())
     }
 }
 
-fn refused(code: u16, reason: &str, message: &str) -> CallError {
-    CallError::Refused { code, reason: reason.into(), message: message.into(), retry_after: None }
+fn refused(kind: ApiErrorKind, message: &str) -> ApiError {
+    ApiError::new("try", kind, message)
 }
 
 fn adapter() -> (Arc<Fake>, JobAdapter) {
@@ -278,7 +273,7 @@ async fn a_config_map_that_carries_something_else_is_a_conflict() {
     for round in 0..=forgeries.len() {
         let (fake, adapter) = adapter();
         let large = large_submission();
-        fake.world().script.push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
+        fake.world().script.push_back(Before::Fail(refused(ApiErrorKind::Unavailable, "etcd has no leader")));
         adapter.submit(&large).await.expect_err("the Job is not created");
         let what = {
             let mut world = fake.world();
@@ -303,7 +298,7 @@ async fn a_config_map_that_carries_something_else_is_a_conflict() {
 async fn a_config_map_of_an_earlier_try_is_adopted() {
     let (fake, adapter) = adapter();
     let mut large = large_submission();
-    fake.world().script.push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
+    fake.world().script.push_back(Before::Fail(refused(ApiErrorKind::Unavailable, "etcd has no leader")));
     adapter.submit(&large).await.expect_err("the Job is not created");
     large.spec.limits.timeout_seconds = Some(599);
     adapter.submit(&large).await.expect("the ConfigMap is adopted");
@@ -338,7 +333,7 @@ async fn a_job_of_our_run_for_another_attempt_is_a_conflict() {
 async fn a_large_spec_goes_ahead_of_its_job_and_is_adopted_too() {
     let (fake, adapter) = adapter();
     let large = large_submission();
-    fake.world().script.push_back(Before::Fail(refused(500, "InternalError", "etcd has no leader")));
+    fake.world().script.push_back(Before::Fail(refused(ApiErrorKind::Ambiguous, "etcd has no leader")));
     adapter.submit(&large).await.expect_err("the Job is not created");
     adapter.submit(&large).await.expect("the ConfigMap is adopted");
     assert_eq!(fake.world().calls, ["create config map", "create job", "create config map", "create job"]);
@@ -378,40 +373,34 @@ async fn cancel_is_idempotent_finds_a_replaced_job_and_uses_force_only_without_g
     }
 }
 
+/// The class is the call's own; only whose fault it is depends on the kind.
 #[tokio::test]
-async fn every_refusal_has_its_class() {
-    let wait = |seconds| Class::RetryAfter(Duration::from_secs(seconds));
+async fn every_refusal_keeps_its_class() {
     let (unavailable, rejected) = (AdapterErrorKind::Unavailable, AdapterErrorKind::Rejected);
-    let retry_after = |code| CallError::Refused {
-        code,
-        reason: "TooManyRequests".into(),
-        message: "later".into(),
-        retry_after: Some(Duration::from_secs(7)),
-    };
+    let retry_after = Duration::from_secs(7);
     let table = [
-        (CallError::TimedOut(Duration::from_secs(10)), unavailable, Class::Retry),
-        (CallError::Unanswered("connection reset".into()), unavailable, Class::Retry),
-        (refused(401, "Unauthorized", "Unauthorized"), unavailable, Class::Retry),
-        (refused(403, "Forbidden", "exceeded quota: jobs"), rejected, Class::WaitForChange),
-        (refused(404, "NotFound", "namespaces \"team-a\" not found"), rejected, Class::WaitForChange),
-        (refused(409, "Conflict", "the object has been modified"), unavailable, Class::Retry),
-        (refused(400, "BadRequest", "unknown field"), rejected, Class::Terminal),
-        (refused(413, "RequestEntityTooLarge", "limit is 3145728"), rejected, Class::Terminal),
-        (refused(422, "Invalid", "spec.template: Invalid value"), rejected, Class::Terminal),
-        (refused(403, "Denied", "admission webhook \"x.test\" denied the request: no"), rejected, Class::WaitForChange),
-        (refused(429, "TooManyRequests", "later"), unavailable, wait(1)),
-        (retry_after(429), unavailable, wait(7)),
-        (retry_after(503), unavailable, wait(7)),
-        (refused(500, "InternalError", "failed calling webhook"), unavailable, Class::Retry),
-        (refused(504, "Timeout", "request did not complete"), unavailable, Class::Retry),
+        (ApiErrorKind::Ambiguous, unavailable),
+        (ApiErrorKind::Unavailable, unavailable),
+        (ApiErrorKind::NotSent, unavailable),
+        (ApiErrorKind::Decode, unavailable),
+        (ApiErrorKind::Gone, unavailable),
+        (ApiErrorKind::Conflict, unavailable),
+        (ApiErrorKind::TooManyRequests { retry_after }, unavailable),
+        (ApiErrorKind::Forbidden, rejected),
+        (ApiErrorKind::NotServed, rejected),
+        (ApiErrorKind::Denied, rejected),
+        (ApiErrorKind::Refused, rejected),
+        (ApiErrorKind::Invalid, rejected),
     ];
-    for (refusal, kind, class) in table {
+    for (said, kind) in table {
         let (fake, adapter) = adapter();
-        let said = refusal.to_string();
+        let refusal = refused(said, "exceeded quota: jobs");
+        let class = refusal.class;
         fake.world().script.push_back(Before::Fail(refusal));
         let error = adapter.submit(&submission()).await.expect_err("it is refused");
-        assert_eq!((error.kind, error.class), (kind, class), "{said}");
-        assert!(error.message.contains(&said), "{error}");
+        assert_eq!((error.kind, error.class), (kind, class), "{said:?}");
+        assert_eq!(class == Class::Terminal, said == ApiErrorKind::Invalid, "{said:?}");
+        assert!(error.message.contains("exceeded quota: jobs"), "{error}");
     }
 }
 
