@@ -2,9 +2,21 @@
 
 mod health;
 
-use std::{convert::Infallible, future::pending, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, convert::Infallible, future::pending, net::SocketAddr, process::ExitCode, sync::Arc,
+    time::Duration,
+};
 
-use agents_core::plan::Defaults;
+use agents_core::{
+    check::Fault,
+    image,
+    plan::{
+        Defaults,
+        bounds::{AmountError, Amounts, Bounds, parse_amounts},
+    },
+    policy::{AccountError, Rules, ServiceAccounts},
+    quantity::{Quantity, QuantityError},
+};
 use agents_kube::{
     Calls, Clock, Keeper, LeaseOptions, Manager, Namespaces,
     installed::{self, Difference},
@@ -43,8 +55,28 @@ pub(crate) struct Args {
     #[arg(long, env = "AGENTS_DEFAULT_IMAGE")]
     default_image: Option<String>,
     /// Service account of a run that names none
-    #[arg(long, env = "AGENTS_RUN_SERVICE_ACCOUNT", default_value = "agents-run")]
+    #[arg(long, env = "AGENTS_RUN_SERVICE_ACCOUNT", default_value = "agents-run", value_parser = account)]
     run_service_account: String,
+    /// Other service accounts that runs may name, as NAME or NAMESPACE/NAME, with commas between; none unless said
+    #[arg(long, env = "AGENTS_ALLOWED_SERVICE_ACCOUNTS", value_delimiter = ',')]
+    allowed_service_accounts: Vec<String>,
+    /// What a run's container asks for where run, Agent and provider say nothing, as cpu=…,memory=…,ephemeral-storage=…;
+    /// one without an amount is left out, empty means nothing
+    #[arg(long, env = "AGENTS_RUN_REQUESTS", default_value = "cpu=100m,memory=256Mi,ephemeral-storage=1Gi", value_parser = amounts)]
+    run_requests: Written,
+    /// What it may use at most where they say nothing; in the same form
+    #[arg(long, env = "AGENTS_RUN_LIMITS", default_value = "cpu=4,memory=8Gi,ephemeral-storage=20Gi", value_parser = amounts)]
+    run_limits: Written,
+    /// What the init container that brings the runner asks for; in the same form
+    #[arg(long, env = "AGENTS_INSTALL_REQUESTS", default_value = "cpu=10m,memory=16Mi,ephemeral-storage=64Mi", value_parser = amounts)]
+    install_requests: Written,
+    /// What it may use at most; in the same form
+    #[arg(long, env = "AGENTS_INSTALL_LIMITS", default_value = "cpu=1,memory=64Mi,ephemeral-storage=256Mi", value_parser = amounts)]
+    install_limits: Written,
+    /// Largest size of each folder of a run that says nothing of its ephemeral storage, as a quantity; empty means that of
+    /// the node's disk
+    #[arg(long, env = "AGENTS_RUN_VOLUME_SIZE", default_value = "10Gi", value_parser = size)]
+    run_volume_size: VolumeSize,
     /// Time a run's Job stays after its end, in seconds; at least 900
     #[arg(long, env = "AGENTS_JOB_TTL_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(MIN_TTL.as_secs()..))]
     job_ttl_seconds: u64,
@@ -108,12 +140,13 @@ async fn run(args: Args) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = kube::Config::infer().await.context("failed to find a cluster")?;
     let scopes = scopes(&args, &config.default_namespace)?;
+    let pods = pods(&args)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let calls = Calls::connect(config, clock, FIELD_MANAGER).context("failed to make a client")?;
     // A restarted container has the same pod name: its own former lease must not look like its present one.
     let identity = format!("{}_{}_{}", args.identity, std::process::id(), Timestamp::now().as_millisecond());
-    let args = Arc::new(args);
-    let keepers: Vec<_> = scopes.into_iter().map(|scope| keeper(&args, scope, &calls, &identity)).collect();
+    let (args, pods) = (Arc::new(args), Arc::new(pods));
+    let keepers: Vec<_> = scopes.into_iter().map(|scope| keeper(&args, &pods, scope, &calls, &identity)).collect();
     let listener = TcpListener::bind(args.health_address)
         .await
         .with_context(|| format!("failed to listen on {}", args.health_address))?;
@@ -187,9 +220,76 @@ fn scopes(args: &Args, own: &str) -> Result<Vec<Looked>> {
         .collect())
 }
 
+/// What the pods of runs get, and what they may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pods {
+    defaults: Defaults,
+    policy: Rules,
+}
+
+/// What could never make a pod is refused now, rather than at every run.
+fn pods(args: &Args) -> Result<Pods> {
+    let image = args.default_image.clone().unwrap_or_else(|| args.runner_image.clone());
+    for (flag, image) in [("--runner-image", &args.runner_image), ("--default-image", &image)] {
+        if let Some(problem) = image::problem(image) {
+            bail!("{flag} {image:?}: {problem}");
+        }
+    }
+    let part = |Written(requests): &Written, Written(limits): &Written| Amounts {
+        requests: requests.clone(),
+        limits: limits.clone(),
+    };
+    let VolumeSize(volume_size) = args.run_volume_size;
+    let bounds = Bounds {
+        agent: part(&args.run_requests, &args.run_limits),
+        installer: part(&args.install_requests, &args.install_limits),
+        volume_size,
+    };
+    if let Some(Fault { field, problem }) = bounds.faults().into_iter().next() {
+        bail!("bounds of a run's pod: {field}: {problem}");
+    }
+    let mut policy = Rules::default();
+    for entry in args.allowed_service_accounts.iter().filter(|entry| !entry.is_empty()) {
+        policy.service_accounts.allow(entry).context("--allowed-service-accounts")?;
+    }
+    let defaults = Defaults {
+        image,
+        runner_image: args.runner_image.clone(),
+        service_account: args.run_service_account.clone(),
+        grace_seconds: args.grace_seconds,
+        bounds,
+    };
+    Ok(Pods { defaults, policy })
+}
+
+/// Amounts by resource name.
+#[derive(Debug, Clone)]
+struct Written(BTreeMap<String, Quantity>);
+
+/// A size, or none.
+#[derive(Debug, Clone, Copy)]
+struct VolumeSize(Option<Quantity>);
+
+fn amounts(text: &str) -> Result<Written, AmountError> {
+    parse_amounts(text).map(Written)
+}
+
+fn size(text: &str) -> Result<VolumeSize, QuantityError> {
+    if text.is_empty() { Ok(VolumeSize(None)) } else { text.parse().map(|size| VolumeSize(Some(size))) }
+}
+
+/// One account, by the rule for those that are listed.
+fn account(text: &str) -> Result<String, AccountError> {
+    if text.contains('/') {
+        return Err(AccountError { entry: text.to_owned() });
+    }
+    ServiceAccounts::default().allow(text).map(|()| text.to_owned())
+}
+
 /// What keeps a manager at work, and the namespace of its runs; empty for all.
 fn keeper(
     args: &Arc<Args>,
+    pods: &Arc<Pods>,
     looked: Looked,
     calls: &Calls,
     identity: &str,
@@ -198,23 +298,20 @@ fn keeper(
         Namespaces::One(namespace) => namespace.clone(),
         Namespaces::All => String::new(),
     };
-    let (args, calls, identity) = (Arc::clone(args), calls.clone(), identity.to_owned());
+    let (args, pods) = (Arc::clone(args), Arc::clone(pods));
+    let (calls, identity) = (calls.clone(), identity.to_owned());
     // Each is another candidate: the lease of its predecessor must not look like its own.
-    let make = move |number| manager(&args, looked.clone(), &calls, &format!("{identity}_{number}"));
+    let make = move |number| manager(&args, &pods, looked.clone(), &calls, &format!("{identity}_{number}"));
     (runs.clone(), Keeper::new(runs, make))
 }
 
-fn manager(args: &Args, looked: Looked, calls: &Calls, identity: &str) -> Manager {
+fn manager(args: &Args, pods: &Pods, looked: Looked, calls: &Calls, identity: &str) -> Manager {
     let Looked { namespaces, lease } = looked;
     let mut builder = Manager::builder(calls.clone(), identity)
         .watch(namespaces)
         .jobs(Some(JobSettings { ttl: Duration::from_secs(args.job_ttl_seconds) }))
-        .defaults(Defaults {
-            image: args.default_image.clone().unwrap_or_else(|| args.runner_image.clone()),
-            runner_image: args.runner_image.clone(),
-            service_account: args.run_service_account.clone(),
-            grace_seconds: args.grace_seconds,
-        })
+        .defaults(pods.defaults.clone())
+        .policy(pods.policy.clone())
         .start_limit(Duration::from_secs(args.start_limit_seconds))
         .concurrency(usize::from(args.concurrency))
         .seed(u64::from(std::process::id()));
@@ -310,6 +407,58 @@ mod tests {
         let lease = Some(Place { namespace: "own".to_owned(), name: "ctl".to_owned(), former: None });
         assert_eq!(named(&["--all-namespaces"]).unwrap(), [Looked { namespaces: Namespaces::All, lease }]);
         assert!(looked(&["--namespace=a,b"]).unwrap().iter().all(|looked| looked.lease.is_none()));
+    }
+
+    fn given(arguments: &[&str]) -> Result<Pods> {
+        let line = [&["controller", "--runner-image=i"], arguments].concat();
+        pods(&Line::try_parse_from(line)?.args)
+    }
+
+    #[test]
+    fn bounds_are_the_products_own_unless_said_and_can_be_switched_off() {
+        assert_eq!(given(&[]).unwrap().defaults.bounds, Bounds::default());
+        let off =
+            ["--run-requests=", "--run-limits=", "--install-requests=", "--install-limits=", "--run-volume-size="];
+        assert_eq!(given(&off).unwrap().defaults.bounds, Bounds::none());
+        let said = given(&["--run-limits=memory=2Gi,cpu="]).unwrap().defaults.bounds.agent;
+        assert_eq!(said.limits, parse_amounts("memory=2Gi").unwrap());
+        assert_eq!(said.requests, Bounds::default().agent.requests);
+    }
+
+    #[test]
+    fn only_the_default_account_is_allowed_unless_others_are_listed() {
+        assert_eq!(given(&[]).unwrap().policy, Rules::default());
+        let mut two = Rules::default();
+        two.service_accounts.allow("a").unwrap();
+        two.service_accounts.allow("ns/b").unwrap();
+        assert_eq!(given(&["--allowed-service-accounts=a,ns/b"]).unwrap().policy, two);
+        assert_eq!(given(&["--allowed-service-accounts="]).unwrap().policy, Rules::default());
+    }
+
+    #[test]
+    fn what_makes_no_pod_is_refused_at_the_start() {
+        for argument in [
+            "--run-requests=cpu=5",
+            "--run-limits=memory=128Mi",
+            "--run-limits=cpu=0",
+            "--run-limits=cpus=1",
+            "--run-limits=cpu",
+            "--run-requests=cpu=-1",
+            "--install-limits=cpu=1m",
+            "--run-volume-size=0",
+            "--run-volume-size=-1",
+            "--run-volume-size=10GiB",
+            "--allowed-service-accounts=*",
+            "--allowed-service-accounts=A",
+            "--allowed-service-accounts=a,b.",
+            "--run-service-account=",
+            "--run-service-account=Default",
+            "--run-service-account=ns/a",
+            "--default-image=Agent",
+            "--default-image=../agent",
+        ] {
+            assert!(given(&[argument]).is_err(), "{argument}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Look after the AgentRuns of a cluster.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Show, compare and upgrade the definitions of the kinds in a cluster.
     Crds(crds::Args),
     /// Judge manifests without a cluster.
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     match Cli::parse().command {
-        Command::Controller(args) => controller::main(args),
+        Command::Controller(args) => controller::main(*args),
         Command::Crds(args) => crds::main(args),
         Command::Lint(args) => lint::main(args),
         Command::Run(args) => run::main(args),

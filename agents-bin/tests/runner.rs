@@ -311,6 +311,16 @@ fn a_spec_that_cannot_be_used_exits_64_with_the_field() {
             "RunnerSpecInvalid",
             "`argsTemplate[0]`",
         ),
+        (
+            Run::shell(started).with(|s| s["providerSpec"]["argsTemplate"] = json!(vec!["x".repeat(100_000); 16])),
+            "RunnerSpecInvalid",
+            "`argsTemplate`: arguments, variables and parameters together",
+        ),
+        (
+            Run::shell(started).with(|s| s["git"] = json!({"url": "https://hunter2@localhost/x"})),
+            "RunnerSpecInvalid",
+            "`git.url`: names a user, a token or a password",
+        ),
     ];
     for (run, reason, text) in cases {
         let ran = run.run();
@@ -320,6 +330,29 @@ fn a_spec_that_cannot_be_used_exits_64_with_the_field() {
         assert_eq!((report.run_uid.as_str(), report.attempt, report.started_at), ("uid-1", 2, None));
         assert!(!run.workspace("started").exists());
     }
+}
+
+/// What the plan takes leaves room for what it cannot know; a shell or a Secret that needs more than the room is the
+/// kernel's to refuse, for every attempt.
+#[test]
+fn more_than_the_kernel_takes_is_said_and_not_worth_another_attempt() {
+    let mut run = Run::shell("").with(|s| {
+        let mut args = vec!["-c".to_owned(), "touch started".to_owned()];
+        args.extend(vec!["x".repeat(100_000); 14]);
+        s["providerSpec"]["argsTemplate"] = json!(args);
+    });
+    for n in 0..17 {
+        run = run.env(&format!("LARGE_{n}"), &"y".repeat(100_000));
+    }
+    let ran = run.run();
+    let report = ran.failed(64, "ArgumentsTooLong");
+    let error = report.error.as_deref().unwrap();
+    assert!(error.contains("more than the kernel takes") && error.contains("2 MiB"), "{error}");
+    assert!(!report.known_reason().unwrap().is_retryable());
+    assert!(!run.workspace("started").exists());
+    run.env.truncate(4);
+    run.run().succeeded();
+    assert!(run.workspace("started").exists());
 }
 
 #[test]

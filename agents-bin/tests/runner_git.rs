@@ -98,10 +98,15 @@ impl World {
     }
 
     #[track_caller]
-    #[expect(clippy::needless_pass_by_value, reason = "reads well with `json!` in place")]
     fn refused(&self, coordinates: Value) -> String {
-        let (code, report, _) = self.run(coordinates.clone(), "exit 0");
-        assert_eq!((code, report.reason.as_deref()), (69, Some("CheckoutFailed")), "{coordinates} {report:?}");
+        self.ended(coordinates, 69, "CheckoutFailed")
+    }
+
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "reads well with `json!` in place")]
+    fn ended(&self, coordinates: Value, code: i32, reason: &str) -> String {
+        let (ended, report, _) = self.run(coordinates.clone(), "exit 0");
+        assert_eq!((ended, report.reason.as_deref()), (code, Some(reason)), "{coordinates} {report:?}");
         assert_eq!(report.started_at, None);
         report.error.unwrap()
     }
@@ -158,8 +163,12 @@ fn the_provider_starts_in_the_folder_that_was_asked_for() {
     let world = World::new();
     let (code, report, _) = world.run(json!({"url": world.url(), "path": "./sub/"}), "test -f file");
     assert_eq!(code, 0, "{report:?}");
-    for path in ["nowhere", "sub/file", "link", "../..", "/etc"] {
+    for path in ["nowhere", "sub/file", "link"] {
         let error = world.refused(json!({"url": world.url(), "path": path}));
+        assert!(error.contains("git.path"), "{error}");
+    }
+    for path in ["../..", "/etc"] {
+        let error = world.ended(json!({"url": world.url(), "path": path}), 64, "RunnerSpecInvalid");
         assert!(error.contains("git.path"), "{error}");
     }
 }
@@ -179,7 +188,8 @@ fn what_cannot_be_checked_out_is_said() {
         (json!({"url": world.url(), "ref": "--upload-pack=id"}), "git.ref"),
         (json!({"url": world.url(), "ref": "a..b"}), "git.ref"),
     ] {
-        let error = world.refused(coordinates);
+        // Another attempt would be refused as well.
+        let error = world.ended(coordinates, 64, "RunnerSpecInvalid");
         assert!(error.contains(field) && !error.contains("hunter2"), "{error}");
     }
 }

@@ -15,8 +15,8 @@ use crate::{
         implementation_spec::ImplementationSpecSpec,
         runtime::{JobRuntime, RuntimeKind},
     },
-    check::{Check, Fault, Faults},
-    kept, normalise,
+    check::{self, Check, Fault, Faults},
+    git, kept, normalise,
     quantity::Quantity,
     status::Reason,
 };
@@ -82,6 +82,8 @@ pub struct Resolved {
     pub image: Option<String>,
     /// Service account, when anything names one.
     pub service_account: Option<String>,
+    /// The field that names it.
+    pub service_account_at: Option<String>,
     /// Resources: requests and limits by name.
     pub requests: BTreeMap<String, String>,
     /// See `requests`.
@@ -131,11 +133,9 @@ pub enum Unresolved {
 /// # Errors
 /// Faults of the run's own spec come before missing objects: they cannot be cured by waiting.
 pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Resolved, Unresolved> {
-    let faults = kept::faults(run);
-    if !faults.is_empty() {
-        return Err(Unresolved::Invalid(faults));
-    }
     let spec = &run.spec;
+    let git = spec.execution.as_ref().and_then(|execution| execution.coordinates.as_ref()?.git.as_ref());
+    sound(run, git)?;
     let mut missing = Vec::new();
     let agent = want::<Agent>(&references.agent, &spec.agent_ref.name, Reason::AgentNotFound, &mut missing);
     let provider = agent.and_then(|agent| {
@@ -179,9 +179,13 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     let mut payloads: BTreeMap<_, _> = agent.spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
     payloads.extend(spec.payloads.iter().map(|(k, v)| (k.clone(), v.0.clone())));
     let mut left_out = Vec::new();
-    let job = job_settings(run, agent, &mut left_out);
+    let (job, named_at) = job_settings(run, agent, &mut left_out);
     let run_workload = spec.workload.as_ref();
     let provider_workload = provider.spec.workload.as_ref();
+    let of_provider = provider_workload.and_then(|workload| workload.service_account_name.clone());
+    let at_provider = || format!("AgentProvider/{} spec.workload.serviceAccountName", provider.metadata.name);
+    let service_account_at = named_at.or_else(|| of_provider.is_some().then(at_provider));
+    let service_account = job.service_account.clone().or(of_provider);
     let (requests, limits) = resources([
         provider_workload.and_then(|workload| workload.resources.as_ref()),
         agent.spec.resources.as_ref(),
@@ -206,11 +210,7 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         inputs,
         payloads,
         env: agent.spec.env.clone(),
-        git: spec
-            .execution
-            .as_ref()
-            .and_then(|execution| execution.coordinates.as_ref())
-            .and_then(|coordinates| coordinates.git.clone()),
+        git: git.cloned(),
         outputs: spec.outputs.clone(),
         runtime: [&spec.runtime, &agent.spec.runtime]
             .into_iter()
@@ -219,9 +219,8 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
             .and_then(|workload| workload.image.clone())
             .or(job.image)
             .or_else(|| provider_workload.and_then(|workload| workload.image.clone())),
-        service_account: job
-            .service_account
-            .or_else(|| provider_workload.and_then(|workload| workload.service_account_name.clone())),
+        service_account,
+        service_account_at,
         requests,
         limits,
         secret_env: provider.spec.secret_env.clone(),
@@ -233,6 +232,16 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         unsupported: unsupported.needed,
         unsupported_in_pods: unsupported.needed_in_pods,
     })
+}
+
+/// Refuses a run whose own spec can never become right.
+fn sound(run: &Resource<AgentRun>, git: Option<&GitCoordinates>) -> Result<(), Unresolved> {
+    let mut faults = kept::faults(run);
+    // Who knows what a path means has made an address of it before.
+    if let Some(named) = git.filter(|named| git::is_path(&named.url)) {
+        faults.extend(check::address_fault(named));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Unresolved::Invalid(faults)) }
 }
 
 fn unsupported(
@@ -252,23 +261,31 @@ fn unsupported(
     unsupported
 }
 
-/// The settings of the run's Jobs: its overrides over its runtime over its Agent's, field by field.
-fn job_settings(run: &Resource<AgentRun>, agent: &Resource<Agent>, left_out: &mut Vec<String>) -> JobRuntime {
+/// The settings of the run's Jobs: its overrides over its runtime over its Agent's, field by field; and which field names
+/// their service account.
+fn job_settings(
+    run: &Resource<AgentRun>,
+    agent: &Resource<Agent>,
+    left_out: &mut Vec<String>,
+) -> (JobRuntime, Option<String>) {
     // The checks have refused contradictions.
     let mut known = Faults::default();
     let mut overrides =
         run.spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()).unwrap_or_default();
     normalise::service_account("spec.runtimeOverrides", &mut overrides, &mut known);
-    let mut layers = vec![overrides];
+    let mut layers = vec![("spec.runtimeOverrides", overrides)];
     let of_agent = format!("Agent/{} spec.runtime", agent.metadata.name);
     for (at, runtime) in [("spec.runtime", &run.spec.runtime), (&of_agent, &agent.spec.runtime)] {
         if let Some(runtime) = runtime {
             let settings = normalise::runtime(at, runtime, &mut known);
             left_out.extend(settings.unknown.iter().map(|key| format!("{key} is not known and not used")));
-            layers.push(settings.job);
+            layers.push((at, settings.job));
         }
     }
-    layers.into_iter().reduce(normalise::over).unwrap_or_default()
+    let named = layers.iter().find(|(_, job)| job.service_account.is_some());
+    let named_at = named.map(|(at, _)| format!("{at}.job.serviceAccount"));
+    let job = layers.into_iter().map(|(_, job)| job).reduce(normalise::over).unwrap_or_default();
+    (job, named_at)
 }
 
 fn texts(parameters: &Parameters) -> BTreeMap<String, String> {

@@ -18,7 +18,8 @@ use std::{
 use agents_core::{
     api::{AgentRun, Kind, Resource, agent_run::Phase, runtime::RuntimeKind},
     decide::agent_run::{self, first_possible, open_attempt},
-    plan::Defaults,
+    plan::{Bounds, Defaults},
+    policy::Rules,
 };
 use agents_runtime::{
     adapter::{Class, Registry, RuntimeAdapter},
@@ -33,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Calls, Target},
     control::{
-        AgentRunWorld, Asks, Caches, DeclarationWorld, FailedCreates, Namespaces, Notices, NoticesTask, Pruned, StrayWorld,
-        Submitted, UnreadableWorld, Unrecorded,
+        AgentRunWorld, Asks, Caches, DeclarationWorld, FailedCreates, Namespaces, Notices, NoticesTask, Pruned,
+        StrayWorld, Submitted, UnreadableWorld, Unrecorded,
     },
     lease::{self, Elector, Ended, Term, Trouble},
     runtime::{CachedJobs, JobAdapter, JobSettings, ReportSecret},
@@ -87,6 +88,7 @@ pub struct Builder {
     report_secret: Option<ReportSecret>,
     defaults: Defaults,
     default_runtime: RuntimeKind,
+    policy: Rules,
     start_limit: Duration,
     lease: Option<LeaseOptions>,
     concurrency: usize,
@@ -128,6 +130,13 @@ impl Builder {
     #[must_use]
     pub fn defaults(mut self, defaults: Defaults) -> Self {
         self.defaults = defaults;
+        self
+    }
+
+    /// What runs may do. The service account of the defaults is always allowed, another one only by a rule.
+    #[must_use]
+    pub fn policy(mut self, policy: Rules) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -178,6 +187,7 @@ impl Builder {
             jobs,
             report_secret,
             defaults,
+            policy,
             default_runtime,
             start_limit,
             lease,
@@ -204,6 +214,7 @@ impl Builder {
             runtimes: registry.runtimes().collect::<BTreeSet<_>>(),
             start_limit_seconds: i64::try_from(start_limit.as_secs()).unwrap_or(i64::MAX),
             max_object_bytes: Some(agent_run::MAX_OBJECT_BYTES),
+            policy,
         };
         let elector = lease.map(|LeaseOptions { namespace, name, former, params }| {
             let elector = Elector::new(calls.clone(), namespace, name, identity.clone(), params);
@@ -337,7 +348,9 @@ impl Manager {
                 runner_image: String::new(),
                 service_account: "default".to_owned(),
                 grace_seconds: agents_core::plan::runner_spec::DEFAULT_GRACE_SECONDS,
+                bounds: Bounds::default(),
             },
+            policy: Rules::default(),
             default_runtime: RuntimeKind::Job,
             start_limit: Duration::from_secs(600),
             lease: None,

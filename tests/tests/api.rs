@@ -65,6 +65,7 @@ const CASES: &[Case] = &[
     ("an_undefined_name_is_an_invalid_spec", waiting::an_undefined_name_is_an_invalid_spec),
     ("a_status_that_is_refused_is_told", unstored::a_status_that_is_refused_is_told_and_its_job_kept),
     ("a_run_without_room_is_invalid", unstored::a_run_without_room_for_its_status_is_an_invalid_spec),
+    ("only_listed_accounts_run_and_every_pod_is_bounded", waiting::only_listed_accounts_run_and_every_pod_is_bounded),
     ("the_longest_names_work", sizes::the_longest_names_work),
     ("large_runs_fit_the_memory_limit_of_the_chart", sizes::large_runs_fit_the_memory_limit_of_the_chart),
     ("a_large_spec_travels_in_a_config_map", sizes::a_large_spec_travels_in_a_config_map),

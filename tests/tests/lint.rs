@@ -120,6 +120,53 @@ fn runs_are_planned_with_their_values() {
     assert!(finding.fault.problem.contains("`inputs.command` is not defined"), "{finding:?}");
 }
 
+/// What the kernel takes of arguments and variables is known once they are rendered.
+#[test]
+fn runs_that_no_kernel_would_start_are_told() {
+    let run = |args: usize, bytes: usize| {
+        let args = vec!["'{{ implementation.text }}'"; args].join(", ");
+        let text = "x".repeat(bytes);
+        judged(
+            &format!(
+                "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentProvider\nmetadata: {{name: p}}\nspec: {{binary: sh, \
+                 argsTemplate: [{args}]}}\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: Agent\nmetadata: {{name: \
+                 a}}\nspec: {{providerRef: {{name: p}}}}\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRun\n\
+                 metadata: {{name: r}}\nspec:\n  agentRef: {{name: a}}\n  implementation: {{inline: {{text: {text}}}}}\n"
+            ),
+            false,
+        )
+    };
+    assert_eq!(run(1, 131_071).findings, vec![]);
+    assert_eq!(run(12, 120_000).findings, vec![]);
+    for (args, bytes, field) in [(1, 131_072, "argsTemplate[0]: "), (20, 120_000, "argsTemplate: ")] {
+        let report = run(args, bytes);
+        let [finding] = &report.findings[..] else { panic!("{report:?}") };
+        assert_eq!((finding.severity, finding.object.as_str()), (Severity::Error, "AgentRun/r"));
+        assert!(finding.fault.problem.contains(field), "{finding:?}");
+    }
+}
+
+/// A repository named by a path is one to `agents run` alone; whoever applies the manifest to a cluster is told.
+#[test]
+fn a_repository_by_its_path_is_a_note() {
+    let run = |url: &str| {
+        judged(
+            &format!(
+                "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRun\nmetadata: {{name: r}}\nspec:\n  agentRef: {{name: \
+                 a}}\n  implementation: {{inline: {{text: t}}}}\n  execution: {{coordinates: {{git: {{url: '{url}'}}}}}}\n"
+            ),
+            true,
+        )
+    };
+    for url in [".", "../repository", "/srv/repository"] {
+        let report = run(url);
+        assert_eq!(report.count(Severity::Error), 0, "{report:?}");
+        let notes = report.findings.iter().filter(|finding| finding.fault.problem.contains("only to `agents run`"));
+        assert_eq!(notes.count(), 1, "{report:?}");
+    }
+    assert_eq!(run("https://u@example.com/a").count(Severity::Error), 1);
+}
+
 #[test]
 fn objects_of_the_cluster_may_be_taken_for_granted() {
     let agents = "apiVersion: agents.proompteng.ai/v1alpha1\nkind: Agent\nmetadata: {name: a}\nspec: {providerRef: \

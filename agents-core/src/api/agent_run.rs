@@ -319,7 +319,8 @@ pub struct WorkspaceCoordinates {
 /// A repository to check out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GitCoordinates {
-    /// `https://`, `http://`, `ssh://`, `git://`, `file://` or `user@host:path`; without a password.
+    /// `https://`, `http://`, `ssh://`, `git://`, `file://` or `user@host:path`; without a password, and over HTTP
+    /// without a user too, for it may be a token. To `agents run` also the path of a repository.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// Branch, tag or commit; the remote's default branch when absent.

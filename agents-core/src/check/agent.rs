@@ -3,7 +3,7 @@
 use super::{Check, Faults, Reference, values};
 use crate::{
     api::{Agent, AgentProvider, AgentSpec, Kind},
-    normalise,
+    exec, normalise,
     status::Reason,
 };
 
@@ -27,10 +27,13 @@ impl Check for Agent {
         } = spec;
         values::check("spec.inputs", inputs, "spec.payloads", payloads, faults);
         for (n, variable) in env.iter().enumerate() {
-            values::variable(&format!("spec.env[{n}].name"), &variable.name, faults);
+            let field = format!("spec.env[{n}]");
+            values::variable(&format!("{field}.name"), &variable.name, faults);
+            faults.perhaps(&format!("{field}.value"), exec::value_of(&variable.name, &variable.value));
         }
         if let Some(runtime) = runtime {
             let settings = normalise::runtime("spec.runtime", runtime, faults);
+            values::image("spec.runtime.job.image", settings.job.image.as_ref(), faults);
             if let Some(resources) = &settings.job.resources {
                 values::resources("spec.runtime.job.resources", resources, faults);
             }

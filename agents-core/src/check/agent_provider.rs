@@ -1,7 +1,11 @@
 //! AgentProvider.
 
 use super::{Check, Faults, values};
-use crate::api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter};
+use crate::{
+    api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter},
+    place,
+    plan::runner_spec::ArtifactPaths,
+};
 
 impl Check for AgentProvider {
     fn check(spec: &AgentProviderSpec, faults: &mut Faults) {
@@ -19,6 +23,7 @@ impl Check for AgentProvider {
             health: _,
             workload,
         } = spec;
+        values::image("spec.workload.image", workload.as_ref().and_then(|workload| workload.image.as_ref()), faults);
         if let Some(resources) = workload.as_ref().and_then(|workload| workload.resources.as_ref()) {
             values::resources("spec.workload.resources", resources, faults);
         }
@@ -44,14 +49,10 @@ impl Check for AgentProvider {
         for (field, text) in args.chain(env).chain(files).chain(resume) {
             values::template_source(&format!("spec.{field}"), text, faults);
         }
-        for (n, file) in input_files.iter().enumerate() {
-            let inside = file.path.starts_with("/workspace/") || file.path.starts_with("/root/");
-            if !inside || file.path.split('/').any(|part| part == "..") || file.path.contains('\0') {
-                faults.add(
-                    format!("spec.inputFiles[{n}].path"),
-                    "a path below /workspace or /root, without `..`".to_owned(),
-                );
-            }
+        let places =
+            place::of_input_files(input_files.iter().map(|file| file.path.as_str()), &ArtifactPaths::default());
+        for (n, place) in places.into_iter().enumerate() {
+            faults.perhaps(&format!("spec.inputFiles[{n}].path"), place.err().map(|error| error.to_string()));
         }
         for name in env_template.keys() {
             values::variable("spec.envTemplate", name, faults);

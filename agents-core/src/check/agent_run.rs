@@ -1,11 +1,20 @@
 //! AgentRun.
 
-use super::{Check, Faults, implementation_spec, values};
+use super::{Check, Fault, Faults, implementation_spec, values};
 use crate::{
-    api::{AgentRun, AgentRunSpec, agent_run::Output, common::Payloads, runtime::RuntimeKind, workload::Workload},
+    api::{
+        AgentRun, AgentRunSpec,
+        agent_run::{GitCoordinates, Output},
+        common::Payloads,
+        runtime::RuntimeKind,
+        workload::Workload,
+    },
+    git::{self, CoordinatesError},
     graph::Node,
-    normalise,
+    normalise, place,
 };
+
+const GIT_URL: &str = "spec.execution.coordinates.git.url";
 
 impl Check for AgentRun {
     fn check(spec: &AgentRunSpec, faults: &mut Faults) {
@@ -30,16 +39,22 @@ impl Check for AgentRun {
             if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
                 faults.add(format!("spec.outputs[{n}].name"), "an output's name is one path segment".to_owned());
             }
-            if let Some(path) = path
-                && (path.contains('\0') || path.split('/').any(|part| part == ".."))
-            {
-                faults.add(format!("spec.outputs[{n}].path"), "a path without `..`, below the workspace".to_owned());
+            let field = if path.is_some() { "path" } else { "name" };
+            if let Err(error) = place::of_output(output) {
+                faults.add(format!("spec.outputs[{n}].{field}"), format!("an output lies below /workspace: {error}"));
             }
-            if let Some(path) = path
-                && path.starts_with('/')
-                && !path.starts_with("/workspace/")
-            {
-                faults.add(format!("spec.outputs[{n}].path"), "an absolute path lies below /workspace".to_owned());
+        }
+        let coordinates = spec.execution.as_ref().and_then(|execution| execution.coordinates.as_ref());
+        if let Some(workspace) = coordinates.and_then(|coordinates| coordinates.workspace.as_ref()) {
+            let at = "spec.execution.coordinates.workspace";
+            values::image(&format!("{at}.image"), workspace.image.as_ref(), faults);
+            values::volumes(&format!("{at}.volumes"), &workspace.volumes, faults);
+        }
+        if let Some(git) = coordinates.and_then(|coordinates| coordinates.git.as_ref()) {
+            // A path means a repository to `agents run`, which makes an address of it before the run is resolved.
+            let kept = |fault: &Fault| fault.field != GIT_URL || !git::is_path(&git.url);
+            for Fault { field, problem } in coordinates_faults(git).into_iter().filter(kept) {
+                faults.add(field, problem);
             }
         }
         faults.same(
@@ -48,12 +63,14 @@ impl Check for AgentRun {
         );
         if let Some(runtime) = &spec.runtime {
             let settings = normalise::runtime("spec.runtime", runtime, faults);
+            values::image("spec.runtime.job.image", settings.job.image.as_ref(), faults);
             if let Some(resources) = &settings.job.resources {
                 values::resources("spec.runtime.job.resources", resources, faults);
             }
             values::free("spec.runtime.config", runtime.config.as_ref(), faults);
         }
         if let Some(job) = spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()) {
+            values::image("spec.runtimeOverrides.job.image", job.image.as_ref(), faults);
             if let Some(resources) = &job.resources {
                 values::resources("spec.runtimeOverrides.job.resources", resources, faults);
             }
@@ -65,6 +82,20 @@ impl Check for AgentRun {
         }
         steps(spec, faults);
     }
+}
+
+/// Everything that is wrong with the coordinates of the repository.
+fn coordinates_faults(git: &GitCoordinates) -> Vec<Fault> {
+    let fault = |CoordinatesError { field, problem }| Fault {
+        field: format!("spec.execution.coordinates.git.{field}"),
+        problem: problem.to_owned(),
+    };
+    git::problems(git).into_iter().map(fault).collect()
+}
+
+/// What is wrong with the address of the repository where a path is none.
+pub fn address_fault(git: &GitCoordinates) -> Option<Fault> {
+    coordinates_faults(git).into_iter().find(|fault| fault.field == GIT_URL)
 }
 
 fn steps(spec: &AgentRunSpec, faults: &mut Faults) {
@@ -91,7 +122,8 @@ fn steps(spec: &AgentRunSpec, faults: &mut Faults) {
 }
 
 fn workload(at: &str, workload: Option<&Workload>, faults: &mut Faults) {
-    let Some(Workload { image: _, resources, volumes }) = workload else { return };
+    let Some(Workload { image, resources, volumes }) = workload else { return };
+    values::image(&format!("{at}.image"), image.as_ref(), faults);
     if let Some(resources) = resources {
         values::resources(&format!("{at}.resources"), resources, faults);
     }

@@ -29,6 +29,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+pub use self::agent_run::address_fault;
 use crate::{
     api::{Kind, common::MAX_FREE_FORM_BYTES},
     status::Reason,
@@ -51,6 +52,13 @@ impl Faults {
     /// Notes a fault of the field at `field`.
     pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         self.0.push(Fault { field: field.into(), problem: problem.into() });
+    }
+
+    /// Notes what was found of the field at `field`, if anything.
+    pub fn perhaps(&mut self, field: &str, problem: Option<String>) {
+        if let Some(problem) = problem {
+            self.add(field, problem);
+        }
     }
 
     /// Notes text of more than `most` bytes; the schema counts characters.

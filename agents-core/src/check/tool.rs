@@ -7,7 +7,7 @@ impl Check for Tool {
     fn check(spec: &ToolSpec, faults: &mut Faults) {
         let ToolSpec {
             description: _,
-            image: _,
+            image,
             command,
             args,
             env,
@@ -19,6 +19,7 @@ impl Check for Tool {
             timeout_seconds: _,
             ttl_seconds_after_finished: _,
         } = spec;
+        values::image("spec.image", image.as_ref(), faults);
         for (list, templates) in [("command", command), ("args", args)] {
             for (n, template) in templates.iter().enumerate() {
                 values::template(&format!("spec.{list}[{n}]"), template, faults);

@@ -11,10 +11,14 @@ use crate::{
         },
         workload::Volume,
     },
+    image,
     quantity::Quantity,
     template::{self, TemplateError},
     variable::{is_name, is_reserved},
 };
+
+/// Kubernetes takes a limit of nothing for none, which would lift every default.
+const NO_BOUND: &str = "0 is no amount: leave it out for the default";
 
 /// Notes every fault of the parameters at `at` and the payloads at `payloads_at`.
 pub(super) fn check(at: &str, parameters: &Parameters, payloads_at: &str, payloads: &Payloads, faults: &mut Faults) {
@@ -45,13 +49,22 @@ pub(super) fn free(at: &str, written: Option<&FreeForm>, faults: &mut Faults) {
     faults.free_form(at, written.into_iter().flat_map(|FreeForm(written)| written));
 }
 
-/// Notes volumes whose size is no quantity.
+/// Notes volumes whose size is no quantity, or no bound.
 pub(super) fn volumes(at: &str, volumes: &[Volume], faults: &mut Faults) {
     for (n, volume) in volumes.iter().enumerate() {
-        if let Some(Scalar(size)) = &volume.size_limit {
-            quantity(&format!("{at}[{n}].sizeLimit"), size, faults);
+        let field = format!("{at}[{n}].sizeLimit");
+        if let Some(Scalar(size)) = &volume.size_limit
+            && quantity(&field, size, faults).is_some_and(Quantity::is_zero)
+        {
+            faults.add(field, NO_BOUND);
         }
     }
+}
+
+/// Notes an image that no runtime could pull.
+pub(super) fn image(at: &str, reference: Option<&String>, faults: &mut Faults) {
+    // Its value is not repeated: it may have thousands of characters.
+    faults.perhaps(at, reference.and_then(|reference| image::problem(reference)).map(str::to_owned));
 }
 
 /// Notes a name that a variable cannot have.
@@ -103,6 +116,11 @@ pub(super) fn resources(at: &str, resources: &Resources, faults: &mut Faults) {
             faults.add(asked_at, format!("{least} of {name}, more than {most} of {field}"));
         }
     }
+    for (_, (field, amount)) in asked.iter().chain(&bounds).filter(|(name, _)| !is_extended(name)) {
+        if amount.is_zero() {
+            faults.add(field, NO_BOUND);
+        }
+    }
     for (name, (field, amount)) in asked.iter().chain(&bounds) {
         if is_extended(name) && !amount.is_whole() {
             faults.add(field, format!("{amount} of {name}, which is counted in whole numbers"));
@@ -118,6 +136,9 @@ pub(super) fn resources(at: &str, resources: &Resources, faults: &mut Faults) {
     {
         let spelling = format!("{at}.{spelling}");
         let amount = value.as_ref().and_then(|value| quantity(&spelling, value.as_str(), faults));
+        if amount.is_some_and(Quantity::is_zero) {
+            faults.add(&spelling, NO_BOUND);
+        }
         for other in [&asked, &bounds] {
             if let Some((field, other)) = other.get(name) {
                 faults.same((field, Some(other)), (&spelling, amount.as_ref()));
@@ -196,6 +217,10 @@ mod tests {
             json!({"requests": {"cpu": "500m"}, "limits": {"cpu": 1, "memory": "1Gi", "hugepages-2Mi": "4Mi"}}),
             json!({"cpu": "1", "requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}),
             json!({"limits": {"nvidia.com/gpu": 1}}),
+            json!({"limits": {"nvidia.com/gpu": 0}}),
+            // As the API server reads it: a billion bytes.
+            json!({"memory": "1e9", "cpu": "1e3"}),
+            json!({"limits": {"nvidia.com/gpu": 9_007_199_254_740_991i64, "memory": "9E"}}),
             json!({"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": "1"}}),
         ] {
             assert_eq!(fields(good.clone()), Vec::<String>::new(), "{good}");
@@ -206,6 +231,16 @@ mod tests {
     fn resources_that_no_pod_can_have_name_the_field() {
         for (bad, field) in [
             (json!({"cpu": "lots"}), "r.cpu"),
+            (json!({"cpu": 0}), "r.cpu"),
+            (json!({"memory": "-0"}), "r.memory"),
+            (json!({"memory": "0Gi"}), "r.memory"),
+            (json!({"limits": {"cpu": "0m"}}), "r.limits.cpu"),
+            (json!({"limits": {"memory": "0e9"}}), "r.limits.memory"),
+            (json!({"requests": {"ephemeral-storage": 0}}), "r.requests.ephemeral-storage"),
+            (json!({"requests": {"cpu": "-1"}}), "r.requests.cpu"),
+            (json!({"limits": {"cpu": "-1m"}}), "r.limits.cpu"),
+            (json!({"limits": {"memory": "1e19"}}), "r.limits.memory"),
+            (json!({"limits": {"nvidia.com/gpu": "10E"}}), "r.limits.nvidia.com/gpu"),
             (json!({"memory": "-1Gi"}), "r.memory"),
             (json!({"ephemeral": "1GB"}), "r.ephemeral"),
             (json!({"requests": {"memory": "1 Gi"}}), "r.requests.memory"),

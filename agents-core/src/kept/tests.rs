@@ -36,12 +36,14 @@ fn settings() -> Settings {
             runner_image: "agents:1".into(),
             service_account: "agents-run".into(),
             grace_seconds: 30,
+            bounds: crate::plan::Bounds::default(),
         },
         default_runtime: RuntimeKind::Job,
         only_runtime: None,
         runtimes: [RuntimeKind::Job].into(),
         start_limit_seconds: 600,
         max_object_bytes: Some(MAX_OBJECT_BYTES),
+        policy: crate::policy::Rules::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use super::{
+    bounds::{Bounds, EPHEMERAL_STORAGE, RUNNER_VOLUME},
     digest,
     pod::{ContainerPlan, EnvPlan, EnvSource, MountPlan, NOBODY, PodPlan, SPEC_FILE, VolumePlan, VolumeSource},
     render::render_provider,
@@ -13,7 +14,7 @@ use super::{
         SCHEMA_VERSION, WORKSPACE,
     },
 };
-use crate::{resolve::Resolved, template::TemplateError};
+use crate::{check::Fault, exec, resolve::Resolved, template::TemplateError};
 
 /// Path of the runner in every container.
 pub const RUNNER_PATH: &str = "/usr/local/bin/agent-runner";
@@ -38,6 +39,8 @@ pub struct Defaults {
     pub service_account: String,
     /// Time between TERM and KILL, in seconds.
     pub grace_seconds: u64,
+    /// What a run's pod may use.
+    pub bounds: Bounds,
 }
 
 impl Defaults {
@@ -48,6 +51,7 @@ impl Defaults {
             runner_image: String::new(),
             service_account: String::new(),
             grace_seconds: DEFAULT_GRACE_SECONDS,
+            bounds: Bounds::none(),
         }
     }
 }
@@ -69,17 +73,25 @@ pub enum PlanError {
     /// Templates of the provider cannot be rendered with this run's values.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Templates(Vec<TemplateError>),
+    /// No program can be started with what they became.
+    #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect::<Vec<_>>().join("; "))]
+    Unstartable(Vec<Fault>),
 }
 
 /// Plans a resolved run.
 ///
 /// # Errors
-/// Every template that cannot be rendered with the run's values.
+/// Every template that cannot be rendered with the run's values, or everything that the kernel would refuse of what they
+/// became.
 pub fn plan(resolved: &Resolved, defaults: &Defaults) -> Result<ExecutionPlan, PlanError> {
     let mut spec = runner_spec(resolved);
     if let Some(provider) = &spec.provider_spec {
         // A throw-away rendering: the runner's own is the real one.
-        render_provider(provider, &spec).map_err(PlanError::Templates)?;
+        let rendered = render_provider(provider, &spec).map_err(PlanError::Templates)?;
+        let faults = exec::faults(provider, &rendered, &spec);
+        if !faults.is_empty() {
+            return Err(PlanError::Unstartable(faults));
+        }
     }
     let canonical = pod(resolved, &Defaults::unsaid());
     spec.pod_digest = Some(digest::of_json(&json(&canonical)));
@@ -161,9 +173,21 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
             optional: secret.optional.unwrap_or(false),
         },
     }));
-    let small = |cpu: &str, memory: &str| -> BTreeMap<String, String> {
-        [("cpu".to_owned(), cpu.to_owned()), ("memory".to_owned(), memory.to_owned())].into()
+    let Bounds { agent, installer, volume_size } = &defaults.bounds;
+    let (mut requests, mut limits) = (resolved.requests.clone(), resolved.limits.clone());
+    let says_storage = requests.contains_key(EPHEMERAL_STORAGE) || limits.contains_key(EPHEMERAL_STORAGE);
+    agent.fill(&mut requests, &mut limits);
+    let said = if says_storage { limits.get(EPHEMERAL_STORAGE).cloned() } else { None };
+    let size_of = |volume: &str| {
+        let default = volume_size.as_ref()?;
+        Some(if volume == "runner" {
+            RUNNER_VOLUME.to_owned()
+        } else {
+            said.clone().unwrap_or_else(|| default.to_string())
+        })
     };
+    let (mut installer_requests, mut installer_limits) = (BTreeMap::new(), BTreeMap::new());
+    installer.fill(&mut installer_requests, &mut installer_limits);
     PodPlan {
         service_account: resolved.service_account.clone().unwrap_or_else(|| defaults.service_account.clone()),
         init_containers: vec![ContainerPlan {
@@ -171,8 +195,8 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
             image: defaults.runner_image.clone(),
             command: vec![RUNNER_PATH.to_owned(), "install".to_owned(), format!("{INSTALL_DIR}/agent-runner")],
             env: vec![],
-            requests: small("10m", "16Mi"),
-            limits: small("1", "64Mi"),
+            requests: installer_requests,
+            limits: installer_limits,
             mounts: vec![mount("runner", INSTALL_DIR)],
             read_only_root: true,
         }],
@@ -181,14 +205,17 @@ fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
             image: resolved.image.clone().unwrap_or_else(|| defaults.image.clone()),
             command: vec![RUNNER_PATH.to_owned()],
             env,
-            requests: resolved.requests.clone(),
-            limits: resolved.limits.clone(),
+            requests,
+            limits,
             mounts,
             read_only_root: false,
         },
         volumes: volumes
             .into_iter()
-            .map(|name| VolumePlan { name: name.to_owned(), source: VolumeSource::Scratch })
+            .map(|name| VolumePlan {
+                name: name.to_owned(),
+                source: VolumeSource::Scratch { size_limit: size_of(name) },
+            })
             .chain([VolumePlan { name: "runner-spec".to_owned(), source: VolumeSource::RunnerSpec }])
             .collect(),
         run_as: NOBODY,

@@ -118,7 +118,11 @@ pub struct VolumePlan {
 #[serde(rename_all = "camelCase")]
 pub enum VolumeSource {
     /// An empty folder that lives as long as the pod.
-    Scratch,
+    #[serde(rename_all = "camelCase")]
+    Scratch {
+        /// Its largest size, as a quantity; absent: as large as the node's disk.
+        size_limit: Option<String>,
+    },
     /// The runner's spec, as one file named [`SPEC_FILE`]: the adapter decides whether an annotation or a ConfigMap of
     /// the same run carries it.
     RunnerSpec,

@@ -44,6 +44,8 @@ reasons! {
     RuntimeNotConfigured,
     /// The run asks for something that this version of the controller does not carry out.
     NotSupported,
+    /// The operator does not let runs have the service account that the run, its Agent or its provider names.
+    ServiceAccountNotAllowed,
     /// `spec.suspend` is true.
     Suspended,
     /// An object of the name we would create belongs to someone else.
@@ -78,10 +80,12 @@ reasons! {
     ProviderSignaled,
     /// The provider's binary is not there or not executable.
     ProviderMissing,
-    /// The runner's spec is not what the plan says, or cannot be read.
+    /// The runner's spec is not what the plan says, cannot be read, or asks for what can never be done.
     RunnerSpecInvalid,
     /// The runner's spec does not have the digest of the plan.
     DigestMismatch,
+    /// Arguments and variables of the provider together are more than the kernel takes.
+    ArgumentsTooLong,
     /// The workspace cannot be prepared.
     PreflightFailed,
     /// The repository cannot be checked out.
@@ -130,6 +134,7 @@ impl Reason {
             Self::InvalidSpec
                 | Self::RunnerSpecInvalid
                 | Self::DigestMismatch
+                | Self::ArgumentsTooLong
                 | Self::PathDenied
                 | Self::SubmitRejected
                 | Self::Cancelled

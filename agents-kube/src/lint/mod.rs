@@ -2,7 +2,7 @@
 //!
 //! In this order, each only for what has passed the one before: the document, its metadata, the schema of its kind, the
 //! kind's rules, core's check; then what only the folder as a whole can tell: names given twice, references, templates,
-//! the plan of every run. A judgement over policies joins the last step once core has one.
+//! the plan of every run. What an operator's policies allow is configured at the controller and not known here.
 
 mod definitions;
 mod references;

@@ -8,8 +8,9 @@ use std::{
 
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
-    check::Fault,
-    plan::{self, Defaults, PlanError, look},
+    check::{self, Fault},
+    git,
+    plan::{self, Bounds, Defaults, PlanError, look},
     resolve::{Found, References, Resolved, Unresolved, resolve},
     template::TemplateError,
 };
@@ -72,7 +73,8 @@ fn template_fault(item: &Item<'_>, error: &TemplateError) -> ManifestFault {
 /// Plans every run of the folder whose Agent, provider and work item are in it and have no fault.
 pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
     for item in folder.items.iter().filter(|item| item.kind == AgentRun::KIND) {
-        let Some(run) = resource::<AgentRun>(item) else { continue };
+        let Some(mut run) = resource::<AgentRun>(item) else { continue };
+        place_repository(item, &mut run, findings);
         let find = |kind: &str, name: &str| folder.find(kind, &item.namespace, name);
         let Some(agent_item) = find(Agent::KIND, &run.spec.agent_ref.name) else { continue };
         let Some(agent) = resource::<Agent>(agent_item) else { continue };
@@ -96,6 +98,18 @@ pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Turns a repository given by a path into an address, as `agents run` does, and says that nobody else would.
+fn place_repository(item: &Item<'_>, run: &mut Resource<AgentRun>, findings: &mut Vec<Finding>) {
+    let coordinates = run.spec.execution.as_mut().and_then(|execution| execution.coordinates.as_mut());
+    let Some(written) = coordinates.and_then(|coordinates| coordinates.git.as_mut()) else { return };
+    if git::is_path(&written.url)
+        && let Some(Fault { field, problem }) = check::address_fault(written)
+    {
+        findings.push(item.finding(Severity::Note, item.document.fault_at(&field, Rule::Check, problem)));
+        "file:///repository".clone_into(&mut written.url);
+    }
+}
+
 /// What is wrong with a run and those it refers to together; the check has told what is wrong with the run alone.
 fn invalid(item: &Item<'_>, faults: Vec<Fault>, findings: &mut Vec<Finding>) {
     let object = item.to_string();
@@ -108,21 +122,31 @@ fn invalid(item: &Item<'_>, faults: Vec<Fault>, findings: &mut Vec<Finding>) {
 }
 
 fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
-    if let Err(PlanError::Templates(errors)) = plan::plan(resolved, &defaults()) {
-        for TemplateError { template, line, column, problem } in errors {
-            let already = findings.iter().any(|finding| {
-                finding.object == provider.to_string() && finding.fault.field == format!("spec.{template}")
-            });
-            // A template that fails for every run has been told at the provider.
-            if already {
-                continue;
+    match plan::plan(resolved, &defaults()) {
+        Ok(_) => {}
+        Err(PlanError::Unstartable(faults)) => {
+            for Fault { field, problem } in faults {
+                let problem = format!("{provider} cannot be started with this run's values: {field}: {problem}");
+                let fault = item.document.fault_at("spec", Rule::Check, problem);
+                findings.push(item.finding(Severity::Error, fault));
             }
-            let problem = format!(
-                "{provider} cannot be rendered with this run's values: {template}, line {line}, column {column}: {problem}"
-            );
-            let hint = Some("give the value in spec.parameters, or a default in the template".to_owned());
-            let fault = item.document.fault_at("spec.parameters", Rule::Template, problem).with_hint(hint);
-            findings.push(item.finding(Severity::Error, fault));
+        }
+        Err(PlanError::Templates(errors)) => {
+            for TemplateError { template, line, column, problem } in errors {
+                let already = findings.iter().any(|finding| {
+                    finding.object == provider.to_string() && finding.fault.field == format!("spec.{template}")
+                });
+                // A template that fails for every run has been told at the provider.
+                if already {
+                    continue;
+                }
+                let problem = format!(
+                    "{provider} cannot be rendered with this run's values: {template}, line {line}, column {column}: {problem}"
+                );
+                let hint = Some("give the value in spec.parameters, or a default in the template".to_owned());
+                let fault = item.document.fault_at("spec.parameters", Rule::Template, problem).with_hint(hint);
+                findings.push(item.finding(Severity::Error, fault));
+            }
         }
     }
     inputs(item, provider, &resolved.inputs, findings);
@@ -134,7 +158,13 @@ fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: 
 
 /// What a controller would fill in; templates do not see it.
 fn defaults() -> Defaults {
-    Defaults { image: String::new(), runner_image: String::new(), service_account: String::new(), grace_seconds: 30 }
+    Defaults {
+        image: String::new(),
+        runner_image: String::new(),
+        service_account: String::new(),
+        grace_seconds: 30,
+        bounds: Bounds::none(),
+    }
 }
 
 /// The names of a run's inputs against the provider's `inputSchema`.

@@ -119,7 +119,13 @@ fn build_volume(plan: &VolumePlan, carrier: &SpecCarrier) -> Volume {
     let VolumePlan { name, source } = plan;
     let empty = Volume { name: name.clone(), ..Volume::default() };
     match (source, carrier) {
-        (VolumeSource::Scratch, _) => Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..empty },
+        (VolumeSource::Scratch { size_limit }, _) => Volume {
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: size_limit.clone().map(Quantity),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..empty
+        },
         (VolumeSource::RunnerSpec, SpecCarrier::Annotation) => Volume {
             downward_api: Some(DownwardAPIVolumeSource {
                 default_mode: Some(SPEC_MODE),

@@ -141,7 +141,7 @@ fn read_volume(volume: Volume) -> Result<VolumePlan, NotPlanned> {
     let Volume { name, empty_dir, downward_api, config_map } = volume;
     let at = format!("volume {name}");
     let source = match (empty_dir, downward_api, config_map) {
-        (Some(EmptyDir {}), None, None) => VolumeSource::Scratch,
+        (Some(EmptyDir { size_limit }), None, None) => VolumeSource::Scratch { size_limit },
         (None, Some(DownwardApi { default_mode, items }), None) => {
             let [DownwardFile { field_ref: FieldRef { api_version, field_path }, path }] = items;
             expect(&format!("{at}: defaultMode"), &default_mode, &SPEC_MODE)?;
@@ -315,8 +315,10 @@ struct Volume {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EmptyDir {}
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct EmptyDir {
+    size_limit: Option<String>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

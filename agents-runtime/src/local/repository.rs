@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agents_core::git::is_path;
+
 /// A path that names no repository.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -27,8 +29,7 @@ pub enum RepositoryError {
 /// The `file://` address of the repository that `url` names by a path relative to `folder`; `None` when `url` is an
 /// address already.
 pub(super) fn address(url: &str, folder: &Path) -> Result<Option<String>, RepositoryError> {
-    let is_path = url == "." || url == ".." || url.starts_with("./") || url.starts_with("../") || url.starts_with('/');
-    if !is_path {
+    if !is_path(url) {
         return Ok(None);
     }
     let named = folder.join(url);

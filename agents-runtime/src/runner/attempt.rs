@@ -18,6 +18,7 @@ use std::{
 
 use agents_core::{
     api::agent_run::{OutputStatus, VcsStatus},
+    exec,
     plan::{RunnerSpec, runner_spec::OUTPUTS_DIR},
     report::{Ended, Report, SCHEMA_VERSION},
     status::{Reason, cut},
@@ -93,6 +94,12 @@ enum Refusal {
     Workspace(String),
     #[error("provider `{program}`: {problem}")]
     Provider { program: String, problem: String },
+    #[error(
+        "arguments and variables of the provider together are more than the kernel takes of a program, usually {} MiB \
+         (a quarter of the limit of its stack): give large text as a file, and shorten what the image and secrets set",
+        exec::MAX_TOTAL >> 20
+    )]
+    TooLong,
     #[error("the provider cannot be started: {0}")]
     Start(#[source] io::Error),
     #[error("the attempt was ended {1}")]
@@ -110,6 +117,7 @@ impl Refusal {
             Self::InputFile { .. } => Reason::PathDenied,
             Self::Workspace(_) | Self::Start(_) => Reason::PreflightFailed,
             Self::Provider { .. } => Reason::ProviderMissing,
+            Self::TooLong => Reason::ArgumentsTooLong,
             Self::Interrupted(interrupt, _) => interrupted(*interrupt),
             Self::Own(_) => Reason::RunnerFailed,
         }
@@ -352,6 +360,7 @@ fn refused_start(program: &Path, error: io::Error) -> Refusal {
             | nix::errno::Errno::ENOTDIR
             | nix::errno::Errno::ELIBBAD,
         ) => Refusal::Provider { program: program.display().to_string(), problem: why_not_executed(program, &error) },
+        Some(nix::errno::Errno::E2BIG) => Refusal::TooLong,
         _ => Refusal::Start(error),
     }
 }

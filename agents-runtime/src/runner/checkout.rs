@@ -16,11 +16,14 @@ use std::{
     time::Duration,
 };
 
-use agents_core::{api::agent_run::VcsStatus, status::cut};
+use agents_core::{
+    api::agent_run::VcsStatus,
+    git::{ALLOWED_PROTOCOLS, Coordinates},
+    status::cut,
+};
 use thiserror::Error;
 
 use super::{
-    coordinates::{ALLOWED_PROTOCOLS, Coordinates},
     env::OF_ANOTHER_REPOSITORY,
     folder::{FileError, Missing, Obstacle, open_below, open_regular, open_trusted, write_whole},
     remote::{is_redirect, list, redirect_target, unborn_head},

@@ -11,14 +11,12 @@ use std::{
 
 use agents_core::{
     api::common::EnvVar,
-    variable::{is_name, is_reserved},
+    exec::{self, INPUT_PREFIX, MAX_STRING},
 };
 use thiserror::Error;
 
 use super::roots::RootMap;
 
-/// Largest `NAME=value`, in bytes: the kernel's limit for one string of an environment or an argument list.
-pub(super) const MAX_STRING: usize = 128 * 1024 - 1;
 /// Set for the provider, so that a runner started inside a runner can refuse.
 pub(super) const ACTIVE_VARIABLE: &str = "AGENT_RUNNER_ACTIVE";
 
@@ -50,56 +48,19 @@ pub(super) const OF_ANOTHER_REPOSITORY: &[&str] = &[
 
 /// A variable that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum EnvError {
-    /// The name is ours or changes how programs are loaded.
-    #[error("`{field}`: variable `{name}` is reserved")]
-    Reserved {
-        /// Where it was given.
-        field: String,
-        /// The variable.
-        name: String,
-    },
-    /// The name is empty or has a character no variable can have.
-    #[error("`{field}`: {name:?} is not a variable name")]
-    Name {
-        /// Where it was given.
-        field: String,
-        /// The variable.
-        name: String,
-    },
-    /// The value has a NUL.
-    #[error("`{field}`: the value of `{name}` contains a NUL")]
-    Nul {
-        /// Where it was given.
-        field: String,
-        /// The variable.
-        name: String,
-    },
-    /// Name and value are longer than the kernel takes.
-    #[error("`{field}`: `{name}` and its value are longer than {MAX_STRING} bytes; give large text as a file")]
-    TooLong {
-        /// Where it was given.
-        field: String,
-        /// The variable.
-        name: String,
-    },
+#[error("`{field}`: {problem}")]
+pub(super) struct EnvError {
+    /// Where it was given.
+    field: String,
+    /// What is wrong with it.
+    problem: String,
 }
 
 fn check(field: &str, name: &str, value: &str) -> Result<(), EnvError> {
-    let (field, name) = (field.to_owned(), name.to_owned());
-    if !is_name(&name) {
-        return Err(EnvError::Name { field, name });
+    match exec::variable(name, value) {
+        None => Ok(()),
+        Some(problem) => Err(EnvError { field: field.to_owned(), problem }),
     }
-    if is_reserved(&name) {
-        return Err(EnvError::Reserved { field, name });
-    }
-    if value.contains('\0') {
-        return Err(EnvError::Nul { field, name });
-    }
-    if name.len() + 1 + value.len() >= MAX_STRING {
-        return Err(EnvError::TooLong { field, name });
-    }
-    Ok(())
 }
 
 /// What the layers are made of.
@@ -133,12 +94,14 @@ pub(super) fn environment(layers: Layers<'_>, roots: &RootMap) -> Result<BTreeMa
         })
         .collect();
     for (n, EnvVar { name, value }) in agent.iter().enumerate() {
-        check(&format!("env[{n}]"), name, value)?;
-        environment.insert(name.into(), roots.text(value).into());
+        let value = roots.text(value);
+        check(&format!("env[{n}]"), name, &value)?;
+        environment.insert(name.into(), value.into());
     }
     for (name, value) in provider {
-        check(&format!("envTemplate.{name}"), name, value)?;
-        environment.insert(name.into(), roots.text(value).into());
+        let value = roots.text(value);
+        check(&format!("envTemplate.{name}"), name, &value)?;
+        environment.insert(name.into(), value.into());
     }
     for name in secrets {
         check("secretEnv", name, "")?;
@@ -161,8 +124,8 @@ pub(super) fn inputs(inputs: &BTreeMap<String, String>) -> Vec<(String, String)>
     for (key, value) in inputs {
         let key: String =
             key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
-        if !value.contains('\0') && key.len() + value.len() + 16 < MAX_STRING {
-            exported.entry(format!("AGENT_INPUT_{key}")).or_insert_with(|| value.clone());
+        if !value.contains('\0') && INPUT_PREFIX.len() + key.len() + 1 + value.len() <= MAX_STRING {
+            exported.entry(format!("{INPUT_PREFIX}{key}")).or_insert_with(|| value.clone());
         }
     }
     exported.into_iter().collect()

@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | the provider exited 0 and every declared output exists |
-//! | 64 | the spec cannot be used: not JSON, a field, the digest, a template, a variable; or a runner inside a runner |
+//! | 64 | the spec cannot be used: not JSON, a field, the digest, a template, a variable, coordinates, too long arguments; a runner inside a runner |
 //! | 65 | the provider exited 0, but a declared output is missing |
 //! | 69 | preflight: workspace, checkout, an input file's path, the provider's binary |
 //! | 70 | the runner failed on its own |
@@ -36,7 +36,7 @@ pub fn code(report: &Report) -> i32 {
         return 0;
     }
     match report.known_reason() {
-        Some(Reason::RunnerSpecInvalid | Reason::DigestMismatch) => BAD_SPEC,
+        Some(Reason::RunnerSpecInvalid | Reason::DigestMismatch | Reason::ArgumentsTooLong) => BAD_SPEC,
         Some(Reason::OutputMissing) => OUTPUT_MISSING,
         Some(Reason::ProviderMissing | Reason::PreflightFailed | Reason::CheckoutFailed | Reason::PathDenied) => {
             PREFLIGHT

@@ -4,7 +4,7 @@
 //! The rooms follow one attempt: [`spec`] (find, decode, verify) → `prepare` (everything that can be decided before
 //! anything is touched) → `attempt` (the steps in order) with `checkout`, `folder` (files without following links),
 //! `supervise` and `processes` (signals, deadline, whatever the provider leaves behind), `program`, `streams` (output) and
-//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `coordinates`, `redact`,
+//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `redact`,
 //! `spelling`, `remote`, `lines`, `usage` and [`exit`] are pure.
 //!
 //! It has no async runtime: see `supervise`.
@@ -14,7 +14,6 @@ pub mod spec;
 
 mod attempt;
 mod checkout;
-mod coordinates;
 mod deliver;
 mod env;
 mod folder;

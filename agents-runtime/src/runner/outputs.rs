@@ -5,16 +5,13 @@
 
 use std::{fmt::Write, io::Read};
 
-use agents_core::{
-    api::agent_run::{Output, OutputStatus},
-    plan::runner_spec::OUTPUTS_DIR,
-};
+use agents_core::api::agent_run::{Output, OutputStatus};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::{
     folder::{FileError, open_regular},
-    roots::{Beneath, NotAllowed, RootMap, RootName, beneath},
+    roots::{Beneath, RootMap},
 };
 
 /// Largest output, in bytes.
@@ -48,19 +45,6 @@ pub(super) enum OutputError {
         /// Where it is.
         path: String,
     },
-}
-
-/// Where a declared output should be.
-///
-/// # Errors
-/// The path lies outside the workspace.
-pub(super) fn place(output: &Output) -> Result<Beneath, NotAllowed> {
-    let path = output.path.as_deref().unwrap_or(&output.name);
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("{OUTPUTS_DIR}/{path}") };
-    match beneath(&path)? {
-        place @ Beneath { root: RootName::Workspace, .. } => Ok(place),
-        Beneath { .. } => Err(NotAllowed::Outside(path)),
-    }
 }
 
 /// Reads one output.

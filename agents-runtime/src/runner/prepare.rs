@@ -8,28 +8,30 @@ use std::{
 
 use agents_core::{
     api::{agent_provider::UsageParser, agent_run::Output},
+    check::Fault,
+    exec::{self, MAX_STRING},
+    git::{self, Coordinates, CoordinatesError},
+    place::{self, InputFileError, SPEC_COPY},
     plan::render_provider,
     plan::{
         RunnerSpec,
-        runner_spec::{CHECKOUT_DIR, DEFAULT_GRACE_SECONDS, Limits, OUTPUTS_DIR, Observability, ProviderSpec},
+        runner_spec::{
+            ArtifactPaths, CHECKOUT_DIR, DEFAULT_GRACE_SECONDS, Limits, OUTPUTS_DIR, Observability, ProviderSpec,
+        },
     },
     status::Reason,
 };
 use thiserror::Error;
 
 use super::{
-    coordinates::{self, Coordinates, CoordinatesError},
     deliver::Target,
-    env::{self, ACTIVE_VARIABLE, EnvError, Layers, MAX_STRING},
+    env::{self, ACTIVE_VARIABLE, EnvError, Layers},
     log::DEFAULT_CAP,
-    outputs,
     redact::Secrets,
     roots::{Beneath, NotAllowed, RootMap, beneath},
     spec::Verified,
 };
 
-/// Where the decoded spec lies for the provider.
-const SPEC_COPY: &str = "/workspace/.agent/runner-spec.json";
 /// The only step of a run without steps.
 const ONLY_STEP: &str = "main";
 
@@ -53,7 +55,7 @@ pub(super) enum PrepareError {
         /// What is wrong.
         problem: String,
     },
-    /// A path of an input file or output.
+    /// A path of an output.
     #[error("`{field}`: {source}")]
     Path {
         /// The field.
@@ -62,15 +64,14 @@ pub(super) enum PrepareError {
         #[source]
         source: NotAllowed,
     },
-    /// Two files of one path, or one where the other needs a folder.
-    #[error("`{field}`: `{path}` collides with {other}")]
-    Collision {
+    /// A path of an input file.
+    #[error("`{field}`: {source}")]
+    InputFile {
         /// The field.
         field: String,
-        /// The path.
-        path: String,
-        /// The other.
-        other: String,
+        /// Why.
+        #[source]
+        source: InputFileError,
     },
 }
 
@@ -78,9 +79,8 @@ impl PrepareError {
     /// The reason of the report.
     pub(super) fn reason(&self) -> Reason {
         match self {
-            Self::Templates(_) | Self::Env(_) | Self::Field { .. } => Reason::RunnerSpecInvalid,
-            Self::Coordinates(_) => Reason::CheckoutFailed,
-            Self::Path { .. } | Self::Collision { .. } => Reason::PathDenied,
+            Self::Templates(_) | Self::Env(_) | Self::Coordinates(_) | Self::Field { .. } => Reason::RunnerSpecInvalid,
+            Self::Path { .. } | Self::InputFile { .. } => Reason::PathDenied,
         }
     }
 }
@@ -158,18 +158,18 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         PrepareError::Templates(lines.join("\n"))
     })?;
+    if let Some(Fault { field: at, problem }) = exec::faults(provider, &rendered, spec).into_iter().next() {
+        return Err(field(at, problem));
+    }
     let args: Vec<String> = rendered.args.iter().map(|text| roots.text(text)).collect();
+    // The real places may be longer than what they stand for.
     for (n, text) in args.iter().enumerate() {
-        if text.contains('\0') {
-            return Err(field(format!("argsTemplate[{n}]"), "renders a NUL"));
-        }
-        if text.len() >= MAX_STRING {
-            let problem = format!("renders more than {MAX_STRING} bytes; give large text as a file");
+        if let Some(problem) = exec::argument(text) {
             return Err(field(format!("argsTemplate[{n}]"), problem));
         }
     }
     let checkout = match &spec.git {
-        Some(git) => Some((coordinates::check(git)?, PathBuf::from(roots.text(CHECKOUT_DIR)))),
+        Some(written) => Some((git::check(written)?, PathBuf::from(roots.text(CHECKOUT_DIR)))),
         None => None,
     };
     let environment = env::environment(
@@ -182,13 +182,13 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
         },
         &roots,
     )?;
-    let place = |path: &str| beneath(path).map_err(|source| PrepareError::Path { field: path.to_owned(), source });
-    let spec_copy = place(SPEC_COPY)?;
-    let outputs_folder = place(OUTPUTS_DIR)?;
-    let files = files(rendered.files, spec, &spec_copy)?;
+    let own = |path: &str| beneath(path).map_err(|source| PrepareError::Path { field: path.to_owned(), source });
+    let spec_copy = own(SPEC_COPY)?;
+    let outputs_folder = own(OUTPUTS_DIR)?;
+    let files = files(rendered.files, &spec.artifacts)?;
     let mut outputs: Vec<(Output, Beneath)> = Vec::new();
     for (n, output) in spec.outputs.iter().enumerate() {
-        let place = outputs::place(output)
+        let place = place::of_output(output)
             .map_err(|source| PrepareError::Path { field: format!("outputs[{n}].path"), source })?;
         outputs.push((output.clone(), place));
     }
@@ -213,33 +213,20 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
     })
 }
 
-/// Checks the paths of input files against each other and against ours.
+/// Input files with their fields and places.
 fn files(
     rendered: Vec<(String, String)>,
-    spec: &RunnerSpec,
-    spec_copy: &Beneath,
+    artifacts: &ArtifactPaths,
 ) -> Result<Vec<(String, Beneath, String)>, PrepareError> {
-    let mut taken: Vec<(String, Beneath)> = vec![("the runner's spec".to_owned(), spec_copy.clone())];
-    for (name, path) in [("status file", &spec.artifacts.status_path), ("log", &spec.artifacts.log_path)] {
-        // One outside the two folders cannot collide with a file inside.
-        if let Ok(place) = beneath(path) {
-            taken.push((format!("the {name}"), place));
+    let places = place::of_input_files(rendered.iter().map(|(path, _)| path.as_str()), artifacts);
+    let files = rendered.into_iter().zip(places).enumerate().map(|(n, ((_, content), place))| {
+        let field = format!("inputFiles[{n}].path");
+        match place {
+            Ok(place) => Ok((field, place, content)),
+            Err(source) => Err(PrepareError::InputFile { field, source }),
         }
-        if let Ok(place) = beneath(&format!("{path}.1")) {
-            taken.push((format!("the {name}"), place));
-        }
-    }
-    let mut files = Vec::new();
-    for (n, (path, content)) in rendered.into_iter().enumerate() {
-        let name = format!("inputFiles[{n}].path");
-        let place = beneath(&path).map_err(|source| PrepareError::Path { field: name.clone(), source })?;
-        if let Some((other, _)) = taken.iter().find(|(_, other)| other.collides(&place)) {
-            return Err(PrepareError::Collision { field: name, path: place.logical(), other: other.clone() });
-        }
-        taken.push((format!("`{name}`"), place.clone()));
-        files.push((name, place, content));
-    }
-    Ok(files)
+    });
+    files.collect()
 }
 
 /// The variables every provider gets.

@@ -5,92 +5,11 @@
 
 use std::path::PathBuf;
 
-use agents_core::plan::runner_spec::{HOME, Roots, WORKSPACE};
-use thiserror::Error;
-
-/// Longest path, in bytes.
-const MAX_PATH: usize = 4096;
-
-/// One of the two folders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum RootName {
-    /// [`WORKSPACE`].
-    Workspace,
-    /// [`HOME`].
-    Home,
-}
-
-/// A path below one of the two folders, without `.`, `..` or empty components. Never the folder itself.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Beneath {
-    /// The folder.
-    pub root: RootName,
-    /// Components below it; at least one.
-    pub components: Vec<String>,
-}
-
-impl Beneath {
-    /// The path as users write it.
-    pub(super) fn logical(&self) -> String {
-        let root = match self.root {
-            RootName::Workspace => WORKSPACE,
-            RootName::Home => HOME,
-        };
-        format!("{root}/{}", self.components.join("/"))
-    }
-
-    /// Whether one of the two lies at or below the other.
-    pub(super) fn collides(&self, other: &Self) -> bool {
-        self.root == other.root && self.components.iter().zip(&other.components).all(|(a, b)| a == b)
-    }
-}
-
-/// A path that is not allowed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum NotAllowed {
-    /// Not below one of the two folders.
-    #[error("path `{0}` is not below {WORKSPACE} or {HOME}")]
-    Outside(String),
-    /// It has a `..`.
-    #[error("path `{0}` contains `..`")]
-    Upward(String),
-    /// It has a control character.
-    #[error("path {0:?} contains a control character")]
-    Control(String),
-    /// It is longer than 4096 bytes.
-    #[error("path is longer than {MAX_PATH} bytes")]
-    TooLong,
-}
-
-/// Splits an absolute path below one of the two folders.
-///
-/// # Errors
-/// The path is not absolute, lies elsewhere, or says `..`.
-pub(super) fn beneath(path: &str) -> Result<Beneath, NotAllowed> {
-    if path.len() > MAX_PATH {
-        return Err(NotAllowed::TooLong);
-    }
-    if path.chars().any(char::is_control) {
-        return Err(NotAllowed::Control(path.to_owned()));
-    }
-    let (root, rest) = split(path).ok_or_else(|| NotAllowed::Outside(path.to_owned()))?;
-    let components: Vec<String> =
-        rest.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
-    if components.iter().any(|part| part == "..") {
-        return Err(NotAllowed::Upward(path.to_owned()));
-    }
-    if components.is_empty() {
-        return Err(NotAllowed::Outside(path.to_owned()));
-    }
-    Ok(Beneath { root, components })
-}
-
-fn split(path: &str) -> Option<(RootName, &str)> {
-    [(RootName::Workspace, WORKSPACE), (RootName::Home, HOME)].into_iter().find_map(|(name, prefix)| {
-        let rest = path.strip_prefix(prefix)?;
-        (rest.is_empty() || rest.starts_with('/')).then_some((name, rest))
-    })
-}
+pub(super) use agents_core::place::{Beneath, NotAllowed, RootName, beneath};
+use agents_core::{
+    place::split,
+    plan::runner_spec::{HOME, Roots, WORKSPACE},
+};
 
 /// The real places of the two folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,30 +83,6 @@ mod tests {
         ] {
             assert_eq!(map().text(given), wanted);
         }
-    }
-
-    #[test]
-    fn paths_outside_or_upward_are_refused() {
-        for path in [
-            "../../etc/passwd",
-            "/etc/passwd",
-            "/proc/self/environ",
-            "/workspace",
-            "/workspace/",
-            "/workspace/.",
-            "/workspace/../etc/passwd",
-            "/workspace/a/../../b",
-            "/workspace/a\0b",
-            "/workspace/a\nb",
-            "workspace/a",
-            "//workspace/a",
-            "",
-            "/workspacex/a",
-            &format!("/workspace/{}", "a".repeat(5000)),
-        ] {
-            assert!(beneath(path).is_err(), "{path:?}");
-        }
-        assert_eq!(beneath("/workspace//a/./b/").unwrap().logical(), "/workspace/a/b");
     }
 
     proptest! {

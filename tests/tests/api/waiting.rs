@@ -2,12 +2,13 @@
 
 use agents_kube::runtime::{ANNOTATION_POD, Fingerprint};
 use agents_tests::hand_kubelet::Play;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use xtask::cluster::Cluster;
 
 use super::{
+    controller::Options,
     kills::each_job_was_created_once,
     stage::{agent, condition, job_of, phase_of, play, provider, reason_of, uid_of},
 };
@@ -88,6 +89,48 @@ pub(crate) fn an_undefined_name_is_an_invalid_spec(cluster: &Cluster) -> Result<
         let row = stage.kubectl(&["get", "agentruns", "--no-headers"])?;
         ensure!(row.contains("Failed") && row.contains("InvalidSpec"), "{row}");
         each_job_was_created_once(stage, 0)
+    })
+}
+
+/// A run that names an account which nobody listed waits, and goes on under a controller that lists it. Its pod has a
+/// bound for everything that nobody spoke of, as the API server has it.
+pub(crate) fn only_listed_accounts_run_and_every_pod_is_bounded(cluster: &Cluster) -> Result<()> {
+    play(cluster, "accounts", async |stage| {
+        let _attendance = stage.kubelet().attend(|_| Play::Succeed(Duration::ZERO));
+        stage.create("agentproviders", &provider("shell")).await?;
+        stage.create("agents", &agent("agent", "shell")).await?;
+        stage.create("serviceaccounts", &json!({"metadata": {"name": "builder"}})).await?;
+        let first = stage.controller().await?;
+        stage.run("bold", &json!({"runtime": {"job": {"serviceAccount": "builder"}}})).await?;
+        let run = stage.run_when("bold", "waiting", |run| !blocked_by(run).is_empty()).await?;
+        ensure!(phase_of(&run) == "Pending" && reason_of(&run) == "ServiceAccountNotAllowed", "{run:#}");
+        let message = run["status"]["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("spec.runtime.job.serviceAccount") && message.contains("\"builder\""), "{run:#}");
+        ensure!(stage.all("jobs").await?.is_empty(), "nothing was started");
+        drop(first);
+
+        let listed =
+            [format!("--allowed-service-accounts={}/builder", stage.namespace), "--run-limits=memory=1Gi".to_owned()];
+        let arguments: Vec<&str> = listed.iter().map(String::as_str).collect();
+        let _controller = stage.controller_with(Options { arguments: &arguments, ..Options::default() }).await?;
+        let run = stage.run_in("bold", "Succeeded").await?;
+        ensure!(blocked_by(&run).is_empty(), "{run:#}");
+        let jobs = stage.all("jobs").await?;
+        let [job] = &jobs[..] else { bail!("{} Jobs", jobs.len()) };
+        let pod = &job["spec"]["template"]["spec"];
+        ensure!(pod["serviceAccountName"] == "builder" && pod["automountServiceAccountToken"] == false, "{pod:#}");
+        ensure!(
+            pod["containers"][0]["resources"]
+                == json!({
+                    "requests": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "1Gi"},
+                    "limits": {"memory": "1Gi"},
+                }),
+            "{pod:#}"
+        );
+        ensure!(pod["initContainers"][0]["resources"]["limits"]["ephemeral-storage"] == "256Mi", "{pod:#}");
+        let mut folders = pod["volumes"].as_array().into_iter().flatten().map(|volume| &volume["emptyDir"]);
+        ensure!(folders.all(|folder| folder.is_null() || folder["sizeLimit"].is_string()), "{pod:#}");
+        each_job_was_created_once(stage, 1)
     })
 }
 

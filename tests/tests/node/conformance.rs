@@ -16,7 +16,8 @@ use agents_core::{
         Effect,
         agent_run::{Observed, Remembered, RunSnapshot, Settings, decide},
     },
-    plan::Defaults,
+    plan::{Bounds, Defaults},
+    policy::Rules,
     resolve::{Found, References},
     runtime::{Observation, Submission},
 };
@@ -104,12 +105,14 @@ impl Jobs<'_> {
                 runner_image: product_reference(),
                 service_account: "agents-run".to_owned(),
                 grace_seconds: 5,
+                bounds: Bounds::default(),
             },
             default_runtime: RuntimeKind::Job,
             only_runtime: None,
             runtimes: [RuntimeKind::Job].into(),
             start_limit_seconds: 600,
             max_object_bytes: None,
+            policy: Rules::default(),
         };
         let plan = decide(&snapshot, &settings, None, Timestamp::now());
         match plan.before.into_iter().next() {

@@ -44,6 +44,7 @@ fn builder(calls: Calls, identity: &str, lease: bool) -> Builder {
         runner_image: "runner:1".to_owned(),
         service_account: "agents-run".to_owned(),
         grace_seconds: agents_core::plan::runner_spec::DEFAULT_GRACE_SECONDS,
+        bounds: agents_core::plan::Bounds::default(),
     };
     // Nobody guesses it in a simulation, and every world is the same each time.
     let mut secret = [0; 32];

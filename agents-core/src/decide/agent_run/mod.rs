@@ -41,6 +41,7 @@ use crate::{
     mutant::{self, Mutant},
     name::SubmissionKey,
     plan::{self, Defaults, ExecutionPlan},
+    policy::{self, Subject, Verdict},
     resolve::{Found, References, Resolved, Unresolved, resolve},
     runtime::{Observation, Owner, RuntimeRef, Submission},
     status::{Reason, after, seconds},
@@ -82,6 +83,8 @@ pub struct Settings {
     pub start_limit_seconds: i64,
     /// Most that one object may take where it is stored, in bytes; `None` where nothing bounds it.
     pub max_object_bytes: Option<usize>,
+    /// What runs may do. The service account of [`Defaults`] is allowed besides.
+    pub policy: policy::Rules,
 }
 
 /// What the runtime says of the current attempt.
@@ -559,6 +562,28 @@ impl Decision<'_> {
         Plan { wake, ..record.into_plan() }
     }
 
+    /// What the operator's rules say of the pod; there is none to judge where the runtime has none.
+    fn judged(&self, resolved: &Resolved, execution: &ExecutionPlan, runtime: RuntimeKind) -> Verdict {
+        match runtime {
+            RuntimeKind::Process => Verdict::Allow,
+            RuntimeKind::Job
+            | RuntimeKind::Workflow
+            | RuntimeKind::Argo
+            | RuntimeKind::Temporal
+            | RuntimeKind::Custom => {
+                let service_account_at = resolved.service_account_at.as_deref();
+                let default_account = &self.settings.defaults.service_account;
+                let subject = Subject {
+                    namespace: &resolved.namespace,
+                    pod: &execution.pod,
+                    default_account,
+                    service_account_at,
+                };
+                policy::judge(&self.settings.policy, subject)
+            }
+        }
+    }
+
     fn start(&self, resolved: &Resolved, execution: ExecutionPlan) -> Plan<AgentRunStatus> {
         let run = self.run();
         let number = current_attempt(run.status.as_ref());
@@ -573,6 +598,11 @@ impl Decision<'_> {
         }
         if !self.settings.runtimes.contains(&runtime) {
             return self.block(&[Blocker::no_runtime(runtime)], warning, None);
+        }
+        match self.judged(resolved, &execution, runtime) {
+            Verdict::Allow => {}
+            Verdict::Deny(denial) => return self.block(&[Blocker::denied(denial)], warning, None),
+            Verdict::Wait(denial, until) => return self.block(&[Blocker::denied(denial)], warning, Some(until)),
         }
         if !self.snapshot.object_proven {
             return Plan::confirm(Confirm::OBJECT);

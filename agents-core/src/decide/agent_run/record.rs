@@ -12,6 +12,7 @@ use crate::{
     },
     decide::{Notice, Plan, Refusal},
     kept,
+    policy::Denial,
     resolve::Missing,
     runtime::{Observation, RuntimeRef},
     status::{Conditions, Reason, Verdict, conditions, cut, whole_seconds},
@@ -67,6 +68,11 @@ impl Blocker {
             message: format!("no adapter for the runtime {runtime:?} is configured").to_lowercase(),
             unblocked_by: format!("configure the runtime {runtime}, or make a run of another type"),
         }
+    }
+
+    pub(super) fn denied(denial: Denial) -> Self {
+        let Denial { reason, message, unblocked_by } = denial;
+        Self { reason, object: None, message, unblocked_by }
     }
 
     pub(super) fn refused(refusal: &Refusal) -> Self {

@@ -1,6 +1,8 @@
 //! Behaviour of `decide`, through its real entry point and from manifests.
 
+mod allowed;
 mod history;
+mod never_right;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -9,6 +11,7 @@ use super::*;
 use crate::{
     api::{Agent, AgentProvider, ImplementationSpec, Kind, agent_run::AgentRunSpec, common::ConditionStatus},
     decide::EffectKind,
+    plan::Bounds,
     report::{Ended, Report, SCHEMA_VERSION},
     runtime::{Finish, Hindrance},
 };
@@ -34,12 +37,14 @@ fn settings() -> Settings {
             runner_image: "agents:1".into(),
             service_account: "agents-run".into(),
             grace_seconds: 30,
+            bounds: Bounds::default(),
         },
         default_runtime: RuntimeKind::Job,
         only_runtime: None,
         runtimes: [RuntimeKind::Job].into(),
         start_limit_seconds: 600,
         max_object_bytes: Some(MAX_OBJECT_BYTES),
+        policy: policy::Rules::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     api::{Agent, AgentProvider, AgentRun, Kind, Resource},
     plan::pod::VolumeSource,
+    quantity::Quantity,
     resolve::{Found, References, resolve},
 };
 
@@ -44,12 +45,18 @@ fn manifests() -> (Value, Value, Value) {
 }
 
 fn defaults() -> impl Strategy<Value = Defaults> {
-    ("[a-z]{1,9}", "[a-z]{1,9}", "[a-z]{1,9}", 1u64..3600).prop_map(
-        |(image, runner_image, service_account, grace_seconds)| Defaults {
+    let bounds = prop_oneof![
+        Just(Bounds::default()),
+        Just(Bounds::none()),
+        "[1-9]Gi".prop_map(|size| Bounds { volume_size: size.parse().ok(), ..Bounds::default() })
+    ];
+    ("[a-z]{1,9}", "[a-z]{1,9}", "[a-z]{1,9}", 1u64..3600, bounds).prop_map(
+        |(image, runner_image, service_account, grace_seconds, bounds)| Defaults {
             image,
             runner_image,
             service_account,
             grace_seconds,
+            bounds,
         },
     )
 }
@@ -76,13 +83,69 @@ proptest! {
         prop_assert!(pod.run_as.user > 0 && pod.run_as.group > 0 && pod.run_as.fs_group > 0);
         for volume in &pod.volumes {
             match volume.source {
-                VolumeSource::Scratch | VolumeSource::RunnerSpec => {}
+                VolumeSource::Scratch { .. } | VolumeSource::RunnerSpec => {}
             }
         }
         for container in pod.init_containers.iter().chain([&pod.container]) {
             prop_assert!(!container.command.is_empty(), "an image's own entrypoint is never used");
             prop_assert!(container.mounts.iter().all(|mount| pod.volumes.iter().any(|volume| volume.name == mount.volume)));
         }
+    }
+}
+
+/// Requests, limits and the sizes of all folders but the runner's.
+fn bounded(resources: &Value, bounds: &Bounds) -> (Value, Value, Vec<Option<String>>) {
+    let (mut provider, agent, mut run) = manifests();
+    provider["workload"]["resources"] = json!({});
+    provider["inputFiles"][0]["path"] = json!("/root/f");
+    run["workload"] = json!({ "resources": resources });
+    let defaults = Defaults { bounds: bounds.clone(), ..Defaults::unsaid() };
+    let pod = plan(&resolved(&provider, &agent, &run), &defaults).unwrap().pod;
+    let sizes = pod.volumes.iter().filter(|volume| volume.name != "runner").filter_map(|volume| match &volume.source {
+        VolumeSource::Scratch { size_limit } => Some(size_limit.clone()),
+        VolumeSource::RunnerSpec => None,
+    });
+    let sizes: Vec<_> = sizes.collect();
+    assert_eq!(sizes.len(), 4, "{:?}", pod.volumes);
+    (json!(pod.container.requests), json!(pod.container.limits), sizes)
+}
+
+#[test]
+fn what_nobody_says_has_a_bound_and_what_is_said_wins() {
+    let own = Bounds::default();
+    let all = |size: &str| vec![Some(size.to_owned()); 4];
+    let unsaid = bounded(&json!({}), &own);
+    assert_eq!(unsaid.0, json!({"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "1Gi"}));
+    assert_eq!(unsaid.1, json!({"cpu": "4", "memory": "8Gi", "ephemeral-storage": "20Gi"}));
+    assert_eq!(unsaid.2, all("10Gi"));
+    let said = bounded(&json!({"memory": "64Gi", "limits": {"cpu": "50m", "nvidia.com/gpu": 1}}), &own);
+    assert_eq!(said.0, json!({"memory": "64Gi", "ephemeral-storage": "1Gi"}));
+    assert_eq!(said.1, json!({"memory": "64Gi", "cpu": "50m", "nvidia.com/gpu": "1", "ephemeral-storage": "20Gi"}));
+    let asked = bounded(&json!({"requests": {"cpu": 16, "memory": "1Gi"}}), &own);
+    assert_eq!(asked.1, json!({"cpu": "16", "memory": "8Gi", "ephemeral-storage": "20Gi"}));
+    // Who says how much of the disk a run may have says it of its folders.
+    assert_eq!(bounded(&json!({"ephemeral": "200Gi"}), &own).2, all("200Gi"));
+    assert_eq!(bounded(&json!({"limits": {"ephemeral-storage": "1Gi"}}), &own).2, all("1Gi"));
+    assert_eq!(bounded(&json!({"requests": {"ephemeral-storage": "30Gi"}}), &own).2, all("30Gi"));
+    assert_eq!(bounded(&json!({"ephemeral": "1Gi"}), &Bounds::none()).2, vec![None; 4]);
+    assert_eq!(bounded(&json!({}), &Bounds::none()), (json!({}), json!({}), vec![None; 4]));
+}
+
+#[test]
+fn every_folder_and_every_container_of_a_pod_has_a_bound() {
+    let (provider, agent, run) = manifests();
+    let defaults = Defaults { bounds: Bounds::default(), ..Defaults::unsaid() };
+    let pod = plan(&resolved(&provider, &agent, &run), &defaults).unwrap().pod;
+    for container in pod.init_containers.iter().chain([&pod.container]) {
+        for name in ["cpu", "memory", "ephemeral-storage"] {
+            let amount =
+                |amounts: &BTreeMap<String, String>| amounts.get(name).map(|text| text.parse::<Quantity>().unwrap());
+            let (least, most) = (amount(&container.requests), amount(&container.limits));
+            assert!(least.is_some() && least <= most, "{} {name}: {least:?} {most:?}", container.name);
+        }
+    }
+    for volume in &pod.volumes {
+        assert_ne!(volume.source, VolumeSource::Scratch { size_limit: None }, "{}", volume.name);
     }
 }
 

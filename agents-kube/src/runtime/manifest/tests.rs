@@ -58,7 +58,10 @@ pub(in crate::runtime) fn pod_plan() -> PodPlan {
             read_only_root: false,
         },
         volumes: ["workspace", "runner"]
-            .map(|name| VolumePlan { name: name.into(), source: VolumeSource::Scratch })
+            .map(|name| VolumePlan {
+                name: name.into(),
+                source: VolumeSource::Scratch { size_limit: (name == "workspace").then(|| "10Gi".into()) },
+            })
             .into_iter()
             .chain([VolumePlan { name: "runner-spec".into(), source: VolumeSource::RunnerSpec }])
             .collect(),

@@ -78,6 +78,7 @@ fn fields() -> Vec<(&'static str, Value)> {
         ("csi", json!({ "driver": "d" })),
         ("emptyDir", json!({})),
         ("medium", json!("Memory")),
+        ("sizeLimit", json!("1Pi")),
         ("mountPropagation", json!("Bidirectional")),
         ("subPath", json!("../..")),
         ("subPathExpr", json!("$(HOME)")),
@@ -236,7 +237,9 @@ fn container() -> impl Strategy<Value = ContainerPlan> {
 }
 
 fn plan() -> impl Strategy<Value = PodPlan> {
-    let source = prop_oneof![Just(VolumeSource::Scratch), Just(VolumeSource::RunnerSpec)];
+    let size = prop::option::of("[1-9][0-9]{0,3}(Mi|Gi|)");
+    let source =
+        prop_oneof![size.prop_map(|size_limit| VolumeSource::Scratch { size_limit }), Just(VolumeSource::RunnerSpec)];
     let volume = (word(), source).prop_map(|(name, source)| VolumePlan { name, source });
     (
         word(),

@@ -1,11 +1,13 @@
 //! The chart `agents`: its values, what Artifact Hub shows of it, and the rights the controller gets.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use agents_core::{
     api::{Kind, VERSION},
     check::Check,
     kinds::{self, Visitor},
+    plan::Bounds,
+    quantity::Quantity,
 };
 use agents_kube::rbac::{FORMER_LEASE, LEASE, RUNS, Rule};
 use anyhow::{Context as _, Result};
@@ -46,7 +48,27 @@ fn image() -> Vec<Entry> {
     ]
 }
 
+/// A service account, with or without its namespace.
+const ACCOUNT: &str =
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// A quantity or nothing. Numbers may stand without quotes.
+fn quantity() -> Value {
+    json!({ "type": ["string", "number"], "pattern": "^[0-9.eEinumkKMGTP+-]*$", "exclusiveMinimum": 0 })
+}
+
+/// The product's own default of a resource.
+fn amount(path: &'static str, own: &BTreeMap<String, Quantity>, meaning: &'static str) -> Entry {
+    let name = path.rsplit('.').next().unwrap_or_default();
+    value(path, json!(own.get(name).map(ToString::to_string).unwrap_or_default()), quantity(), meaning)
+}
+
+fn written(amounts: &BTreeMap<String, Quantity>) -> String {
+    amounts.iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(",")
+}
+
 fn work() -> Vec<Entry> {
+    let own = Bounds::default();
     vec![
         value(
             "replicaCount",
@@ -89,6 +111,16 @@ fn work() -> Vec<Entry> {
             "Service account of a run that names none.",
         ),
         value(
+            "runs.allowedServiceAccounts",
+            json!([]),
+            json!({
+                "type": "array", "uniqueItems": true, "maxItems": 256,
+                "items": { "type": "string", "maxLength": 317, "pattern": ACCOUNT },
+            }),
+            "Other service accounts that runs may name, as NAME, or NAMESPACE/NAME for one namespace alone; without an \
+             entry, `runs.serviceAccount` is the only one.",
+        ),
+        value(
             "runs.createServiceAccount",
             json!(true),
             switch(),
@@ -100,6 +132,41 @@ fn work() -> Vec<Entry> {
             json!([]),
             named(),
             "Secrets with which the pods of runs pull their images, beside `image.pullSecrets`.",
+        ),
+        group(
+            "runs.requests",
+            "What a run's container asks for where run, Agent and provider say nothing; empty: nothing.",
+        ),
+        amount("runs.requests.cpu", &own.agent.requests, "CPU, in cores."),
+        amount("runs.requests.memory", &own.agent.requests, "Memory, in bytes."),
+        amount("runs.requests.ephemeral-storage", &own.agent.requests, "Disk of the node, in bytes."),
+        group("runs.limits", "What it may use at most where they say nothing; empty: no limit."),
+        amount("runs.limits.cpu", &own.agent.limits, "CPU, in cores; above it, it is slowed down."),
+        amount("runs.limits.memory", &own.agent.limits, "Memory, in bytes; above it, it is killed."),
+        amount(
+            "runs.limits.ephemeral-storage",
+            &own.agent.limits,
+            "Disk of the node for folders, logs and changed files together, in bytes; above it, the pod is evicted.",
+        ),
+        value(
+            "runs.volumeSize",
+            json!(own.volume_size.map(|size| size.to_string()).unwrap_or_default()),
+            quantity(),
+            "Largest size of each folder of a run, in bytes; one that says what ephemeral storage it may use has that \
+             instead. Empty: no limit.",
+        ),
+        group("runs.install", "The same for the init container that brings the runner; as `cpu=…,memory=…`."),
+        value(
+            "runs.install.requests",
+            json!(written(&own.installer.requests)),
+            text(),
+            "What it asks for; empty: nothing.",
+        ),
+        value(
+            "runs.install.limits",
+            json!(written(&own.installer.limits)),
+            text(),
+            "What it may use at most; empty: no limit.",
         ),
         value(
             "runs.jobTtlSeconds",

@@ -28,6 +28,14 @@ annotations:
 {{- define "agents.image" -}}
 {{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
+{{- /* Amounts by resource, as the controller reads them. */}}
+{{- define "agents.amounts" -}}
+{{- $amounts := list }}
+{{- range $name, $amount := . }}
+{{- $amounts = append $amounts (printf "%s=%s" $name (toString $amount)) }}
+{{- end }}
+{{- join "," $amounts }}
+{{- end }}
 {{- define "agents.account" -}}
 {{ .Values.serviceAccount.name | default (include "agents.name" .) }}
 {{- end }}
@@ -42,6 +50,7 @@ annotations:
 {{- $faults = append $faults "image.tag: latest means another image every day; name a version or a digest" }}
 {{- end }}
 {{- $decided := dict
+  "AGENTS_ALLOWED_SERVICE_ACCOUNTS" "runs.allowedServiceAccounts"
   "AGENTS_ALL_NAMESPACES" "scope"
   "AGENTS_HEALTH_ADDRESS" "service.port"
   "AGENTS_IDENTITY" "the name of the pod"
@@ -56,6 +65,12 @@ annotations:
 {{- end }}
 {{- if eq .Values.runs.serviceAccount (include "agents.account" .) }}
 {{- $faults = append $faults "runs.serviceAccount: runs must not have the rights of the controller; name another account than its own" }}
+{{- end }}
+{{- $own := list (include "agents.account" .) (printf "%s/%s" .Release.Namespace (include "agents.account" .)) }}
+{{- range .Values.runs.allowedServiceAccounts }}
+{{- if has . $own }}
+{{- $faults = append $faults "runs.allowedServiceAccounts: runs must not have the rights of the controller; leave out its own account" }}
+{{- end }}
 {{- end }}
 {{- with $faults }}
 {{- fail (printf "\n%s" (join "\n" .)) }}
