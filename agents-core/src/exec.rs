@@ -66,7 +66,7 @@ pub fn value_of(name: &str, value: &str) -> Option<String> {
 
 /// Everything of a provider's arguments and variables that the kernel would refuse.
 pub fn faults(provider: &ProviderSpec, rendered: &Rendered, spec: &RunnerSpec) -> Vec<Fault> {
-    let Rendered { args, env, files: _ } = rendered;
+    let Rendered { args, env, files: _, cost: _ } = rendered;
     let mut faults = Vec::new();
     let mut add = |field: String, problem: Option<String>| {
         faults.extend(problem.map(|problem| Fault { field, problem }));
@@ -131,6 +131,7 @@ mod tests {
             args: texts(args),
             env: texts(env).into_iter().enumerate().map(|(n, value)| (format!("V{n}"), value)).collect(),
             files: vec![(String::new(), "x".repeat(MAX_TOTAL))],
+            cost: 0,
         };
         faults(&ProviderSpec::default(), &rendered, &spec).into_iter().map(|fault| fault.field).collect()
     }

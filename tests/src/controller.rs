@@ -144,10 +144,19 @@ impl Controller {
 
     /// The answer of its readiness page, once it listens.
     pub fn readiness(&self) -> Option<String> {
+        self.page("/readyz")
+    }
+
+    /// Whether its health page answers that it lives, within two seconds.
+    pub fn is_healthy(&self) -> bool {
+        self.page("/healthz").is_some_and(|page| page.contains(" 200 "))
+    }
+
+    fn page(&self, path: &str) -> Option<String> {
         let address = self.health.parse().ok()?;
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        write!(stream, "GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
         let mut page = String::new();
         stream.read_to_string(&mut page).ok()?;
         Some(page)

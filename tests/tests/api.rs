@@ -6,6 +6,8 @@ mod charts;
 mod controller;
 #[path = "api/conversion.rs"]
 mod conversion;
+#[path = "api/costs.rs"]
+mod costs;
 #[path = "api/crons.rs"]
 mod crons;
 #[path = "api/declarations.rs"]
@@ -66,6 +68,7 @@ const CASES: &[Case] = &[
     ("a_status_that_is_refused_is_told", unstored::a_status_that_is_refused_is_told_and_its_job_kept),
     ("a_run_without_room_is_invalid", unstored::a_run_without_room_for_its_status_is_an_invalid_spec),
     ("only_listed_accounts_run_and_every_pod_is_bounded", waiting::only_listed_accounts_run_and_every_pod_is_bounded),
+    ("dear_templates_hold_nobody_up", costs::dear_templates_hold_nobody_up),
     ("the_longest_names_work", sizes::the_longest_names_work),
     ("large_runs_fit_the_memory_limit_of_the_chart", sizes::large_runs_fit_the_memory_limit_of_the_chart),
     ("a_large_spec_travels_in_a_config_map", sizes::a_large_spec_travels_in_a_config_map),

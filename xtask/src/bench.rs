@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what the product costs on this machine.
 //!
-//! A bench is a program of the tests crate, which has the cluster, the controller and the kubelet by hand; its arguments
-//! stand here, where both sides know them. It prints its result itself and fails when a count is not what it must be;
+//! A bench of a whole run is a program of the tests crate, which has the cluster, the controller and the kubelet by hand;
+//! its arguments stand here, where both sides know them. It prints its result itself and fails when a count is not what it must be;
 //! times, memory and sizes are printed beside their targets and never fail, for machines are noisy.
 
 use anyhow::{Context as _, Result, bail};
@@ -13,6 +13,8 @@ use crate::cargo;
 pub enum Bench {
     /// One AgentRun from its creation to its end: requests, added latency, CPU, memory, sizes
     Trunk(Trunk),
+    /// The worst templates that are admitted: CPU of one decision
+    Templates,
 }
 
 /// Arguments of the bench `trunk`.
@@ -54,11 +56,12 @@ impl Trunk {
 /// # Errors
 /// It does not build, could not measure, or a count is not what it must be; it has said which.
 pub fn run(what: &Bench) -> Result<()> {
-    let (name, arguments) = match what {
-        Bench::Trunk(trunk) => ("trunk", trunk.arguments()),
+    let (package, name, arguments) = match what {
+        Bench::Trunk(trunk) => ("agents-tests", "trunk", trunk.arguments()),
+        Bench::Templates => ("agents-core", "templates", Vec::new()),
     };
     let status = cargo()
-        .args(["bench", "--quiet", "--package=agents-tests", "--bench", name, "--"])
+        .args(["bench", "--quiet", "--package", package, "--bench", name, "--"])
         .args(arguments)
         .status()
         .context("failed to start cargo bench")?;

@@ -33,6 +33,7 @@ pub use self::agent_run::address_fault;
 use crate::{
     api::{Kind, common::MAX_FREE_FORM_BYTES},
     status::Reason,
+    template::{self, Budget, TemplateError},
 };
 
 /// A fault of the spec itself.
@@ -45,13 +46,17 @@ pub struct Fault {
 }
 
 /// Every fault found so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+#[derive(Debug, Default)]
+pub struct Faults {
+    found: Vec<Fault>,
+    /// What is left for reading the templates of the object.
+    templates: Budget,
+}
 
 impl Faults {
     /// Notes a fault of the field at `field`.
     pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        self.0.push(Fault { field: field.into(), problem: problem.into() });
+        self.found.push(Fault { field: field.into(), problem: problem.into() });
     }
 
     /// Notes what was found of the field at `field`, if anything.
@@ -65,6 +70,17 @@ impl Faults {
     pub fn bytes(&mut self, field: &str, text: &str, most: usize) {
         if text.len() > most {
             self.add(field, format!("{} bytes; at most {most}", text.len()));
+        }
+    }
+
+    /// Notes a template that cannot be read. All templates of the object share what reading them may cost.
+    pub fn template(&mut self, field: &str, source: &str) {
+        if self.templates.is_over() {
+            return;
+        }
+        if let Err(error) = template::parse(field, source, &self.templates) {
+            let TemplateError { template: _, line, column, problem, reason: _ } = error;
+            self.add(field, format!("line {line}, column {column}: {problem}"));
         }
     }
 
@@ -97,7 +113,7 @@ impl Faults {
 
     /// What was found.
     pub fn into_vec(self) -> Vec<Fault> {
-        self.0
+        self.found
     }
 }
 

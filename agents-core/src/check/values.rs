@@ -13,7 +13,6 @@ use crate::{
     },
     image,
     quantity::Quantity,
-    template::{self, TemplateError},
     variable::{is_name, is_reserved},
 };
 
@@ -84,9 +83,7 @@ pub(super) fn template(at: &str, text: &TemplateText, faults: &mut Faults) {
 /// The same of a template that stands in a field of plain text.
 pub(super) fn template_source(at: &str, source: &str, faults: &mut Faults) {
     faults.bytes(at, source, MAX_TEMPLATE_BYTES);
-    if let Err(TemplateError { template: _, line, column, problem }) = template::parse(at, source) {
-        faults.add(at, format!("line {line}, column {column}: {problem}"));
-    }
+    faults.template(at, source);
 }
 
 /// Notes a text that is no quantity, or a negative one; answers with the others.
@@ -207,6 +204,20 @@ mod tests {
         let mut faults = Faults::default();
         resources("r", &serde_json::from_value(written).unwrap(), &mut faults);
         faults.into_vec().into_iter().map(|fault| fault.field).collect()
+    }
+
+    /// Reading the templates of one object is bounded for all of them together, and told once.
+    #[test]
+    fn templates_that_cost_too_much_to_read_are_told_once() {
+        let dear = format!("{{{{ inputs.a{} }}}}", " + 1".repeat(95)).repeat(100);
+        let mut faults = Faults::default();
+        for n in 0..256 {
+            template_source(&format!("spec.argsTemplate[{n}]"), &dear, &mut faults);
+        }
+        let found = faults.into_vec();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].problem.contains("costs too much"), "{found:?}");
+        assert_ne!(found[0].field, "spec.argsTemplate[0]");
     }
 
     #[test]

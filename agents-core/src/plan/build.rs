@@ -14,7 +14,7 @@ use super::{
         SCHEMA_VERSION, WORKSPACE,
     },
 };
-use crate::{check::Fault, exec, resolve::Resolved, template::TemplateError};
+use crate::{check::Fault, exec, resolve::Resolved, status::Reason, template::TemplateError};
 
 /// Path of the runner in every container.
 pub const RUNNER_PATH: &str = "/usr/local/bin/agent-runner";
@@ -76,6 +76,17 @@ pub enum PlanError {
     /// No program can be started with what they became.
     #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.field, fault.problem)).collect::<Vec<_>>().join("; "))]
     Unstartable(Vec<Fault>),
+}
+
+impl PlanError {
+    /// Why, in one word: [`Reason::TemplateLimit`] when that is so of one of the templates.
+    pub fn reason(&self) -> Reason {
+        let limit = match self {
+            Self::Templates(errors) => errors.iter().any(|error| error.reason == Reason::TemplateLimit),
+            Self::Unstartable(_) => false,
+        };
+        if limit { Reason::TemplateLimit } else { Reason::InvalidSpec }
+    }
 }
 
 /// Plans a resolved run.

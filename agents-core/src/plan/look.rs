@@ -8,7 +8,10 @@ use minijinja::{
 };
 
 use super::render::WELL_KNOWN_INPUTS;
-use crate::template::{BoundedSink, TemplateError, compile, describe, environment};
+use crate::{
+    status::Reason,
+    template::{self, Renderer, TemplateError},
+};
 
 /// The names at the root of a provider's templates.
 pub const ROOTS: &[&str] =
@@ -25,21 +28,23 @@ pub struct Looked {
 
 /// Looks at one template; `name` says which one it is in an error.
 pub fn look(name: &str, source: &str) -> Looked {
-    let environment = environment();
-    let template = match compile(&environment, name, source) {
-        Ok(template) => template,
+    let renderer = Renderer::over(Value::from_object(Anything));
+    let said = match renderer.try_out(name, source) {
+        Ok(said) => said,
         Err(error) => return Looked { inputs: BTreeSet::new(), errors: vec![error] },
     };
+    let (roots, paths) = template::names(source);
     let mut looked = Looked::default();
-    for root in template.undeclared_variables(false) {
+    for root in roots {
         if !ROOTS.contains(&root.as_str()) {
             let (line, column) = place_of(source, &root);
             let problem = format!("`{root}` is not defined: the roots are {}", ROOTS.join(", "));
-            looked.errors.push(TemplateError { template: name.to_owned(), line, column, problem });
+            let reason = Reason::InvalidSpec;
+            looked.errors.push(TemplateError { template: name.to_owned(), line, column, problem, reason });
         }
     }
     looked.errors.sort_by_key(|error| (error.line, error.column));
-    for path in template.undeclared_variables(true) {
+    for path in paths {
         let mut steps = path.split('.');
         if let (Some("inputs" | "parameters"), Some(input)) = (steps.next(), steps.next())
             && !WELL_KNOWN_INPUTS.contains(&input)
@@ -48,10 +53,10 @@ pub fn look(name: &str, source: &str) -> Looked {
         }
     }
     // Filters and tests are looked up when they are used. Whatever else such a rendering says is about its values.
-    if let Err(error) = template.render_captured_to(Value::from_object(Anything), BoundedSink::default())
-        && matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction)
+    if let Some((kind, error)) = said
+        && matches!(kind, ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction)
     {
-        looked.errors.push(describe(name, source, &error));
+        looked.errors.push(error);
     }
     looked
 }
@@ -114,6 +119,12 @@ mod tests {
         assert!(errors("{{ inputs.a ").concat().contains("syntax error"));
         assert_eq!(errors("{{ 'a' | shell }}"), ["t, line 1, column 10: unknown filter in `shell`"]);
         assert_eq!(errors("{{ inputs.a | shell }}"), ["t, line 1, column 15: unknown filter in `shell`"]);
+        assert_eq!(
+            errors("{{ inputs.a | trim('/') }}"),
+            ["t, line 1, column 15: `trim` takes off white space only: it has no argument"]
+        );
+        let costly = "{% for a in inputs.a %}{% endfor %}".to_owned() + &"{{ 'x' }}".repeat(501);
+        assert_eq!(look("t", &costly).errors[0].reason, Reason::TemplateLimit);
     }
 
     #[test]

@@ -23,31 +23,37 @@ pub struct Rendered {
     pub env: Vec<(String, String)>,
     /// Files as (path, content), in the order they were declared.
     pub files: Vec<(String, String)>,
+    /// What rendering took of [`MAX_COST`](crate::template::MAX_COST), in bytes that were touched: the same each time.
+    pub cost: u64,
 }
 
 /// Renders every template of a provider with the values of `spec`.
 ///
 /// # Errors
-/// All templates that fail, not only the first.
+/// All templates that fail, not only the first; of those that cost too much together only the one for which too little
+/// was left.
 pub fn render_provider(provider: &ProviderSpec, spec: &RunnerSpec) -> Result<Rendered, Vec<TemplateError>> {
     let ProviderSpec { binary: _, args_template, env_template, input_files, usage: _ } = provider;
     let renderer = Renderer::new(&scope(spec));
     let mut errors = Vec::new();
     let mut left = MAX_RENDERED_TOTAL;
-    let mut text_of = |name: String, source: &str| match renderer.render(&name, source) {
-        Ok(text) if text.len() <= left => {
-            left -= text.len();
-            text
+    let mut text_of = |name: String, source: &str| {
+        // The template for which too little was left has been named.
+        if renderer.budget().is_over() {
+            return String::new();
         }
-        Ok(_) => {
-            let problem = format!("all templates together render more than {MAX_RENDERED_TOTAL} bytes");
-            errors.push(TemplateError { template: name, line: 1, column: 0, problem });
-            String::new()
-        }
-        Err(error) => {
+        let text = renderer.render(&name, source).and_then(|text| {
+            let Some(rest) = left.checked_sub(text.len()) else {
+                let problem = format!("all templates together render more than {MAX_RENDERED_TOTAL} bytes");
+                return Err(TemplateError::limit(&name, problem));
+            };
+            left = rest;
+            Ok(text)
+        });
+        text.unwrap_or_else(|error| {
             errors.push(error);
             String::new()
-        }
+        })
     };
     let all = Rendered {
         args: args_template
@@ -64,8 +70,9 @@ pub fn render_provider(provider: &ProviderSpec, spec: &RunnerSpec) -> Result<Ren
             .enumerate()
             .map(|(n, file)| (file.path.clone(), text_of(format!("inputFiles[{n}].content"), &file.content.0)))
             .collect(),
+        cost: 0,
     };
-    if errors.is_empty() { Ok(all) } else { Err(errors) }
+    if errors.is_empty() { Ok(Rendered { cost: renderer.budget().spent(), ..all }) } else { Err(errors) }
 }
 
 /// The names in scope of one run.

@@ -32,6 +32,8 @@ reasons! {
     InvalidSpec,
     /// This version cannot read the run: a field has another shape than it knows.
     Unreadable,
+    /// A template is too large or too deep, or rendering it would print or cost too much.
+    TemplateLimit,
     /// The Agent named by the run does not exist.
     AgentNotFound,
     /// The AgentProvider named by the Agent does not exist.
@@ -132,6 +134,7 @@ impl Reason {
         !matches!(
             self,
             Self::InvalidSpec
+                | Self::TemplateLimit
                 | Self::RunnerSpecInvalid
                 | Self::DigestMismatch
                 | Self::ArgumentsTooLong

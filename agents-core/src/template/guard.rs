@@ -1,17 +1,21 @@
 //! What a template may hold before it is compiled. Pure, and linear in the source.
 //!
-//! The engine folds constants while it compiles, recurses once per operator, and counts instructions but not bytes: a
-//! short source can take gigabytes, or the whole stack. So the tags are read here first, by the lexer's own rules, and
-//! what could grow without bound is refused.
+//! The engine folds constants while it compiles and recurses once per operator: a short source can take gigabytes, or the
+//! whole stack. So the tags are read here first, by the lexer's own rules, what could grow without bound is refused, and
+//! what compiling the rest takes is paid.
 //!
 //! Let U be the size of the largest thing a name can stand for: the whole scope (at most an object of the API server,
 //! 1.5 MiB) or what a filter makes (1 MiB). A value made in one tag is at most [`MAX_VALUES`] × U, that is 30 MiB, held
-//! twice while it is joined; all variables together are at most [`MAX_STORED`] × U, 60 MiB. What is printed is bounded
-//! by the sink.
+//! twice while it is joined; all variables together are at most [`MAX_STORED`] × U, 60 MiB. What is printed is counted
+//! where it is paid.
 
 use std::collections::BTreeMap;
 
-use super::TemplateError;
+use super::{
+    TemplateError,
+    budget::{Budget, bytes},
+};
+use crate::status::Reason;
 
 /// Most bytes of one tag.
 const MAX_TAG_BYTES: usize = 2048;
@@ -30,29 +34,46 @@ const MAX_VALUES: usize = 20;
 /// Most values that all variables together may be made of.
 const MAX_STORED: usize = 40;
 
-/// Refuses a source that could take much memory or stack.
+/// Price of a byte of the source, which is read here and by the engine.
+const SOURCE_BYTE: u64 = 4;
+/// Price of a name, literal or operator, which becomes instructions.
+const TOKEN: u64 = 160;
+/// Price of a tag, and of the text before it.
+const TAG: u64 = 512;
+/// Price of looking whether something is constant, sixteen times.
+const FOLD: u64 = 48;
+/// Price of a comment and of what is raw.
+const ASIDE: u64 = 128;
+/// Price of a brace in the text, which the engine takes for the beginning of a tag.
+const BRACE: u64 = 48;
+
+/// Refuses a source that could take much memory or stack, and pays for reading and compiling what it lets through.
 ///
 /// # Errors
 /// The first thing that is refused. A source the engine cannot read is left to the engine.
-pub(super) fn check(name: &str, source: &str) -> Result<(), TemplateError> {
-    Guard::default().template(source).map_err(|Refused { at, problem }| {
-        let before = source.get(..at).unwrap_or_default();
-        TemplateError {
-            template: name.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
-            problem,
-        }
-    })
+pub(super) fn check(name: &str, source: &str, budget: &Budget) -> Result<(), TemplateError> {
+    if !budget.take(bytes(source.len()).saturating_mul(SOURCE_BYTE)) {
+        return Err(TemplateError::limit(name, budget.problem()));
+    }
+    Guard::new(budget)
+        .template(source)
+        .map_err(|Refused { at, problem, reason }| TemplateError::at(name, source, at, problem, reason))
 }
 
 struct Refused {
     at: usize,
     problem: String,
+    reason: Reason,
 }
 
+/// Refuses what is too large or too deep.
 fn refuse<T>(at: usize, problem: impl Into<String>) -> Result<T, Refused> {
-    Err(Refused { at, problem: problem.into() })
+    Err(Refused { at, problem: problem.into(), reason: Reason::TemplateLimit })
+}
+
+/// Refuses what is not available in any size.
+fn deny<T>(at: usize, problem: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { at, problem: problem.into(), reason: Reason::InvalidSpec })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +130,8 @@ struct Bracket {
 /// Words of an expression that stand for no value, so long as no variable has such a name.
 const NO_VALUES: [&str; 10] = ["and", "or", "not", "in", "is", "if", "else", "true", "false", "none"];
 
-#[derive(Default)]
 struct Guard<'a> {
+    budget: &'a Budget,
     tags: usize,
     elif: usize,
     /// Open blocks, each with whether it has variables of its own.
@@ -125,6 +146,18 @@ struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
+    fn new(budget: &'a Budget) -> Self {
+        Self {
+            budget,
+            tags: 0,
+            elif: 0,
+            blocks: Vec::new(),
+            weights: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            balance: 0,
+        }
+    }
+
     fn template(&mut self, source: &'a str) -> Result<(), Refused> {
         let bytes = source.as_bytes();
         let mut at = 0;
@@ -132,15 +165,20 @@ impl<'a> Guard<'a> {
             let start = at + found;
             let opener = bytes.get(start + 1).copied();
             if !matches!(opener, Some(b'{' | b'%' | b'#')) {
+                self.take(start, BRACE)?;
                 at = start + 1;
                 continue;
             }
             let inside = start + 2 + usize::from(matches!(bytes.get(start + 2), Some(b'-' | b'+')));
             let rest = source.get(inside..).unwrap_or_default();
+            let raw = (opener == Some(b'%')).then(|| basic_tag(rest, "raw", false)).flatten();
+            if opener == Some(b'#') || raw.is_some() {
+                self.take(start, ASIDE)?;
+            }
             if opener == Some(b'#') {
                 let Some(end) = rest.find("#}") else { return Ok(()) };
                 at = inside + end + 2;
-            } else if let Some(raw) = (opener == Some(b'%')).then(|| basic_tag(rest, "raw", false)).flatten() {
+            } else if let Some(raw) = raw {
                 let Some(end) = end_of_raw(source, inside + raw) else { return Ok(()) };
                 at = end;
             } else {
@@ -150,11 +188,27 @@ impl<'a> Guard<'a> {
                 if self.tags > MAX_TAGS {
                     return refuse(start, format!("has more than {MAX_TAGS} tags"));
                 }
+                self.pay(start, &tokens)?;
                 self.tag(start, &tokens, block)?;
                 at = end;
             }
         }
         Ok(())
+    }
+
+    /// Pays for compiling a tag. The engine folds constants anew at each operator around them, so a tag of many takes
+    /// the square of their number, and as often the bytes of its texts.
+    fn pay(&self, start: usize, tokens: &[Token<'_>]) -> Result<(), Refused> {
+        let count = bytes(tokens.len());
+        let texts = tokens.iter().filter(|token| token.text.starts_with(['"', '\'']));
+        let literals = texts.map(|token| bytes(token.text.len()));
+        let folds = count.saturating_mul(count) / 16;
+        let folded = folds.saturating_mul(literals.sum::<u64>().saturating_add(FOLD));
+        self.take(start, folded.saturating_add(count * TOKEN + TAG))
+    }
+
+    fn take(&self, at: usize, price: u64) -> Result<(), Refused> {
+        if self.budget.take(price) { Ok(()) } else { refuse(at, self.budget.problem()) }
     }
 
     /// The tokens of one tag, and where it ends; `None` where the engine finds an error.
@@ -205,7 +259,7 @@ impl<'a> Guard<'a> {
             match first {
                 '(' | '[' | '{' => self.balance += 1,
                 ')' | ']' | '}' => self.balance -= 1,
-                '*' => return refuse(at, "`*` and `**` are not available"),
+                '*' => return deny(at, "`*` and `**` are not available"),
                 _ => {}
             }
             tokens.push(Token { kind, text: &rest[..length], at });
@@ -221,7 +275,7 @@ impl<'a> Guard<'a> {
             "set" => {
                 // Without a value it is a block, and what a block prints is kept without a bound.
                 let Some(assign) = top_level(body, |token| token.is("=")) else {
-                    return refuse(start, "`set` without `=` is not available");
+                    return deny(start, "`set` without `=` is not available");
                 };
                 let (names, value) = body.split_at(assign);
                 self.bind(start, names, &value[1..]).map(drop)
@@ -242,7 +296,7 @@ impl<'a> Guard<'a> {
             }
             "for" => {
                 if body.last().is_some_and(|token| token.is_word("recursive")) {
-                    return refuse(start, "`recursive` is not available");
+                    return deny(start, "`recursive` is not available");
                 }
                 self.open(start, true)?;
                 let Some(split) = top_level(body, |token| token.is_word("in")) else { return Ok(()) };
@@ -251,7 +305,7 @@ impl<'a> Guard<'a> {
                 self.weigh("loop", weight);
                 Ok(())
             }
-            "filter" => refuse(start, "a `filter` block is not available: use `|`"),
+            "filter" => deny(start, "a `filter` block is not available: use `|`"),
             "if" | "autoescape" => {
                 self.open(start, false)?;
                 self.value(start, body, 0).map(drop)
@@ -287,7 +341,7 @@ impl<'a> Guard<'a> {
         let depth = self.blocks.iter().filter(|variables| **variables).count();
         for name in names.iter().filter(|token| token.kind == Kind::Word) {
             if NO_VALUES.contains(&name.text) {
-                return refuse(name.at, format!("`{}` is no name for a variable", name.text));
+                return deny(name.at, format!("`{}` is no name for a variable", name.text));
             }
             self.weigh(name.text, weight);
             // A variable that only names another value shares it.
@@ -349,7 +403,7 @@ impl<'a> Guard<'a> {
                         if let Some(Bracket { list: false, colons, .. }) = brackets.last_mut() {
                             *colons += 1;
                             if *colons > 1 {
-                                return refuse(token.at, "a slice with a step is not available");
+                                return deny(token.at, "a slice with a step is not available");
                             }
                         }
                     }

@@ -65,7 +65,7 @@ fn texts(spec: &Value) -> Vec<(String, &str)> {
 }
 
 fn template_fault(item: &Item<'_>, error: &TemplateError) -> ManifestFault {
-    let TemplateError { template, line, column, problem } = error;
+    let TemplateError { template, line, column, problem, reason: _ } = error;
     let at = if *column > 0 { format!("line {line}, column {column} of the template: ") } else { String::new() };
     item.document.fault_at(&format!("spec.{template}"), Rule::Template, format!("{at}{problem}"))
 }
@@ -132,7 +132,7 @@ fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: 
             }
         }
         Err(PlanError::Templates(errors)) => {
-            for TemplateError { template, line, column, problem } in errors {
+            for TemplateError { template, line, column, problem, reason: _ } in errors {
                 let already = findings.iter().any(|finding| {
                     finding.object == provider.to_string() && finding.fault.field == format!("spec.{template}")
                 });

@@ -75,6 +75,16 @@ pub(crate) fn play(cluster: &Cluster, name: &str, case: impl AsyncFnOnce(&Stage<
     })
 }
 
+impl<'a> Stage<'a> {
+    /// Another namespace beside this one, closed by the case itself.
+    pub(crate) async fn beside(&self, name: &str) -> Result<Stage<'a>> {
+        let client = self.client.clone();
+        let stage = Stage { cluster: self.cluster, namespace: name.to_owned(), client, controllers: AtomicU32::new(0) };
+        stage.open().await?;
+        Ok(stage)
+    }
+}
+
 impl Stage<'_> {
     async fn open(&self) -> Result<()> {
         self.create("namespaces", &json!({"metadata": {"name": self.namespace}})).await?;

@@ -19,7 +19,7 @@ mod room;
 mod tests;
 mod unstored;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -229,7 +229,7 @@ pub fn decide(
         record.template();
         return record.into_plan();
     }
-    let decision = Decision { snapshot, settings, refusal, now };
+    let decision = Decision { snapshot, settings, refusal, now, planned: OnceCell::new() };
     decision.with_its_record(decision.by_observation())
 }
 
@@ -239,6 +239,8 @@ struct Decision<'a> {
     settings: &'a Settings,
     refusal: Option<&'a Refusal>,
     now: Timestamp,
+    /// What was planned in this decision: rendering is what costs most of it, and is done once.
+    planned: OnceCell<Option<Submitted>>,
 }
 
 impl Decision<'_> {
@@ -420,9 +422,12 @@ impl Decision<'_> {
         if self.run().status.as_ref().is_some_and(|status| status.plan_digest.is_some()) {
             return None;
         }
-        let resolved = resolve(self.run(), &self.snapshot.references).ok()?;
-        let digest = plan::plan(&resolved, &self.settings.defaults).ok()?.digest;
-        Some(Submitted { digest, warning: warning(&resolved) })
+        let planned = || {
+            let resolved = resolve(self.run(), &self.snapshot.references).ok()?;
+            let digest = plan::plan(&resolved, &self.settings.defaults).ok()?.digest;
+            Some(Submitted { digest, warning: warning(&resolved) })
+        };
+        self.planned.get_or_init(planned).clone()
     }
 
     /// What [`Self::submitted`] would plan is planned from whole objects: caches leave out what is long.
@@ -509,8 +514,15 @@ impl Decision<'_> {
                     let object = format!("AgentProvider/{}", resolved.provider);
                     self.block(&[Blocker::unrenderable(object, error.to_string())], None, None)
                 }
-                Err(error) => self.invalid(&format!("AgentProvider/{}: {error}", resolved.provider)),
-                Ok(plan) => self.start(&resolved, plan),
+                Err(error) => {
+                    self.never_right(error.reason(), &format!("AgentProvider/{}: {error}", resolved.provider))
+                }
+                Ok(plan) => {
+                    let submitted = Submitted { digest: plan.digest.clone(), warning: warning(&resolved) };
+                    // Nothing was planned before.
+                    let _ = self.planned.set(Some(submitted));
+                    self.start(&resolved, plan)
+                }
             },
         }
     }
@@ -522,11 +534,15 @@ impl Decision<'_> {
     }
 
     fn invalid(&self, message: &str) -> Plan<AgentRunStatus> {
+        self.never_right(Reason::InvalidSpec, message)
+    }
+
+    fn never_right(&self, reason: Reason, message: &str) -> Plan<AgentRunStatus> {
         if let Some(confirm) = self.unproven() {
             return confirm;
         }
         let mut record = self.record();
-        record.invalid(message);
+        record.invalid(reason, message);
         told(record)
     }
 

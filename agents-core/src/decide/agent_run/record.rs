@@ -126,6 +126,7 @@ impl Blocker {
 pub(super) type Warning = (Reason, String);
 
 /// What was submitted.
+#[derive(Debug, Clone)]
 pub(super) struct Submitted {
     pub(super) digest: String,
     pub(super) warning: Option<Warning>,
@@ -196,10 +197,10 @@ impl Record {
         self.say(Verdict::Template, Phase::Template, Reason::Template, "a template is never executed");
     }
 
-    pub(super) fn invalid(&mut self, message: &str) {
+    pub(super) fn invalid(&mut self, reason: Reason, message: &str) {
         self.new.blocked_by.clear();
         self.new.finished_at = Some(whole_seconds(self.now));
-        self.say(Verdict::InvalidSpec, Phase::Failed, Reason::InvalidSpec, message);
+        self.say(Verdict::InvalidSpec, Phase::Failed, reason, message);
     }
 
     pub(super) fn warn(&mut self, warning: Option<Warning>) {

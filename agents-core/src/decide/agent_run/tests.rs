@@ -214,6 +214,35 @@ fn an_undefined_template_name_is_invalid_with_template_line_and_column() {
 }
 
 #[test]
+fn templates_that_cost_too_much_end_the_run_with_their_limit() {
+    let dear = "{% for a in payloads.t %}{% if (payloads.t | upper) == a %}{% endif %}{% endfor %}";
+    let provider = json!({"binary": "sh", "argsTemplate": ["-c", "{{ implementation.text }}", dear, dear]});
+    let provider: Found<_> = Found::Object(Arc::new(object::<AgentProvider>("shell", &provider)));
+    let mut s = snapshot(&json!({"payloads": {"t": "x".repeat(100_000)}}));
+    let other = snapshot(&json!({}));
+    s.references.provider = provider.clone();
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)), "it is for good");
+    let plan = apply_now(&mut s, at(0));
+    assert!(plan.before.is_empty());
+    insta::assert_snapshot!(summary(&s), @"Failed TemplateLimit [] AgentProvider/shell: argsTemplate[2], line 1, column 46: costs too much: all templates together may touch 33554432 bytes");
+    let condition = |kind: &str| status(&s).conditions.iter().find(|c| c.kind == kind).unwrap().status;
+    assert_eq!(condition("InvalidSpec"), ConditionStatus::True);
+    assert!(is_finished(&s.run), "no restart meets it again");
+    assert_eq!(kinds(&decide_at(&other, at(0)).before), [EffectKind::Submit], "others are not concerned");
+    // The same provider is cheap with little text; after a first attempt it is waited for.
+    let mut little = snapshot(&json!({"payloads": {"t": "x"}, "retryPolicy": {"limit": 1, "backoffSeconds": 1}}));
+    little.references.provider = provider;
+    assert_eq!(kinds(&decide_at(&little, at(0)).before), [EffectKind::Submit]);
+    little.observed.observation = finished(&little, 1, at(20));
+    apply_now(&mut little, at(20));
+    little.observed.observation = Observation::Lost;
+    let dearer = json!({"binary": "sh", "argsTemplate": ["{{ 'x' * 2 }}", "{{ inputs.a ".repeat(3)]});
+    little.references.provider = Found::Object(Arc::new(object("shell", &dearer)));
+    apply_now(&mut little, at(30));
+    assert!(summary(&little).starts_with("Running ReferenceUnreadable"), "{}", summary(&little));
+}
+
+#[test]
 fn a_reserved_variable_is_refused_before_anything_starts() {
     let mut s = snapshot(&json!({}));
     s.references.provider = Found::Object(Arc::new(object(
