@@ -8,6 +8,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+use crate::output;
+
 /// The answer is no: something differs, is refused, or did not happen.
 pub(crate) const EXIT_NO: u8 = 1;
 /// The question could not be asked: arguments, kubeconfig, cluster, rights.
@@ -67,13 +69,7 @@ pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
 
 /// Prints an error, its causes and what helps.
 pub(crate) fn complain(error: &anyhow::Error, hint: Option<&str>, code: u8) -> ExitCode {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
-    }
-    if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
-    }
+    output::explain(error, hint);
     ExitCode::from(code)
 }
 

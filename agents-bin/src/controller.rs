@@ -35,7 +35,10 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use self::health::Watched;
+use crate::output::{self, Stream};
 
+/// The log could not be written.
+pub(crate) const EXIT_UNSAID: u8 = 1;
 /// Field manager of everything the controller writes.
 const FIELD_MANAGER: &str = "agents-controller";
 
@@ -123,7 +126,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::line(Stream::Err, &format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -131,7 +134,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 async fn run(args: Args) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Log);
     match args.log_format {
         LogFormat::Json => logs.json().flatten_event(true).init(),
         LogFormat::Text => logs.init(),

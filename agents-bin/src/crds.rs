@@ -1,12 +1,15 @@
 //! `agents crds`: the definitions built into this program beside those of a cluster, and their way there.
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use agents_kube::installed::apply::{Action, ApplyError, Plan, compare};
 use anyhow::Result;
 use kube::Client;
 
-use crate::cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, complain};
+use crate::{
+    cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, complain},
+    output::{self, Stream},
+};
 
 /// Arguments of `agents crds`.
 #[derive(Debug, clap::Args)]
@@ -133,7 +136,6 @@ fn count(plan: &Plan) -> String {
     }
 }
 
-/// A reader that has gone away (`| head`) ends nothing.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    output::line(Stream::Out, line);
 }

@@ -1,20 +1,33 @@
 //! Where the commands that read manifests read them from.
 
 use std::{
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
-use agents_runtime::manifest::{MAX_FILE_BYTES, Source};
-use anyhow::{Context as _, Result, anyhow};
+use agents_runtime::{
+    manifest::{MAX_FILE_BYTES, Source},
+    pipes,
+};
+use anyhow::{Context as _, Result, bail};
 
-/// The source that `-f PATH` means; `-` is standard input.
-pub(crate) fn source(path: PathBuf, here: &Path) -> Result<Source> {
+/// The sources that `-f PATH …` mean; `-` is standard input.
+pub(crate) fn sources(paths: Vec<PathBuf>, here: &Path) -> Result<Vec<Source>> {
+    if paths.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+        bail!("-f - is given twice, and standard input can be read once");
+    }
+    paths.into_iter().map(|path| source(path, here)).collect()
+}
+
+fn source(path: PathBuf, here: &Path) -> Result<Source> {
+    let text = path.to_string_lossy();
+    if text.starts_with("http://") || text.starts_with("https://") {
+        bail!("{text} is an address, and nothing is fetched here: `curl -fsSL {text} | agents … -f -` reads it");
+    }
     if path.as_os_str() != "-" {
         return Ok(Source::Path(path));
     }
-    let mut bytes = Vec::new();
-    io::stdin().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).context("cannot read standard input")?;
-    let text = String::from_utf8(bytes).map_err(|_| anyhow!("standard input is not UTF-8 text"))?;
-    Ok(Source::Text { name: "standard input".to_owned(), folder: here.to_owned(), text })
+    let limit = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
+    let bytes = pipes::read_to_end(io::stdin(), limit).context("cannot read standard input")?;
+    Ok(Source::Bytes { name: "standard input".to_owned(), folder: here.to_owned(), bytes })
 }

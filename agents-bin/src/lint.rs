@@ -1,21 +1,18 @@
 //! `agents lint`: judges manifests without a cluster and exits as CI wants it.
 
-use std::{
-    env,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use agents_kube::lint::{Format, Options, Severity, lint};
-use agents_runtime::manifest::Source;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 
-use crate::{input, run::screen};
+use crate::{
+    input,
+    output::{self, Stream},
+};
 
 /// Arguments or manifests that cannot be used.
-const EXIT_USAGE: u8 = 2;
+pub(crate) const EXIT_USAGE: u8 = 2;
 /// Something was found.
 const EXIT_FOUND: u8 = 1;
 
@@ -27,9 +24,10 @@ would refuse; references among the manifests; templates, and the plan of every r
 other products are left out with a note.
 
 Exit code: 0 when there is no error (notes do not count), 1 when there is one, 2 when nothing could be judged (usage,
-unreadable files, no manifest).")]
+unreadable files, no object of this product) or what was found could not be printed.")]
 pub(crate) struct Args {
-    /// Manifest, folder of manifests (*.yaml, *.yml, *.json, with everything below), or `-` for standard input.
+    /// Manifest (a file, a pipe), folder of manifests (*.yaml, *.yml, *.json, with everything below), or `-` for
+    /// standard input.
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filename: Vec<PathBuf>,
     /// How to print what was found.
@@ -55,27 +53,37 @@ enum Output {
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
     match judge(args) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(EXIT_FOUND),
+        Ok(Judged { objects: 0, errors: 0 }) => {
+            let nothing = anyhow!("nothing was judged: there is no object of this product");
+            output::explain(&nothing, Some("-f names a manifest, a folder of manifests, or `-`"));
+            ExitCode::from(EXIT_USAGE)
+        }
+        Ok(Judged { errors: 0, .. }) => ExitCode::SUCCESS,
+        Ok(Judged { .. }) => ExitCode::from(EXIT_FOUND),
         Err(error) => {
-            screen::explain(&error, Some("-f names a manifest, a folder of manifests, or `-`"));
+            output::explain(&error, Some("-f names a manifest, a folder of manifests, or `-`"));
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-/// Prints what was found; the number of errors.
-fn judge(args: Args) -> Result<usize> {
+/// How much was judged, and how much of it is wrong.
+struct Judged {
+    objects: usize,
+    errors: usize,
+}
+
+/// Prints what was found.
+fn judge(args: Args) -> Result<Judged> {
     let Args { filename, output, partial } = args;
     let here = env::current_dir().context("cannot see the current folder")?;
-    let sources = filename.into_iter().map(|path| input::source(path, &here)).collect::<Result<Vec<Source>>>()?;
+    let sources = input::sources(filename, &here)?;
     let report = lint(&sources, Options { partial })?;
     let format = match output {
         Output::Text => Format::Text,
         Output::Json => Format::Json,
         Output::Github => Format::Github,
     };
-    // A reader that has seen enough is no failure.
-    io::stdout().write_all(report.render(format).as_bytes()).ok();
-    Ok(report.count(Severity::Error))
+    output::write(Stream::Out, &report.render(format));
+    Ok(Judged { objects: report.objects, errors: report.count(Severity::Error) })
 }

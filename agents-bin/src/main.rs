@@ -5,6 +5,7 @@ mod controller;
 mod crds;
 mod input;
 mod lint;
+mod output;
 mod run;
 mod wait;
 
@@ -15,6 +16,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+
+use self::output::Stream;
 
 /// First argument that makes this binary the launcher of the process adapter.
 const LAUNCH: &str = "__launch";
@@ -53,11 +56,25 @@ fn main() -> ExitCode {
         Some(RUNNER) => exit(agents_runtime::runner::main(rest)),
         _ => {}
     }
-    match Cli::parse().command {
-        Command::Controller(args) => controller::main(*args),
-        Command::Crds(args) => crds::main(args),
-        Command::Lint(args) => lint::main(args),
-        Command::Run(args) => run::main(args),
-        Command::Wait(args) => wait::main(args),
-    }
+    let command = match Cli::try_parse() {
+        Ok(Cli { command }) => command,
+        Err(answer) => return explain(&answer),
+    };
+    let (code, if_unsaid) = match command {
+        Command::Controller(args) => (controller::main(*args), controller::EXIT_UNSAID),
+        Command::Crds(args) => (crds::main(args), cluster::EXIT_USAGE),
+        Command::Lint(args) => (lint::main(args), lint::EXIT_USAGE),
+        Command::Run(args) => (run::main(args), run::EXIT_FAILED),
+        Command::Wait(args) => (wait::main(args), cluster::EXIT_USAGE),
+    };
+    output::end(code, if_unsaid)
+}
+
+/// Prints help, the version, or what is wrong with the arguments.
+fn explain(answer: &clap::Error) -> ExitCode {
+    let stream = if answer.use_stderr() { Stream::Err } else { Stream::Out };
+    let text = answer.render();
+    let text = if stream.is_coloured() { text.ansi().to_string() } else { text.to_string() };
+    output::write(stream, &text);
+    output::end(ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(cluster::EXIT_USAGE)), cluster::EXIT_USAGE)
 }

@@ -1,6 +1,6 @@
 //! `agents wait`: waits until objects of a cluster are as wanted, says what happens meanwhile, and exits as the runs did.
 
-use std::{error::Error, io::Write as _, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use agents_core::{
     api::{AgentRun, Kind, VERSION, agent_run::Phase},
@@ -23,7 +23,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, complain};
+use crate::{
+    cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, complain},
+    output::{self, Stream},
+};
 
 /// A run was cancelled.
 const EXIT_CANCELLED: u8 = 130;
@@ -332,18 +335,17 @@ fn ended(status: &Value) -> Option<u8> {
     }
 }
 
-/// A reader that has gone away (`| head`) ends nothing.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    output::line(Stream::Out, line);
 }
 
 fn warn(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    output::line(Stream::Err, line);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
 
     use serde_json::json;
 

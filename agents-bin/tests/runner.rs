@@ -1,5 +1,7 @@
 //! The runner as its callers meet it: the real binary, real processes, real files.
 
+mod common;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -112,9 +114,7 @@ impl Run {
     /// As in a container: the runner is the first process. None where no process namespace can be made.
     fn start_as_first_process(&self) -> Option<Child> {
         let namespace = ["--pid", "--fork", "--mount-proc"];
-        let try_out = Command::new("unshare").args(namespace).arg("true").output();
-        if !try_out.is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: no process namespace of our own can be made here");
+        if common::lacks_root(common::can_unshare(&namespace), "a process namespace of our own") {
             return None;
         }
         let path = self.folder.path().join("spec.json");
@@ -1045,9 +1045,7 @@ fn it_installs_a_copy_that_runs() {
 
 #[test]
 fn a_full_disk_costs_output_and_never_the_report() {
-    let try_out = Command::new("unshare").args(["--mount", "true"]).output();
-    if !try_out.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no mount namespace of our own can be made here");
+    if common::lacks_root(common::can_unshare(&["--mount"]), "a mount namespace of our own") {
         return;
     }
     let run = Run::shell(

@@ -204,11 +204,13 @@ pub struct Options {
     pub seed: u64,
     /// Time that reconciles under way have when the driver shuts down.
     pub drain: Duration,
+    /// Longest wait between two tries of a failing reconcile, unless the failure asks for more; at most 30 s.
+    pub longest_backoff: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrency: 16, seed: 0, drain: Duration::from_secs(15) }
+        Self { concurrency: 16, seed: 0, drain: Duration::from_secs(15), longest_backoff: MAX_BACKOFF }
     }
 }
 
@@ -236,7 +238,7 @@ impl<W: World> Driver<W> {
     /// Runs until `shutdown`, then lets reconciles under way finish.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { world, options, sender: _sender, mut receiver } = self;
-        let mut queue: Queue<W::Key> = Queue::new(options.seed);
+        let mut queue: Queue<W::Key> = Queue::new(options.seed, options.longest_backoff);
         let mut running: JoinSet<Result<Settled, Failure>> = JoinSet::new();
         // A task that panics returns nothing: its id is what still tells whose it was.
         let mut keys: HashMap<task::Id, W::Key> = HashMap::new();
@@ -291,6 +293,7 @@ async fn sleep_until(at: Option<Instant>) {
 #[derive(Debug)]
 struct Queue<K> {
     seed: u64,
+    longest_backoff: Duration,
     ready: VecDeque<K>,
     queued: HashSet<K>,
     running: HashMap<K, Again>,
@@ -311,9 +314,10 @@ enum Again {
 }
 
 impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, longest_backoff: Duration) -> Self {
         Self {
             seed,
+            longest_backoff,
             ready: VecDeque::new(),
             queued: HashSet::new(),
             running: HashMap::new(),
@@ -368,16 +372,17 @@ impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
             }
             Ok(Settled::Refused(wake)) => {
                 let count = self.failed(key);
-                let at = now + backoff(key, count, self.seed);
+                let at = now + self.backoff(key, count);
                 (Some(at), wake.map(|wake| until(wake).max(at)))
             }
             Err(failure) => {
                 let count = self.failed(key);
+                let backoff = self.backoff(key, count);
                 let wait = match failure.class {
                     // Only the first is decided anew at once: what changes all the time is not chased.
                     Class::RetryAfter(wait) if wait.is_zero() && count == 1 => wait,
-                    Class::RetryAfter(wait) => wait.max(backoff(key, count, self.seed)),
-                    Class::Retry | Class::WaitForChange | Class::Terminal => backoff(key, count, self.seed),
+                    Class::RetryAfter(wait) => wait.max(backoff),
+                    Class::Retry | Class::WaitForChange | Class::Terminal => backoff,
                 }
                 .min(MAX_SLEEP);
                 tracing::warn!(
@@ -401,6 +406,11 @@ impl<K: Clone + Eq + Hash + Ord + Debug> Queue<K> {
             Again::Yes => self.ask(key.clone(), Urgency::Event, now),
             Again::Now => self.ask(key.clone(), Urgency::Person, now),
         }
+    }
+
+    /// The wait after this many failures in a row.
+    fn backoff(&self, key: &K, count: u32) -> Duration {
+        backoff(key, count, self.seed).min(self.longest_backoff)
     }
 
     /// Counts one more failure in a row.

@@ -5,13 +5,18 @@ pub mod adapter;
 pub mod causes;
 pub mod conformance;
 pub mod driver;
+pub mod lines;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "manifest")]
 pub mod manifest;
+#[cfg(any(feature = "manifest", feature = "runner"))]
+pub mod pipes;
 #[cfg(feature = "process")]
 pub mod process;
 #[cfg(feature = "runner")]
 pub mod runner;
+#[cfg(feature = "runner")]
+mod shortage;
 #[cfg(feature = "spec-file")]
 pub mod spec_file;

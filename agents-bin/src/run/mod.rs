@@ -1,36 +1,34 @@
 //! `agents run`: loads manifests, runs them on the local engine, shows what happens, and exits as the runs did.
 
-pub(crate) mod screen;
+mod screen;
+mod signals;
 mod table;
 
-use std::{
-    collections::BTreeMap,
-    env, io,
-    path::PathBuf,
-    process::{ExitCode, exit},
-};
+use std::{collections::BTreeMap, env, path::PathBuf, process::ExitCode, thread};
 
 use agents_core::api::agent_run::Phase;
 use agents_kube::lint::Definitions;
 use agents_runtime::{
-    local::{Ended, Engine, Handle, Options, manifest},
+    local::{Ended, Engine, Event, Options, manifest},
     process::CommandLine,
 };
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tracing_subscriber::EnvFilter;
 
 use self::screen::Screen;
-use crate::input;
+use crate::{input, output};
 
 /// Manifests, arguments or folders that cannot be used.
 const EXIT_USAGE: u8 = 2;
 /// A run did not succeed.
-const EXIT_FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;
 /// A run was cancelled.
 const EXIT_CANCELLED: u8 = 130;
+/// Threads that look after attempts' folders, each with a descriptor or two: a few are enough, and runs may be many.
+const WORKERS: usize = 8;
 
 /// Arguments of `agents run`.
 #[derive(Debug, clap::Args)]
@@ -39,9 +37,10 @@ A folder per run is left below --out: run.yaml (the AgentRun with its status), l
 A command that was killed is continued by the next one with the same manifests and --out.
 
 Exit code: 0 when every run succeeded; of a single run that failed, its provider's; else 1 (failed), 2 (usage,
-manifests), 130 (cancelled). Ctrl-C cancels, a second one ends everything at once.")]
+manifests), 130 (cancelled). Ctrl-C cancels, a second one ends everything at once, and the command within ten seconds.")]
 pub(crate) struct Args {
-    /// Manifest, folder of manifests (*.yaml, *.yml, *.json, with everything below), or `-` for standard input.
+    /// Manifest (a file, a pipe), folder of manifests (*.yaml, *.yml, *.json, with everything below), or `-` for
+    /// standard input.
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filename: Vec<PathBuf>,
     /// Run only this AgentRun; may be given several times. Without it, every AgentRun that is no template.
@@ -82,46 +81,56 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let output = args.output;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Log).init();
+    let form = args.output;
     let prepared = prepare(args).and_then(|options| Engine::new(options).map_err(Into::into));
     let (engine, events) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            screen::explain(&error, hint(&error));
+            output::explain(&error, hint(&error));
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            screen::explain(&error.into(), None);
-            return ExitCode::from(EXIT_FAILED);
+    match run(form, engine, events) {
+        Ok(ended) => {
+            table::print(form, &ended);
+            ExitCode::from(exit_code(&ended))
         }
-    };
-    let screen = Screen::new(output, engine.runs());
-    let ended = runtime.block_on(async {
-        let stopping = tokio::spawn(stop_on_signals(engine.handle(), screen.clone()));
-        let showing = tokio::spawn(screen.clone().show(events));
-        let ended = engine.run().await;
-        stopping.abort();
-        let _ = stopping.await;
-        // Nobody can send any more, so this ends after the last event.
-        let _ = showing.await;
-        ended
-    });
-    screen.clear();
-    if let Err(error) = table::print(output, &ended) {
-        screen::explain(&error, None);
-        return ExitCode::from(EXIT_FAILED);
+        Err(error) => {
+            output::explain(&error, None);
+            ExitCode::from(EXIT_FAILED)
+        }
     }
-    ExitCode::from(exit_code(&ended))
+}
+
+/// Runs everything to its end and shows what happens.
+fn run(form: Output, engine: Engine, events: UnboundedReceiver<Event>) -> Result<Vec<Ended>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(WORKERS)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let screen = Screen::new(form, engine.runs());
+    signals::listen(engine.handle(), screen.clone()).context("cannot listen to signals")?;
+    // A thread of its own: who reads the streams slowly must not hold up what runs.
+    let showing = {
+        let screen = screen.clone();
+        thread::Builder::new().spawn(move || screen.show(events)).context("cannot start a thread")?
+    };
+    let ended = runtime.block_on(engine.run());
+    // What still works on a disk that does not answer is no reason to stay.
+    runtime.shutdown_background();
+    // Nobody can tell any more, so this ends after the last event.
+    let _ = showing.join();
+    screen.clear();
+    Ok(ended)
 }
 
 fn prepare(args: Args) -> Result<Options> {
     let Args { filename, name, output: _, out, params } = args;
     let here = env::current_dir().context("cannot see the current folder")?;
-    let sources = filename.into_iter().map(|path| input::source(path, &here)).collect::<Result<Vec<_>>>()?;
+    let sources = input::sources(filename, &here)?;
     let manifests = manifest::load(&sources, &Definitions::new(), Timestamp::now())?;
     let me = env::current_exe().context("cannot find this program's own file")?;
     // The runner is this very program, so the two are always of one version.
@@ -137,38 +146,16 @@ fn prepare(args: Args) -> Result<Options> {
     })
 }
 
-/// The first signal cancels, the second ends everything, the third ends this program: what still runs then belongs to
-/// its folder and is continued by the next command.
-async fn stop_on_signals(handle: Handle, screen: Screen) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    let mut next = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    next().await;
-    screen.say("cancelling; once more ends everything at once");
-    handle.cancel();
-    next().await;
-    screen.say("ending everything at once");
-    handle.force();
-    next().await;
-    exit(i32::from(EXIT_CANCELLED));
-}
-
 fn exit_code(ended: &[Ended]) -> u8 {
     let phase = |ended: &Ended| ended.run.status.as_ref().and_then(|status| status.phase);
-    if ended.iter().all(|ended| phase(ended) == Some(Phase::Succeeded)) {
+    let is_whole = ended.iter().all(|ended| ended.trouble.is_none());
+    if is_whole && ended.iter().all(|ended| phase(ended) == Some(Phase::Succeeded)) {
         return 0;
     }
     if ended.iter().any(|ended| phase(ended) == Some(Phase::Cancelled)) {
         return EXIT_CANCELLED;
     }
-    let [only] = ended else { return EXIT_FAILED };
+    let ([only], true) = (ended, is_whole) else { return EXIT_FAILED };
     let last = only.run.status.as_ref().and_then(|status| status.attempts.last());
     let code = last.and_then(|last| last.exit_code.or(last.signal.map(|signal| 128 + signal)));
     code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(EXIT_FAILED)

@@ -3,8 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    io::{self, IsTerminal, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,9 +10,10 @@ use std::{
 use agents_core::api::{AgentRunStatus, agent_run::Phase};
 use agents_runtime::local::Event;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::Output;
+use crate::output::{self, Stream};
 
 /// Colours of the runs' names, in turn: cyan, yellow, green, magenta, blue.
 const COLOURS: [u8; 5] = [36, 33, 32, 35, 34];
@@ -23,7 +22,7 @@ const COLOURS: [u8; 5] = [36, 33, 32, 35, 34];
 #[derive(Debug, Clone)]
 pub(crate) struct Screen {
     /// Output goes to standard error when standard output is for machines.
-    to_stderr: bool,
+    output: Stream,
     colours: bool,
     several: bool,
     spinner: Option<ProgressBar>,
@@ -38,35 +37,14 @@ struct Shown {
     said: String,
 }
 
-/// Whether text for this stream may be coloured.
-fn coloured(terminal: bool) -> bool {
-    terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// Prints an error with its causes and a hint.
-pub(crate) fn explain(error: &anyhow::Error, hint: Option<&str>) {
-    write_line(true, &format!("error: {error}"));
-    for cause in error.chain().skip(1) {
-        write_line(true, &format!("  because: {cause}"));
-    }
-    if let Some(hint) = hint {
-        write_line(true, &format!("hint: {hint}"));
-    }
-}
-
-/// A reader that has gone away (`| head`) ends nothing.
-fn write_line(to_stderr: bool, line: &str) {
-    let _ = if to_stderr { writeln!(io::stderr().lock(), "{line}") } else { writeln!(io::stdout().lock(), "{line}") };
-}
-
 impl Screen {
     /// A screen for runs of these names.
     pub(crate) fn new(output: Output, runs: Vec<String>) -> Self {
-        let to_stderr = output != Output::Table;
-        let terminal = if to_stderr { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
-        let spinner = io::stderr().is_terminal().then(|| {
+        let output = if output == Output::Table { Stream::Out } else { Stream::Err };
+        let spinner = Stream::Err.is_drawable().then(|| {
             let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+            // A message that is wider than the terminal would be drawn anew below itself.
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(100));
@@ -78,15 +56,16 @@ impl Screen {
             .zip(COLOURS.into_iter().cycle())
             .map(|(name, colour)| (name, Shown { colour, ..Shown::default() }))
             .collect();
-        Self { to_stderr, colours: coloured(terminal), several, spinner, shown: Arc::new(Mutex::new(shown)) }
+        Self { output, colours: output.is_coloured(), several, spinner, shown: Arc::new(Mutex::new(shown)) }
     }
 
-    /// Shows events until there are no more.
-    pub(crate) async fn show(self, mut events: Receiver<Event>) {
-        while let Some(event) = events.recv().await {
+    /// Shows events until there are no more. Waits for whoever reads the streams, so it wants a thread of its own.
+    pub(crate) fn show(&self, mut events: UnboundedReceiver<Event>) {
+        while let Some(event) = events.blocking_recv() {
             match event {
                 Event::Remark(text) => self.say(&text),
-                Event::Output { run, lines } => self.output(&run, &lines),
+                // There is room for more output when this was shown.
+                Event::Output { run, lines, room: _room } => self.output(&run, &lines),
                 Event::Status { run, status } => self.status(&run, &status),
                 Event::Notice { run, notice } if notice.warning => {
                     self.say(&format!("{run}: {}: {}", notice.reason, notice.message));
@@ -98,7 +77,7 @@ impl Screen {
 
     /// Says something that is not output.
     pub(crate) fn say(&self, text: &str) {
-        self.above(|| write_line(true, text));
+        self.above(Stream::Err, || output::line(Stream::Err, text));
     }
 
     /// Takes the spinner away.
@@ -108,10 +87,11 @@ impl Screen {
         }
     }
 
-    fn above(&self, write: impl FnOnce()) {
+    /// Writes where the spinner does not stand. A stream that is no terminal does not disturb it.
+    fn above(&self, stream: Stream, write: impl FnOnce()) {
         match &self.spinner {
-            Some(spinner) => spinner.suspend(write),
-            None => write(),
+            Some(spinner) if stream.is_terminal() => spinner.suspend(write),
+            Some(_) | None => write(),
         }
     }
 
@@ -126,7 +106,8 @@ impl Screen {
             (true, true) => format!("\x1b[{colour}m{run}\x1b[0m | "),
             (true, false) => format!("{run} | "),
         };
-        self.above(|| lines.iter().for_each(|line| write_line(self.to_stderr, &format!("{prefix}{line}"))));
+        let text: String = lines.iter().flat_map(|line| [prefix.as_str(), line, "\n"]).collect();
+        self.above(self.output, || output::write(self.output, &text));
     }
 
     fn status(&self, run: &str, status: &AgentRunStatus) {

@@ -1,53 +1,60 @@
 //! The result of `agents run`, for people and for machines. Text in, text out, and one write.
 
-use std::{
-    env, fs,
-    io::{self, IsTerminal, Write},
-    path::Path,
-};
+use std::{env, fs, path::Path};
 
 use agents_core::api::{
     AgentRun, AgentRunStatus, GROUP, Kind, VERSION,
     agent_run::{BlockedBy, Phase},
 };
 use agents_runtime::local::Ended;
-use anyhow::{Context, Result};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::{Value, json};
 
 use super::Output;
+use crate::output::{self, Stream};
 
 const HEADINGS: [&str; 7] = ["NAME", "PHASE", "REASON", "ATTEMPT", "DURATION", "RESULT", "FOLDER"];
 /// Characters of a commit that people read.
 const SHORT_COMMIT: usize = 10;
 
 /// Prints the result.
-pub(super) fn print(output: Output, ended: &[Ended]) -> Result<()> {
-    let text = match output {
-        Output::Table => for_people(ended, io::stdout().is_terminal()),
+pub(super) fn print(form: Output, ended: &[Ended]) {
+    let text = match form {
+        Output::Table => for_people(ended, Stream::Out.is_drawable()),
         Output::Json => {
             let list =
                 json!({ "apiVersion": "v1", "kind": "List", "items": ended.iter().map(object).collect::<Vec<_>>() });
-            serde_json::to_string_pretty(&list).context("cannot print the result")? + "\n"
+            format!("{list:#}\n")
         }
-        Output::Yaml => {
-            let mut documents = Vec::new();
-            for ended in ended {
-                let path = ended.folder.join("run.yaml");
-                documents.push(fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?);
-            }
-            documents.join("---\n")
-        }
+        Output::Yaml => ended.iter().map(Ended::to_yaml).collect::<Vec<_>>().join("---\n"),
         Output::Name => {
             let name = |ended: &Ended| format!("{}.{GROUP}/{}\n", AgentRun::SINGULAR, ended.run.metadata.name);
             ended.iter().map(name).collect::<Vec<_>>().concat()
         }
     };
-    // A reader that has gone away has seen enough.
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print the result"),
-        _ => Ok(()),
+    output::write(Stream::Out, &text);
+    if form != Output::Table {
+        for ended in ended {
+            if let Some(trouble) = trouble(ended) {
+                output::line(Stream::Err, &trouble);
+            }
+        }
     }
+}
+
+/// What became of a run that was given up.
+fn trouble(ended: &Ended) -> Option<String> {
+    let trouble = ended.trouble.as_ref()?;
+    let status = ended.run.status.clone().unwrap_or_default();
+    let state = match (status.phase.map_or("Pending", Phase::as_str), status.reason) {
+        (phase, Some(reason)) => format!("{phase} ({reason})"),
+        (phase, None) => phase.to_owned(),
+    };
+    Some(format!(
+        "{} was given up: {trouble}; the last that is known, {state}, may not stand in {}",
+        ended.run.metadata.name,
+        relative(&ended.folder.join("run.yaml"))
+    ))
 }
 
 fn object(ended: &Ended) -> Value {
@@ -132,6 +139,9 @@ fn aligned(rows: &[[String; 7]]) -> String {
 fn explanation(ended: &Ended) -> String {
     let status = ended.run.status.clone().unwrap_or_default();
     let name = &ended.run.metadata.name;
+    if let Some(trouble) = trouble(ended) {
+        return format!("\n{trouble}\n");
+    }
     match status.phase {
         Some(Phase::Succeeded) => String::new(),
         Some(Phase::Failed | Phase::Cancelled) => {

@@ -13,8 +13,8 @@ use std::{collections::BTreeMap, fmt};
 
 use agents_core::api::{AgentProvider, Kind};
 use agents_runtime::manifest::{
-    DEFAULT_NAMESPACE, Definitions as _, Document, LoadError, ManifestFault, Rule, Source, read, strict::nearest,
-    tree::Place,
+    DEFAULT_NAMESPACE, Definitions as _, Document, LoadError, ManifestFault, Rule, Skipped, Source, read,
+    strict::nearest, tree::Place,
 };
 use serde_json::Value;
 
@@ -82,6 +82,19 @@ pub fn lint(sources: &[Source], options: Options) -> Result<Report, LoadError> {
     let definitions = Definitions::new();
     let whole = |fault| Finding { severity: Severity::Error, object: String::new(), fault };
     let mut findings: Vec<Finding> = read.faults.into_iter().map(whole).collect();
+    findings.extend(read.skipped.into_iter().map(|Skipped { path, why }| Finding {
+        severity: Severity::Note,
+        object: String::new(),
+        fault: ManifestFault {
+            file: path.display().to_string(),
+            document: None,
+            place: Place::default(),
+            field: String::new(),
+            rule: Rule::Document,
+            problem: format!("is not read: {why}"),
+            hint: None,
+        },
+    }));
     let mut folder = Folder { partial: options.partial, definitions: &definitions, items: vec![], places: vec![] };
     let mut objects = 0;
     for document in &read.documents {

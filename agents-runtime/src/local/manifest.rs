@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::identity::{self, generated_name};
 use crate::manifest::{
-    DEFAULT_NAMESPACE, Definitions, Document, LoadError, ManifestFault, ObjectName, Rule, Source, read, strict::nearest,
+    DEFAULT_NAMESPACE, Definitions, Document, LoadError, ManifestFault, ObjectName, Rule, Skipped, Source, read,
+    strict::nearest,
 };
 
 const KINDS: [&str; 5] = ["Agent", "AgentProvider", "AgentRun", "ImplementationSpec", "Secret"];
@@ -49,6 +50,8 @@ pub struct Manifests {
     pub runs: BTreeMap<ObjectName, RunManifest>,
     /// Secrets.
     pub secrets: BTreeMap<ObjectName, SecretData>,
+    /// What was not read, and why.
+    pub skipped: Vec<Skipped>,
 }
 
 /// Loads every manifest of `sources`, which must be as `definitions` say.
@@ -57,8 +60,13 @@ pub struct Manifests {
 /// A file that cannot be read, too much, nothing, or every fault of every document.
 pub fn load(sources: &[Source], definitions: &dyn Definitions, now: Timestamp) -> Result<Manifests, LoadError> {
     let read = read(sources)?;
-    let mut loader =
-        Loader { now, definitions, loaded: Manifests::default(), faults: read.faults, seen: BTreeMap::new() };
+    let mut loader = Loader {
+        now,
+        definitions,
+        loaded: Manifests { skipped: read.skipped, ..Manifests::default() },
+        faults: read.faults,
+        seen: BTreeMap::new(),
+    };
     for document in &read.documents {
         loader.document(document);
     }

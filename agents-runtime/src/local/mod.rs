@@ -9,6 +9,8 @@ mod identity;
 pub mod manifest;
 mod places;
 mod repository;
+mod stage;
+mod trouble;
 mod world;
 
 use std::{
@@ -17,7 +19,8 @@ use std::{
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use agents_core::{
@@ -34,25 +37,32 @@ use agents_core::{
     },
     status::Reason,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-pub use self::repository::RepositoryError;
 use self::{
     manifest::{Manifests, RunManifest, SecretData},
-    places::RunFolder,
+    places::{Locks, RunFolder},
+    stage::Stage,
     world::{LocalWorld, Place},
 };
+pub use self::{repository::RepositoryError, stage::Room};
 use crate::{
     driver::{Driver, Options as DriverOptions},
-    manifest::ObjectName,
+    manifest::{ObjectName, Skipped},
     process::{CommandLine, Options as ProcessOptions, ProcessAdapter, SecretSource, SecretValue},
 };
 
 /// The parameter that also says which repository is checked out, when it is given to the engine.
 pub const REPOSITORY_PARAMETER: &str = "repository";
-/// Events that may wait for their reader.
-const EVENTS: usize = 256;
+/// Longest wait between two tries of what fails here: a person waits, and what is tried costs little.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// How long the end of everything may take after it was forced.
+const FORCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the engine is to run, where and how.
 #[derive(Debug, Clone)]
@@ -138,22 +148,34 @@ pub enum Event {
         run: String,
         /// The lines, without their ends.
         lines: Vec<String>,
+        /// What the lines take of the room for all output that is not shown yet; free when it is dropped.
+        room: Room,
     },
 }
 
 /// A run when the engine has ended.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// The run with its last status: terminal, or blocked by something that no waiting here can cure.
+    /// The run with its last status: terminal, blocked by something that no waiting here can cure, or the last that is
+    /// known of a run that was given up.
     pub run: Resource<AgentRun>,
     /// Its folder.
     pub folder: PathBuf,
+    /// Why the run was given up, if it was: its record is then behind, or it has not ended.
+    pub trouble: Option<String>,
 }
 
-/// Ends runs early.
+impl Ended {
+    /// The run as a manifest, as its record is written.
+    pub fn to_yaml(&self) -> String {
+        places::written(&self.run).unwrap_or_default()
+    }
+}
+
+/// Ends runs early. It keeps nothing alive: when the engine has ended, it does nothing.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    world: Arc<LocalWorld>,
+    world: Weak<LocalWorld>,
     asked: CancellationToken,
     forced: CancellationToken,
 }
@@ -161,7 +183,9 @@ pub struct Handle {
 impl Handle {
     /// Cancels every run: gracefully, then by force.
     pub fn cancel(&self) {
-        self.world.cancel_all();
+        if let Some(world) = self.world.upgrade() {
+            world.cancel_all();
+        }
         self.asked.cancel();
     }
 
@@ -176,30 +200,33 @@ impl Handle {
 #[derive(Debug)]
 pub struct Engine {
     world: Arc<LocalWorld>,
-    events: mpsc::Sender<Event>,
+    stage: Stage,
     remarks: Vec<String>,
     asked: CancellationToken,
     forced: CancellationToken,
 }
 
 impl Engine {
-    /// Prepares the runs and their folders; starts nothing. The receiver gets what happens, and must be read while the
-    /// engine runs or be dropped.
+    /// Prepares the runs and their folders; starts nothing. The receiver gets what happens. Runs do not wait for it; the
+    /// engine ends when all output was taken from it, or it was dropped.
     ///
     /// # Errors
     /// Nothing to run, a path that names no repository, or a folder that cannot be used.
-    pub fn new(options: Options) -> Result<(Self, mpsc::Receiver<Event>), EngineError> {
+    pub fn new(options: Options) -> Result<(Self, mpsc::UnboundedReceiver<Event>), EngineError> {
         let Options { manifests, names, parameters, out, folder, launcher, runner } = options;
         let secrets: Arc<dyn SecretSource> = Arc::new(LocalSecrets(manifests.secrets.clone()));
-        let mut remarks = Vec::new();
+        let mut remarks = not_read(&manifests.skipped);
         let mut runs = BTreeMap::new();
-        for (name, mut manifest) in select(&manifests, &names)? {
+        let selected = select(&manifests, &names)?;
+        let first = selected.first().map(|((_, name), _)| name.clone()).unwrap_or_default();
+        let locks = Locks::of(&out).map_err(|source| EngineError::Folder { run: first, out: out.clone(), source })?;
+        for (name, mut manifest) in selected {
             place_repository(&mut manifest, &parameters, &folder)?;
             let run = &mut manifest.run;
             let given = parameters.iter().map(|(name, value)| (name.clone(), ParameterValue(Scalar(value.clone()))));
             run.spec.parameters.extend(given);
             let failed = |source| EngineError::Folder { run: name.1.clone(), out: out.clone(), source };
-            let (folder, mut run) = RunFolder::choose(&out, manifest.run).map_err(failed)?;
+            let (folder, mut run) = RunFolder::choose(&locks, manifest.run).map_err(failed)?;
             for other in &folder.passed_over {
                 let place = other.display();
                 remarks.push(format!(
@@ -232,9 +259,9 @@ impl Engine {
         if !elsewhere.is_empty() {
             remarks.push(format!("run here as local processes, whatever runtime they name: {}", elsewhere.join(", ")));
         }
-        let (events, receiver) = mpsc::channel(EVENTS);
-        let world = Arc::new(LocalWorld::new(manifests, runs, events.clone()));
-        let engine = Self { world, events, remarks, asked: CancellationToken::new(), forced: CancellationToken::new() };
+        let (stage, receiver) = Stage::new();
+        let world = Arc::new(LocalWorld::new(manifests, runs, stage.clone()));
+        let engine = Self { world, stage, remarks, asked: CancellationToken::new(), forced: CancellationToken::new() };
         Ok((engine, receiver))
     }
 
@@ -245,16 +272,18 @@ impl Engine {
 
     /// A handle that ends runs early.
     pub fn handle(&self) -> Handle {
-        Handle { world: Arc::clone(&self.world), asked: self.asked.clone(), forced: self.forced.clone() }
+        Handle { world: Arc::downgrade(&self.world), asked: self.asked.clone(), forced: self.forced.clone() }
     }
 
     /// Runs until every run has ended or is blocked by something that cannot change here.
     pub async fn run(self) -> Vec<Ended> {
-        let Self { world, events, remarks, asked, forced } = self;
+        let Self { world, stage, remarks, asked, forced } = self;
         for remark in remarks {
-            let _ = events.send(Event::Remark(remark)).await;
+            stage.tell(Event::Remark(remark));
         }
-        let driver = Driver::new(Arc::clone(&world), DriverOptions::default());
+        let options =
+            DriverOptions { longest_backoff: LONGEST_BACKOFF, drain: FORCE_LIMIT, ..DriverOptions::default() };
+        let driver = Driver::new(Arc::clone(&world), options);
         let requests = driver.requests();
         let shutdown = CancellationToken::new();
         let driving = driver.run(shutdown.clone());
@@ -262,35 +291,51 @@ impl Engine {
         let mut followers = JoinSet::new();
         for name in &names {
             requests.ask(name.clone());
-            followers.spawn(follow::follow(Arc::clone(&world), name.clone(), requests.clone(), events.clone()));
+            followers.spawn(follow::follow(Arc::clone(&world), name.clone(), requests.clone(), stage.clone()));
         }
-        let (mut was_asked, mut was_forced) = (false, false);
+        let is_open =
+            |name: &ObjectName| !world.is_given_up(name) && world.run(name).is_some_and(|run| !is_finished(&run));
+        let (mut was_asked, mut forced_at) = (false, None::<Instant>);
         let settled = async {
             loop {
                 let changed = world.changed.notified();
-                let open: Vec<_> =
-                    names.iter().filter_map(|name| world.run(name)).filter(|run| !is_finished(run)).collect();
-                if open.iter().all(is_stuck) {
+                world.troubles().give_up(Instant::now());
+                let open: Vec<_> = names.iter().filter(|name| is_open(name)).collect();
+                if open.iter().filter_map(|name| world.run(name)).all(|run| is_stuck(&run)) {
+                    break;
+                }
+                if forced_at.is_some_and(|at| at.elapsed() >= FORCE_LIMIT) {
+                    for name in open {
+                        world.troubles().give_up_now(name);
+                    }
                     break;
                 }
                 tokio::select! {
                     biased;
-                    () = forced.cancelled(), if !was_forced => {
-                        was_forced = true;
-                        world.kill_all().await;
+                    () = forced.cancelled(), if forced_at.is_none() => {
+                        forced_at = Some(Instant::now());
+                        // What cannot even be killed in that time is given up below.
+                        let _ = timeout(FORCE_LIMIT, world.kill_all()).await;
                     }
                     () = asked.cancelled(), if !was_asked => {
                         was_asked = true;
                         names.iter().cloned().for_each(|name| requests.ask_now(name));
                     }
                     () = changed => {}
-                    () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
+                    () = sleep(Duration::from_millis(100)) => {}
                 }
             }
             // Those of stuck runs have nothing to follow; the others are about to end by themselves.
-            let stuck = names.iter().filter_map(|name| world.run(name)).filter(is_stuck).count();
-            while followers.len() > stuck {
-                followers.join_next().await;
+            let stuck = names.iter().filter(|name| is_open(name)).count();
+            let last_words = async {
+                while followers.len() > stuck {
+                    followers.join_next().await;
+                }
+            };
+            tokio::select! {
+                () = last_words => {}
+                // Output that nobody takes does not hold up who wants the end.
+                () = async { forced.cancelled().await; sleep(FORCE_LIMIT).await } => {}
             }
             shutdown.cancel();
         };
@@ -299,7 +344,10 @@ impl Engine {
             .iter()
             .filter_map(|name| {
                 let folder = world.place(name)?.folder.path().to_owned();
-                Some(Ended { run: world.run(name)?, folder })
+                let mut run = world.run(name)?;
+                let (unstored, trouble) = world.troubles().left(name);
+                run.status = unstored.or(run.status);
+                Some(Ended { run, folder, trouble })
             })
             .collect()
     }
@@ -323,6 +371,19 @@ fn select(manifests: &Manifests, names: &[String]) -> Result<Vec<(ObjectName, Ru
         return Err(EngineError::NoRun { templates: !manifests.runs.is_empty() });
     }
     Ok(selected)
+}
+
+/// What lies among the manifests and was not read; for many of a kind one is named.
+fn not_read(skipped: &[Skipped]) -> Vec<String> {
+    let mut kinds: BTreeMap<&str, (&Path, usize)> = BTreeMap::new();
+    for Skipped { path, why } in skipped {
+        kinds.entry(why).or_insert((path, 0)).1 += 1;
+    }
+    let text = |(why, (path, count)): (&str, (&Path, usize))| match count {
+        1 => format!("{} is not read: {why}", path.display()),
+        count => format!("{} and {} more are not read: {why}", path.display(), count - 1),
+    };
+    kinds.into_iter().map(text).collect()
 }
 
 /// Turns a repository given by a path into an address.

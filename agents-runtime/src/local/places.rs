@@ -2,13 +2,19 @@
 //!
 //! `<out>/<run>/` holds `run.yaml` (the AgentRun with its uid and status: the record), `log.txt`, `outputs/`,
 //! `workspace` (a link to that of the last attempt) and `attempts/`. An engine holds the lock of every folder it works
-//! in. A folder whose record is unfinished and says the same as the manifest is continued; any other folder stays as it
-//! is, and the run gets `<run>-2`, `<run>-3` and so on.
+//! in: a range of one file for all of them, so that a thousand runs need no thousand descriptors. A folder whose record
+//! is unfinished and says the same as the manifest is continued; any other folder stays as it is, and the run gets
+//! `<run>-2`, `<run>-3` and so on.
+//!
+//! Everything made here is for its owner alone, whatever the umask; of outputs and workspaces the provider decides.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    collections::BTreeSet,
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use agents_core::{
@@ -17,12 +23,20 @@ use agents_core::{
     name::label_value,
     plan::runner_spec::WORKSPACE,
 };
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
 use serde::Serialize;
 
-use crate::manifest::tree::Node;
+use crate::manifest::{RUN_FOLDER_MARK, RUN_FOLDER_MARKER, tree::Node};
 
 const RECORD: &str = "run.yaml";
-const LOCK: &str = ".lock";
+/// The file below `out` whose ranges are the locks of the folders beside it.
+const LOCKS: &str = ".agents-run.locks";
+/// What makes a folder ours is still missing in it: nothing, or what a dead engine had begun with.
+const BEGINNINGS: [&str; 2] = [RUN_FOLDER_MARKER, ".run.yaml"];
 /// Most folders of one name that are looked at.
 const MAX_FOLDERS: usize = 10_000;
 /// Largest record that is read back, in bytes.
@@ -33,7 +47,7 @@ const MAX_RECORD: u64 = 16 * 1024 * 1024;
 pub(super) struct RunFolder {
     path: PathBuf,
     /// Released when this engine ends, however it ends.
-    _lock: File,
+    _lock: Lock,
     /// Folders of this run's name with an unfinished execution of another spec or namespace, which were left alone.
     pub(super) passed_over: Vec<PathBuf>,
 }
@@ -53,22 +67,24 @@ impl RunFolder {
     ///
     /// # Errors
     /// A folder cannot be made, locked or written.
-    pub(super) fn choose(out: &Path, run: Resource<AgentRun>) -> io::Result<(Self, Resource<AgentRun>)> {
-        fs::create_dir_all(out)?;
-        let out = fs::canonicalize(out)?;
+    pub(super) fn choose(locks: &Locks, run: Resource<AgentRun>) -> io::Result<(Self, Resource<AgentRun>)> {
+        let out = &locks.out;
         let name = label_value(&run.metadata.name);
         let mut passed_over = Vec::new();
         for n in 1..MAX_FOLDERS {
-            let path = out.join(if n == 1 { name.clone() } else { format!("{name}-{n}") });
-            match fs::create_dir(&path) {
+            let folder = if n == 1 { name.clone() } else { format!("{name}-{n}") };
+            let path = out.join(&folder);
+            let Some(lock) = locks.lock(&folder)? else { continue };
+            match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            let Some(lock) = lock(&path)? else { continue };
             let mut folder = Self { path, _lock: lock, passed_over: Vec::new() };
             match folder.recorded()? {
                 None if folder.is_unused()? => {
+                    write_private(&folder.path.join(RUN_FOLDER_MARKER), RUN_FOLDER_MARK.as_bytes())?;
                     folder.record(&run)?;
                     folder.passed_over = passed_over;
                     return Ok((folder, run));
@@ -100,12 +116,8 @@ impl RunFolder {
 
     /// Writes the record, whole or not at all.
     pub(super) fn record(&self, run: &Resource<AgentRun>) -> io::Result<()> {
-        let written = Written { api_version: format!("{GROUP}/{VERSION}"), kind: AgentRun::KIND, run };
-        let text = serde_saphyr::to_string(&written).map_err(io::Error::other)?;
         let beside = self.path.join(format!(".{RECORD}"));
-        let mut file = File::create(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        write_private(&beside, written(run)?.as_bytes())?;
         fs::rename(beside, self.path.join(RECORD))
     }
 
@@ -130,8 +142,11 @@ impl RunFolder {
             return Ok(());
         }
         let outputs = self.path.join("outputs");
-        fs::create_dir_all(&outputs)?;
-        let mut taken = std::collections::BTreeSet::new();
+        match DirBuilder::new().mode(0o700).create(&outputs) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut taken = BTreeSet::new();
         for output in &status.outputs {
             let path = Path::new(&output.path);
             let found = path.strip_prefix(WORKSPACE).map_or_else(|_| path.to_owned(), |rest| workspace.join(rest));
@@ -164,7 +179,7 @@ impl RunFolder {
     fn is_unused(&self) -> io::Result<bool> {
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name();
-            if name != LOCK && name.to_str() != Some(&format!(".{RECORD}")) {
+            if !BEGINNINGS.iter().any(|beginning| name == *beginning) {
                 return Ok(false);
             }
         }
@@ -172,18 +187,101 @@ impl RunFolder {
     }
 }
 
-fn lock(folder: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(LOCK));
-    let file = match file {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
+/// A run as its record is written.
+pub(super) fn written(run: &Resource<AgentRun>) -> io::Result<String> {
+    let written = Written { api_version: format!("{GROUP}/{VERSION}"), kind: AgentRun::KIND, run };
+    serde_saphyr::to_string(&written).map_err(io::Error::other)
+}
+
+/// Writes a file for its owner alone and flushes it to disk.
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // One that was left behind keeps the mode it was made with.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// The locks of all run folders below one folder.
+#[derive(Debug)]
+pub(super) struct Locks {
+    out: PathBuf,
+    held: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    file: File,
+    /// The system tells engines apart, and not the runs of this one.
+    places: Mutex<BTreeSet<i64>>,
+}
+
+/// A locked folder.
+#[derive(Debug)]
+struct Lock {
+    held: Arc<Held>,
+    at: i64,
+}
+
+impl Locks {
+    /// Makes `out` if need be.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or no file in it.
+    pub(super) fn of(out: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(out)?;
+        let out = fs::canonicalize(out)?;
+        let path = out.join(LOCKS);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        Ok(Self { out, held: Arc::new(Held { file, places: Mutex::default() }) })
     }
+
+    /// Locks the folder of that name; `None` when it is locked already.
+    fn lock(&self, folder: &str) -> io::Result<Option<Lock>> {
+        let at = place_of(folder);
+        let mut places = self.held.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.contains(&at) {
+            return Ok(None);
+        }
+        match set(&self.held.file, at, libc::F_WRLCK) {
+            Ok(()) => {
+                places.insert(at);
+                Ok(Some(Lock { held: Arc::clone(&self.held), at }))
+            }
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut places = self.held.places.lock().unwrap_or_else(PoisonError::into_inner);
+        // The end of the process releases what this does not.
+        let _ = set(&self.held.file, self.at, libc::F_UNLCK);
+        places.remove(&self.at);
+    }
+}
+
+/// FNV-1a, so that every version of this program finds the same place. Two names of one place only keep each other from
+/// being used at the same time.
+fn place_of(folder: &str) -> i64 {
+    let hash = folder
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    i64::try_from(hash >> 2).unwrap_or(0)
+}
+
+fn set(file: &File, at: i64, kind: libc::c_int) -> nix::Result<()> {
+    let range = libc::flock {
+        l_type: libc::c_short::try_from(kind).unwrap_or_default(),
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: at,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // Of the open file and not of the process, so that two engines in one process exclude each other too.
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(|_| ())
 }
 
 /// Whether the recorded run is the wanted one, not yet at its end.
@@ -200,6 +298,7 @@ fn put(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
+    fs::set_permissions(from, Permissions::from_mode(0o600))?;
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(|_| ()))
 }
 
@@ -220,14 +319,26 @@ mod tests {
             let metadata = json!({ "name": "a", "namespace": namespace, "uid": uid });
             serde_json::from_value(json!({ "metadata": metadata, "spec": { "agentRef": { "name": "x" } } })).unwrap()
         };
-        let (first, _) = RunFolder::choose(out.path(), run("one", "1")).unwrap();
+        let locks = || Locks::of(out.path()).unwrap();
+        let (first, _) = RunFolder::choose(&locks(), run("one", "1")).unwrap();
         fs::create_dir_all(first.attempts().join("a-1")).unwrap();
         let left = first.path().to_owned();
         drop(first);
-        let (moved, continued) = RunFolder::choose(out.path(), run("two", "2")).unwrap();
+        let (moved, continued) = RunFolder::choose(&locks(), run("two", "2")).unwrap();
         assert_eq!((continued.metadata.namespace.as_str(), continued.metadata.uid.as_str()), ("two", "2"));
         assert_eq!(moved.passed_over, std::slice::from_ref(&left));
-        let (same, continued) = RunFolder::choose(out.path(), run("one", "3")).unwrap();
+        let (same, continued) = RunFolder::choose(&locks(), run("one", "3")).unwrap();
         assert_eq!((same.path(), continued.metadata.uid.as_str()), (left.as_path(), "1"));
+    }
+
+    #[test]
+    fn a_folder_is_locked_for_every_other_engine_and_every_other_run_of_this_one() {
+        let out = tempfile::tempdir().unwrap();
+        let (one, other) = (Locks::of(out.path()).unwrap(), Locks::of(out.path()).unwrap());
+        let held = one.lock("a").unwrap().unwrap();
+        assert!(one.lock("a").unwrap().is_none() && other.lock("a").unwrap().is_none());
+        assert!(other.lock("b").unwrap().is_some());
+        drop(held);
+        assert!(other.lock("a").unwrap().is_some());
     }
 }

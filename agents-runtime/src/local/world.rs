@@ -20,9 +20,15 @@ use agents_core::{
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc};
+use tokio::{sync::Notify, time::Instant};
 
-use super::{Event, manifest::Manifests, places::RunFolder};
+use super::{
+    Event,
+    manifest::Manifests,
+    places::RunFolder,
+    stage::Stage,
+    trouble::{Troubles, What},
+};
 use crate::{
     adapter::{Class, Grace, RuntimeAdapter},
     driver::{Failure, World},
@@ -48,7 +54,8 @@ pub(super) struct LocalWorld {
     places: BTreeMap<ObjectName, Place>,
     runs: Mutex<BTreeMap<ObjectName, Resource<AgentRun>>>,
     settings: Settings,
-    events: mpsc::Sender<Event>,
+    stage: Stage,
+    troubles: Mutex<Troubles>,
     /// Told after every change of a run.
     pub(super) changed: Notify,
 }
@@ -57,7 +64,7 @@ impl LocalWorld {
     pub(super) fn new(
         manifests: Manifests,
         runs: BTreeMap<ObjectName, (Resource<AgentRun>, Place)>,
-        events: mpsc::Sender<Event>,
+        stage: Stage,
     ) -> Self {
         let (mut objects, mut places) = (BTreeMap::new(), BTreeMap::new());
         for (name, (run, place)) in runs {
@@ -84,7 +91,8 @@ impl LocalWorld {
                 max_object_bytes: None,
                 policy: Rules::default(),
             },
-            events,
+            stage,
+            troubles: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -137,6 +145,16 @@ impl LocalWorld {
         }
     }
 
+    /// Ends what is to end although that cannot be stored: a person waits for it. The adapter keeps a record of its own,
+    /// and signals once however often it is asked.
+    async fn cancel_unrecorded(&self, name: &ObjectName, run: &Resource<AgentRun>) {
+        let (true, Some(place)) = (run.spec.cancel == Some(true), self.place(name)) else { return };
+        let grace = Grace(Duration::from_secs(GRACE_SECONDS));
+        if let Err(error) = place.adapter.cancel(&self.reference(run), grace).await {
+            tracing::warn!(run = name.1, error = &error as &dyn std::error::Error, "cannot end the attempt");
+        }
+    }
+
     fn runs(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Resource<AgentRun>>> {
         // Nothing is left half done under this lock.
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
@@ -160,9 +178,30 @@ impl LocalWorld {
         References { agent, provider, implementation }
     }
 
-    async fn tell(&self, event: Event) {
-        // Nobody has to listen.
-        let _ = self.events.send(event).await;
+    pub(super) fn tell(&self, event: Event) {
+        self.stage.tell(event);
+    }
+
+    pub(super) fn troubles(&self) -> MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something of the run lives, as its follower sees it.
+    pub(super) fn seen(&self, name: &ObjectName, is_live: bool) {
+        self.troubles().seen(name, is_live, Instant::now());
+    }
+
+    /// Whether the run is no longer waited for.
+    pub(super) fn is_given_up(&self, name: &ObjectName) -> bool {
+        self.troubles().is_given_up(name)
+    }
+
+    /// Notes that something is tried again, and says so the first time.
+    fn in_trouble(&self, name: &ObjectName, what: What, message: &str) {
+        let news = self.troubles().note(name, what, message, Instant::now());
+        if let Some(text) = news {
+            self.tell(Event::Remark(text));
+        }
     }
 }
 
@@ -181,11 +220,16 @@ impl World for LocalWorld {
             Observation::Lost
         } else {
             let reference = current_ref(&run, &references, &self.settings);
-            place
-                .adapter
-                .status(&reference)
-                .await
-                .map_err(|error| Failure::of_adapter("read the attempt's state", error))?
+            match place.adapter.status(&reference).await {
+                Ok(observation) => {
+                    self.troubles().over(key, &What::Look);
+                    observation
+                }
+                Err(error) => {
+                    self.in_trouble(key, What::Look, &error.message);
+                    return Err(Failure::of_adapter("read the attempt's state", error));
+                }
+            }
         };
         // Memory and the process adapter are the truth itself: there is no cache that could be behind.
         Ok(Some(RunSnapshot {
@@ -209,11 +253,13 @@ impl World for LocalWorld {
         let place = self.place(&key).ok_or_else(|| unknown("carry out the decision", &key))?;
         match effect {
             Effect::Submit(submission) => {
-                place
-                    .adapter
-                    .submit(submission)
-                    .await
-                    .map_err(|error| Failure::of_adapter("start the attempt", error))?;
+                if let Err(error) = place.adapter.submit(submission).await {
+                    if error.class != Class::Terminal {
+                        self.in_trouble(&key, What::Start, &error.message);
+                    }
+                    return Err(Failure::of_adapter("start the attempt", error));
+                }
+                self.troubles().over(&key, &What::Start);
                 self.changed.notify_waiters();
             }
             Effect::Cancel { reference, grace_seconds } => place
@@ -223,7 +269,7 @@ impl World for LocalWorld {
                 .map_err(|error| Failure::of_adapter("end the attempt", error))?,
             // The folder of an attempt is never collected.
             Effect::Keep { reference: _ } | Effect::LetGo { reference: _ } => {}
-            Effect::Emit(notice) => self.tell(Event::Notice { run: key.1, notice: notice.clone() }).await,
+            Effect::Emit(notice) => self.tell(Event::Notice { run: key.1, notice: notice.clone() }),
         }
         Ok(())
     }
@@ -231,7 +277,7 @@ impl World for LocalWorld {
     async fn store(&self, snapshot: &RunSnapshot, status: &AgentRunStatus) -> Result<(), Failure> {
         let meta = &snapshot.run.metadata;
         let key = (meta.namespace.clone(), meta.name.clone());
-        let stored = {
+        let recorded = {
             let mut runs = self.runs();
             let run = runs.get_mut(&key).ok_or_else(|| unknown("store the status", &key))?;
             if run.metadata.resource_version != meta.resource_version {
@@ -240,20 +286,26 @@ impl World for LocalWorld {
             let mut changed = run.clone();
             changed.status = Some(status.clone());
             bump(&mut changed);
-            if let Some(place) = self.places.get(&key) {
-                place.folder.record(&changed).map_err(|error| Failure {
-                    step: "store the status",
-                    class: Class::Retry,
-                    reason: Reason::RuntimeUnavailable,
-                    message: error.to_string(),
-                    source: Some(Box::new(error)),
-                })?;
+            let recorded = self.places.get(&key).map_or(Ok(()), |place| place.folder.record(&changed));
+            if recorded.is_ok() {
+                run.clone_from(&changed);
             }
-            run.clone_from(&changed);
-            changed
+            recorded
         };
+        if let Err(error) = recorded {
+            self.in_trouble(&key, What::Store(Box::new(status.clone())), &error.to_string());
+            self.cancel_unrecorded(&key, &snapshot.run).await;
+            return Err(Failure {
+                step: "store the status",
+                class: Class::Retry,
+                reason: Reason::RuntimeUnavailable,
+                message: error.to_string(),
+                source: Some(Box::new(error)),
+            });
+        }
+        self.troubles().over(&key, &What::Store(Box::default()));
         self.changed.notify_waiters();
-        self.tell(Event::Status { run: key.1, status: Arc::new(stored.status.unwrap_or_default()) }).await;
+        self.tell(Event::Status { run: key.1, status: Arc::new(status.clone()) });
         Ok(())
     }
 
@@ -287,7 +339,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_that_is_not_here_is_no_success() {
-        let world = LocalWorld::new(Manifests::default(), BTreeMap::new(), mpsc::channel(1).0);
+        let world = LocalWorld::new(Manifests::default(), BTreeMap::new(), Stage::new().0);
         let run = json!({ "metadata": { "name": "a", "namespace": "n" }, "spec": { "agentRef": { "name": "x" } } });
         let snapshot = RunSnapshot {
             run: Arc::new(serde_json::from_value(run).unwrap()),

@@ -3,9 +3,11 @@
 //! Every fault is reported at once. Bounds keep a wrong path (a home folder, a device) from being read to its end. What
 //! objects must be like is told by [`Definitions`]: schemas and rules come from whoever generates the definitions.
 
+mod list;
 mod metadata;
 mod read;
 pub mod strict;
+mod text;
 pub mod tree;
 
 use std::{
@@ -18,7 +20,7 @@ use serde_json::Value;
 use self::tree::{Node, Place};
 pub use self::{
     metadata::{Metadata, name_problem},
-    read::{Read, read},
+    read::{Read, Skipped, read},
 };
 
 /// Largest file, in bytes.
@@ -29,14 +31,19 @@ pub const MAX_FILES: usize = 1000;
 pub const MAX_DOCUMENTS: usize = 5000;
 /// Namespace of objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+/// File that tells a folder of a local run from one of manifests.
+pub const RUN_FOLDER_MARKER: &str = ".agents-run";
+/// Beginning of that file; any other content marks nothing.
+pub const RUN_FOLDER_MARK: &str = "This folder was made by `agents run`. What is in it is not read as manifests.\n";
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Where manifests come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A file, or a folder with everything in it: `*.yaml`, `*.yml`, `*.json`, hidden ones left out.
+    /// A file or anything else that can be read like one, or a folder with everything in it: `*.yaml`, `*.yml`,
+    /// `*.json`, hidden ones left out.
     Path(PathBuf),
-    /// Text that was read elsewhere, such as standard input.
+    /// Text that was made elsewhere.
     Text {
         /// Its name in faults.
         name: String,
@@ -44,6 +51,15 @@ pub enum Source {
         folder: PathBuf,
         /// The documents.
         text: String,
+    },
+    /// What was read elsewhere, such as from standard input.
+    Bytes {
+        /// Its name in faults.
+        name: String,
+        /// Folder that relative paths in it start from.
+        folder: PathBuf,
+        /// The documents.
+        bytes: Vec<u8>,
     },
 }
 
@@ -181,7 +197,7 @@ pub enum LoadError {
     #[error("{0}")]
     TooMuch(String),
     /// No object at all.
-    #[error("no manifest found: {} wanted", EXTENSIONS.map(|e| format!("*.{e}")).join(", "))]
+    #[error("no manifest found: an object in {} is wanted", EXTENSIONS.map(|e| format!("*.{e}")).join(", "))]
     Nothing,
     /// Everything that is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -197,6 +213,8 @@ pub struct Document {
     pub folder: PathBuf,
     /// Number in the file, from 1.
     pub number: usize,
+    /// Where in the document it stands, such as `items[3]` of a list; empty for the document itself.
+    pub path: String,
     /// What it says.
     pub node: Node,
 }
@@ -208,7 +226,11 @@ impl Document {
             file: self.file.clone(),
             document: Some(self.number),
             place,
-            field: field.to_owned(),
+            field: match (self.path.as_str(), field) {
+                ("", field) => field.to_owned(),
+                (path, "") => path.to_owned(),
+                (path, field) => format!("{path}.{field}"),
+            },
             rule,
             problem: problem.into(),
             hint: None,

@@ -1,15 +1,18 @@
 //! From paths to documents.
 
 use std::{
-    fs,
-    io::Read as _,
+    fs::{self, FileType},
+    io,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Document, EXTENSIONS, LoadError, MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_FILES, ManifestFault, Rule, Source,
+    Document, EXTENSIONS, LoadError, MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_FILES, ManifestFault, RUN_FOLDER_MARK,
+    RUN_FOLDER_MARKER, Rule, Source, list, text,
     tree::{Node, Place, Tree},
 };
+use crate::pipes;
 
 /// Deepest folder below the one that was named.
 const MAX_DEPTH: usize = 16;
@@ -23,9 +26,20 @@ pub struct Read {
     pub documents: Vec<Document>,
     /// Files and documents that cannot be understood.
     pub faults: Vec<ManifestFault>,
+    /// What lies among the manifests, could be one or hold some, and was not read.
+    pub skipped: Vec<Skipped>,
 }
 
-/// Reads every document of `sources`; empty ones are left out.
+/// Something that was not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// What.
+    pub path: PathBuf,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// Reads every document of `sources`; empty ones are left out, and those of a list are read one by one.
 ///
 /// # Errors
 /// A file that cannot be read, too much, or nothing.
@@ -34,14 +48,16 @@ pub fn read(sources: &[Source]) -> Result<Read, LoadError> {
     for source in sources {
         match source {
             Source::Path(path) => {
-                let mut files = Vec::new();
-                let mut entries = 0;
-                find(path, 0, &mut entries, &mut files)?;
+                let mut search = Search::default();
+                search.named(path)?;
+                let Search { files, skipped, entries: _ } = search;
+                all.skipped.extend(skipped);
                 for file in files {
                     all.file(&file)?;
                 }
             }
-            Source::Text { name, folder, text } => all.text(name, folder, text)?,
+            Source::Text { name, folder, text } => all.bytes(name, folder, text.as_bytes())?,
+            Source::Bytes { name, folder, bytes } => all.bytes(name, folder, bytes)?,
         }
     }
     if all.documents.is_empty() && all.faults.is_empty() {
@@ -50,64 +66,115 @@ pub fn read(sources: &[Source]) -> Result<Read, LoadError> {
     Ok(all)
 }
 
-fn find(path: &Path, depth: usize, entries: &mut usize, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {
-    let read = |source| LoadError::Read { path: path.to_owned(), source };
-    let found = fs::metadata(path).map_err(read)?;
-    if !found.is_dir() {
-        files.push(path.to_owned());
-        return Ok(());
-    }
-    let mut inside = Vec::new();
-    for entry in fs::read_dir(path).map_err(read)? {
-        let entry = entry.map_err(read)?;
-        *entries += 1;
-        if *entries > MAX_ENTRIES {
-            return Err(LoadError::TooMuch(format!(
-                "{} has more than {MAX_ENTRIES} entries: name the folder of the manifests",
-                path.display()
-            )));
+/// What was found below one path.
+#[derive(Debug, Default)]
+struct Search {
+    files: Vec<PathBuf>,
+    skipped: Vec<Skipped>,
+    entries: usize,
+}
+
+impl Search {
+    /// A path that a person named: whatever it is, it is meant.
+    fn named(&mut self, path: &Path) -> Result<(), LoadError> {
+        let found = fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        if !found.is_dir() {
+            self.files.push(path.to_owned());
+            return Ok(());
         }
-        let kind = entry.file_type().map_err(read)?;
-        let path = entry.path();
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        let wanted = path
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .is_some_and(|extension| EXTENSIONS.contains(&extension));
-        // A linked file is as good as a file (ConfigMaps are mounted so); a linked folder could lead in circles.
-        if !hidden && (kind.is_dir() || (wanted && fs::metadata(&path).is_ok_and(|found| found.is_file()))) {
-            inside.push(path);
+        if is_run_folder(path) {
+            // The run's own manifest; the rest belongs to attempts.
+            self.files.push(path.join("run.yaml"));
+            self.skip(path, "made by `agents run`: only its run.yaml is read");
+            return Ok(());
         }
+        self.folder(path, 0)
     }
-    inside.sort();
-    for inner in inside {
+
+    fn skip(&mut self, path: &Path, why: &'static str) {
+        self.skipped.push(Skipped { path: path.to_owned(), why });
+    }
+
+    fn folder(&mut self, folder: &Path, depth: usize) -> Result<(), LoadError> {
+        let read = |source| LoadError::Read { path: folder.to_owned(), source };
+        let mut inside: Vec<(PathBuf, FileType)> = Vec::new();
+        for entry in fs::read_dir(folder).map_err(read)? {
+            let entry = entry.map_err(read)?;
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return Err(LoadError::TooMuch(format!(
+                    "{} has more than {MAX_ENTRIES} entries: name the folder of the manifests",
+                    folder.display()
+                )));
+            }
+            if !entry.file_name().to_string_lossy().starts_with('.') {
+                inside.push((entry.path(), entry.file_type().map_err(read)?));
+            }
+        }
+        inside.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (path, kind) in inside {
+            if kind.is_dir() {
+                self.inner_folder(&path, depth)?;
+            } else {
+                self.inner_file(&path, kind);
+            }
+        }
+        if self.files.len() > MAX_FILES {
+            return Err(LoadError::TooMuch(format!("more than {MAX_FILES} manifest files")));
+        }
+        Ok(())
+    }
+
+    fn inner_folder(&mut self, path: &Path, depth: usize) -> Result<(), LoadError> {
+        if is_run_folder(path) {
+            self.skip(path, "made by `agents run`");
+            return Ok(());
+        }
         if depth >= MAX_DEPTH {
-            return Err(LoadError::TooMuch(format!(
-                "{} is nested more than {MAX_DEPTH} folders deep",
-                inner.display()
-            )));
+            let path = path.display();
+            return Err(LoadError::TooMuch(format!("{path} is nested more than {MAX_DEPTH} folders deep")));
         }
-        find(&inner, depth + 1, entries, files)?;
+        self.folder(path, depth + 1)
     }
-    if files.len() > MAX_FILES {
-        return Err(LoadError::TooMuch(format!("more than {MAX_FILES} manifest files")));
+
+    fn inner_file(&mut self, path: &Path, kind: FileType) {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let wanted = extension.is_some_and(|extension| EXTENSIONS.contains(&extension));
+        // A linked file is as good as a file (ConfigMaps are mounted so); a linked folder could lead in circles.
+        match fs::metadata(path) {
+            Ok(found) if found.is_file() => {
+                if wanted {
+                    self.files.push(path.to_owned());
+                }
+            }
+            Ok(found) if found.is_dir() => self.skip(path, "a link to a folder is not entered"),
+            Ok(_) if wanted => self.skip(path, "not a file; it is read when it is named"),
+            Err(_) if wanted && kind.is_symlink() => self.skip(path, "a link that leads nowhere"),
+            Err(_) if wanted => self.skip(path, "it cannot be looked at"),
+            Ok(_) | Err(_) => {}
+        }
     }
-    Ok(())
+}
+
+/// Whether `agents run` made this folder for a run.
+fn is_run_folder(path: &Path) -> bool {
+    fs::read(path.join(RUN_FOLDER_MARKER)).is_ok_and(|found| found.starts_with(RUN_FOLDER_MARK.as_bytes()))
+}
+
+/// Whether it has no place in a folder of manifests: a pipe of a shell, a terminal.
+fn is_stream(kind: FileType) -> bool {
+    kind.is_fifo() || kind.is_char_device() || kind.is_socket()
 }
 
 impl Read {
     fn file(&mut self, path: &Path) -> Result<(), LoadError> {
         let read = |source| LoadError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(read)?;
-        let name = path.display().to_string();
-        let folder = fs::canonicalize(path).map_err(read)?.parent().map_or_else(PathBuf::new, Path::to_owned);
-        if let Ok(text) = String::from_utf8(bytes) {
-            self.text(&name, &folder, &text)?;
-        } else {
-            self.whole_file(&name, "is not UTF-8 text".to_owned(), Place::default());
-        }
-        Ok(())
+        let limit = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
+        let file = fs::File::open(path).map_err(read)?;
+        let kind = file.metadata().map_err(read)?.file_type();
+        let bytes = pipes::read_to_end(&file, limit).map_err(read)?;
+        let folder = if is_stream(kind) { fs::canonicalize(".") } else { folder_of(path) };
+        self.bytes(&path.display().to_string(), &folder.map_err(read)?, &bytes)
     }
 
     fn whole_file(&mut self, file: &str, problem: String, place: Place) {
@@ -122,17 +189,16 @@ impl Read {
         });
     }
 
-    fn text(&mut self, file: &str, folder: &Path, text: &str) -> Result<(), LoadError> {
-        if text.len() as u64 > MAX_FILE_BYTES {
+    fn bytes(&mut self, file: &str, folder: &Path, bytes: &[u8]) -> Result<(), LoadError> {
+        if bytes.len() as u64 > MAX_FILE_BYTES {
             self.whole_file(file, format!("is larger than {MAX_FILE_BYTES} bytes"), Place::default());
             return Ok(());
         }
-        let documents: Vec<Node> = match serde_saphyr::from_multiple(text) {
+        let documents = text::decode(bytes).and_then(|text| text::documents(&text));
+        let documents: Vec<Node> = match documents {
             Ok(documents) => documents,
-            Err(error) => {
-                let place = error.location().map(|place| Place { line: place.line(), column: place.column() });
-                let problem = error.without_snippet().to_string();
-                self.whole_file(file, format!("cannot be read: {problem}"), place.unwrap_or_default());
+            Err(text::Unreadable { problem, place }) => {
+                self.whole_file(file, problem, place);
                 return Ok(());
             }
         };
@@ -140,17 +206,21 @@ impl Read {
             if node.value == Tree::Null {
                 continue;
             }
-            if self.documents.len() >= MAX_DOCUMENTS {
-                return Err(LoadError::TooMuch(format!("more than {MAX_DOCUMENTS} manifest documents")));
-            }
-            let document = Document { file: file.to_owned(), folder: folder.to_owned(), number: n + 1, node };
-            if let Tree::Map(_) = &document.node.value {
-                self.documents.push(document);
-            } else {
-                let problem = format!("is {}; an object is wanted", document.node.value.describe());
-                self.faults.push(document.fault(document.node.place, "", Rule::Document, problem));
+            let document =
+                Document { file: file.to_owned(), folder: folder.to_owned(), number: n + 1, path: String::new(), node };
+            let (items, faults) = list::items(document);
+            self.faults.extend(faults);
+            for item in items {
+                if self.documents.len() >= MAX_DOCUMENTS {
+                    return Err(LoadError::TooMuch(format!("more than {MAX_DOCUMENTS} manifest documents")));
+                }
+                self.documents.push(item);
             }
         }
         Ok(())
     }
+}
+
+fn folder_of(path: &Path) -> io::Result<PathBuf> {
+    Ok(fs::canonicalize(path)?.parent().map_or_else(PathBuf::new, Path::to_owned))
 }

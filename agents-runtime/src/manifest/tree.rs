@@ -175,6 +175,14 @@ impl<'de> Deserialize<'de> for Tree {
 
 struct Builder;
 
+/// The integer that a number without a fraction is in JSON, where `1.0` and `1e3` are written so.
+fn whole(value: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    // Within these bounds every whole number is exact.
+    #[expect(clippy::cast_possible_truncation, reason = "whole and within the bounds")]
+    (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i64)
+}
+
 impl<'de> Visitor<'de> for Builder {
     type Value = Tree;
 
@@ -203,7 +211,7 @@ impl<'de> Visitor<'de> for Builder {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
-        Ok(Tree::Float(value))
+        Ok(whole(value).map_or(Tree::Float(value), Tree::Integer))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Tree, E> {

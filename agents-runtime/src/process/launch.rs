@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::process::CommandExt,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -28,6 +28,7 @@ use super::{
     folder::{Folder, Started},
     identity::ProcessIdentity,
 };
+use crate::shortage;
 
 /// Exit code of arguments that make no sense.
 const EXIT_USAGE: i32 = 64;
@@ -35,6 +36,9 @@ const EXIT_USAGE: i32 = 64;
 const EXIT_INTERNAL: i32 = 70;
 /// The other holder of the lock is a launcher that records itself within milliseconds, or a probe.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long memory and the like may lack when the runner is to start.
+const SHORTAGE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// First word of what the launcher tells the engine: it becomes the runner.
 pub(super) const BEGUN: &str = "begun";
@@ -87,24 +91,33 @@ fn launch(folder: &Folder, runner: &Path, args: impl Iterator<Item = OsString>) 
     if folder.cancelled()?.is_some() {
         return Ok(CANCELLED);
     }
-    let output = OpenOptions::new().append(true).create(true).open(folder.output())?;
+    let output = OpenOptions::new().append(true).create(true).mode(0o600).open(folder.output())?;
+    let mut command = Command::new(runner);
+    command.args(args).arg(folder.spec()).stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
+    // The last thing that may fail before the record: after it there is no second launch.
+    fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let proof_digest = std::env::var(KEY_VARIABLE).map(|key| digest::sha256(key.as_bytes())).unwrap_or_default();
     folder.record_start(&Started { process: ProcessIdentity::current()?, at: Timestamp::now(), proof_digest })?;
     // A cancel that found no record before leaves it to us; one that comes later finds the record and signals us.
     if folder.cancelled()?.is_some() {
         return Ok(CANCELLED);
     }
-    fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
     tell(BEGUN, "");
-    let error = Command::new(runner)
-        .args(args)
-        .arg(folder.spec())
-        .stdin(Stdio::null())
-        .stderr(output.try_clone()?)
-        .stdout(output)
-        .exec();
+    let error = become_runner(&mut command);
     folder.record_broken(&format!("cannot start {}: {error}", runner.display()))?;
     Err(error)
+}
+
+/// Returns only when this process cannot become the runner. What is lacking for the moment is waited for.
+fn become_runner(command: &mut Command) -> io::Error {
+    let until = Instant::now() + SHORTAGE_PATIENCE;
+    loop {
+        let error = command.exec();
+        if shortage::of(&error).is_none() || Instant::now() >= until {
+            return error;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// The lock, or `None` when another launcher's runner has it.

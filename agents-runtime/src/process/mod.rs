@@ -40,10 +40,11 @@ mod secrets;
 mod state;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fs,
+    fs::{self, DirBuilder},
     io::{self, Read},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -58,7 +59,7 @@ use agents_core::{
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
-use nix::sys::signal::Signal;
+use nix::{errno::Errno, sys::signal::Signal};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::Command,
@@ -73,7 +74,11 @@ pub use self::{
     identity::ProcessIdentity,
     secrets::{NoSecrets, SecretSource, SecretValue},
 };
-use crate::adapter::{AdapterError, Capabilities, Class, Grace, RuntimeAdapter};
+use crate::{
+    adapter::{AdapterError, Capabilities, Class, Grace, RuntimeAdapter},
+    lines::cut_at,
+    shortage,
+};
 
 /// How long a launcher may take to record itself.
 const LAUNCH_PATIENCE: Duration = Duration::from_secs(15);
@@ -81,8 +86,10 @@ const LAUNCH_PATIENCE: Duration = Duration::from_secs(15);
 const RUNNER_GRACE: Duration = Duration::from_secs(5);
 /// Between two looks at a runner that was asked to end.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
-/// Longest line a launcher says.
+/// Most bytes read of the line a launcher says.
 const MAX_LINE: u64 = 4096;
+/// Most bytes of it that are passed on.
+const MAX_TOLD: usize = 4000;
 
 /// A program with its first arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +118,8 @@ pub struct Options {
 pub struct ProcessAdapter {
     /// Digests of the keys of reports, of submissions launched here whose end was not seen yet.
     proofs: Arc<Mutex<BTreeMap<PathBuf, String>>>,
+    /// Folders of submissions that were cancelled here and are ended by force in the end.
+    told: Arc<Mutex<BTreeSet<PathBuf>>>,
     root: PathBuf,
     launcher: CommandLine,
     runner: CommandLine,
@@ -135,10 +144,11 @@ impl ProcessAdapter {
     /// The folder cannot be made or read.
     pub fn new(options: Options) -> io::Result<Self> {
         let Options { root, launcher, runner, secrets } = options;
-        fs::create_dir_all(&root)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
         let root = fs::canonicalize(root)?;
         folder::sweep(&root)?;
-        Ok(Self { proofs: Arc::default(), root, launcher, runner, secrets })
+        shortage::most_files();
+        Ok(Self { proofs: Arc::default(), told: Arc::default(), root, launcher, runner, secrets })
     }
 
     /// Where the parts of a submission lie, whether or not it was submitted.
@@ -202,19 +212,18 @@ impl ProcessAdapter {
         for (name, value) in secrets {
             command.env(name, value.reveal());
         }
-        let mut child = command.spawn().map_err(|error| {
-            AdapterError::rejected(format!("cannot start {}", self.launcher.program.display())).because(error)
-        })?;
-        let mut line = String::new();
+        let mut child = command.spawn().map_err(|error| not_spawned(&self.launcher.program, error))?;
+        let mut line = Vec::new();
         if let Some(stdout) = child.stdout.take() {
             let mut reader = BufReader::new(stdout.take(MAX_LINE));
-            let read = tokio::time::timeout(LAUNCH_PATIENCE, reader.read_line(&mut line)).await;
+            let read = tokio::time::timeout(LAUNCH_PATIENCE, reader.read_until(b'\n', &mut line)).await;
             match read {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(internal("cannot read from the launcher", error)),
                 Err(_) => return Err(AdapterError::unavailable("the launcher says nothing")),
             }
         }
+        let line = String::from_utf8_lossy(&line[..cut_at(&line, MAX_TOLD)]);
         // The child is not waited for: it becomes the runner, and tokio reaps what was dropped.
         let (word, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
         match word {
@@ -304,7 +313,7 @@ impl RuntimeAdapter for ProcessAdapter {
         let folder = self.folder(reference);
         let owner = reference.owner_uid.clone();
         let left = blocking({
-            let (adapter, folder) = (self.clone(), folder.clone());
+            let (adapter, folder, told) = (self.clone(), folder.clone(), Arc::clone(&self.told));
             move || {
                 let Some(claim) = readable(folder.claim())?.filter(|claim| claim.key.uid == owner) else {
                     return Ok(None);
@@ -313,23 +322,30 @@ impl RuntimeAdapter for ProcessAdapter {
                     State::Ended(_) => return Ok(None),
                     State::Claimed | State::Launching | State::Running(_) | State::Stopping | State::Leftovers(_) => {}
                 }
-                folder.record_cancel(Timestamp::now())?;
+                let recorded = folder.record_cancel(Timestamp::now());
                 // Without a record the launcher, if there is one, finds the wish.
                 let Some(started) = folder.started()? else {
-                    return Ok(None);
+                    return recorded.map(|()| None);
                 };
                 if grace.0.is_zero() {
                     kill_all(&folder, &claim, &started)?;
-                    return Ok(None);
+                    return recorded.map(|()| None);
                 }
                 // Once is enough: a second TERM would end the grace the runner gives.
+                if told.lock().unwrap_or_else(PoisonError::into_inner).contains(folder.path()) {
+                    return Ok(None);
+                }
                 if !folder.signalled()? {
                     if !started.process.signal(Signal::SIGTERM)? {
                         kill_all(&folder, &claim, &started)?;
-                        return Ok(None);
+                        return recorded.map(|()| None);
                     }
-                    folder.record_signalled(Timestamp::now())?;
+                    // A full disk is no reason for what was cancelled to go on; only another engine would not know.
+                    if let Err(error) = recorded.and_then(|()| folder.record_signalled(Timestamp::now())) {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "cannot record that it was cancelled");
+                    }
                 }
+                told.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.path().to_owned());
                 Ok(Some((claim, started)))
             }
         })
@@ -427,15 +443,39 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     }
 }
 
-fn internal(what: &str, error: io::Error) -> AdapterError {
-    let full = matches!(
+/// A launcher that did not start. Only what is wrong with the program itself is for good.
+fn not_spawned(program: &Path, error: io::Error) -> AdapterError {
+    let what = format!("cannot start {}", program.display());
+    let is_for_good = matches!(
         error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::ArgumentListTooLong
+            | io::ErrorKind::InvalidInput
+    ) || error.raw_os_error() == Some(Errno::ENOEXEC as i32);
+    if is_for_good {
+        return AdapterError::rejected(format!("{what}: {error}")).because(error);
+    }
+    internal(&what, error)
+}
+
+fn internal(what: &str, error: io::Error) -> AdapterError {
+    if let Some(lack) = shortage::of(&error) {
+        return AdapterError::unavailable(format!("{what}: {lack}")).because(error);
+    }
+    let mut failed = AdapterError::unavailable(format!("{what}: {error}"));
+    let waits = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
     );
-    let mut failed = AdapterError::unavailable(format!("{what}: {error}")).because(error);
-    if full {
+    if waits {
         // Repeating does not help before somebody makes room or gives permission.
         failed = failed.with_class(Class::WaitForChange);
     }
-    failed
+    failed.because(error)
 }

@@ -4,8 +4,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs,
-    io::{self, Write},
+    fs, io,
     os::{
         fd::OwnedFd,
         unix::{ffi::OsStrExt, process::CommandExt},
@@ -41,7 +40,7 @@ use super::{
     supervise::{Ending, Interrupt, Supervisor},
     usage::{Found, UsageReader},
 };
-use crate::causes::in_one_line;
+use crate::{causes::in_one_line, pipes};
 
 /// How long the streams may take to end after every process has ended.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -211,7 +210,7 @@ fn conclude(report: &Report, status: Option<&Target>, termination: Option<&Path>
 
 /// A line of the runner itself; that nobody reads it is no error.
 pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "agent-runner: {text}");
+    let _ = pipes::write_all(io::stderr(), format!("agent-runner: {text}\n").as_bytes());
 }
 
 fn execute(
@@ -318,7 +317,8 @@ fn run_provider(
 ) -> Result<(), Refusal> {
     let search = prepared.environment.get(OsStr::new("PATH")).cloned().unwrap_or_default();
     let program = find_program(&prepared.program, start_in, &search)?;
-    let mut child = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .args(&prepared.args)
         .env_clear()
         .envs(&prepared.environment)
@@ -326,9 +326,8 @@ fn run_provider(
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| refused_start(&program, error))?;
+        .stderr(Stdio::piped());
+    let mut child = supervisor.spawn(&mut command).map_err(|error| refused_start(&program, error))?;
     outcome.started_at = Some(Timestamp::now());
     let streams = match (child.stdout.take(), child.stderr.take()) {
         (Some(out), Some(err)) => {

@@ -29,6 +29,7 @@ use super::{
     remote::{is_redirect, list, redirect_target, unborn_head},
     supervise::{Ending, Supervisor},
 };
+use crate::lines::first_whole;
 
 /// What is kept of each of git's streams, in bytes.
 const KEPT: usize = 64 * 1024;
@@ -270,16 +271,11 @@ impl Git<'_> {
     }
 
     fn run(&mut self, name: &str, command: &mut Command, patience: Option<Duration>) -> Result<String, CheckoutError> {
-        let mut child = command
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => CheckoutError::NoGit,
-                _ => CheckoutError::Start(error),
-            })?;
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.supervisor.spawn(command).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CheckoutError::NoGit,
+            _ => CheckoutError::Start(error),
+        })?;
         let readers = (child.stdout.take().map(keep_tail).transpose())
             .and_then(|out| Ok((out, child.stderr.take().map(keep_tail).transpose()?)));
         let (out, err) = match readers {
@@ -468,6 +464,7 @@ fn keep_tail(mut stream: impl Read + Send + 'static) -> io::Result<mpsc::Receive
             }
         }
         let from = kept.len().saturating_sub(KEPT);
+        let from = from + first_whole(&kept[from..]);
         // The receiver may have lost its patience.
         let _ = send.send(String::from_utf8_lossy(&kept[from..]).into_owned());
     })?;

@@ -20,6 +20,7 @@ use super::{
     deliver::Target,
     folder::{FileError, create_new, is_same},
 };
+use crate::lines::cut_at;
 
 /// Cap when the spec names none, in bytes.
 pub(super) const DEFAULT_CAP: u64 = 64 * 1024 * 1024;
@@ -82,8 +83,12 @@ impl Log {
             return;
         }
         let room = usize::try_from(self.half).unwrap_or(usize::MAX);
-        for part in block.chunks(room) {
+        let mut left = block;
+        while !left.is_empty() {
+            // Segments begin and end between characters, so a tail does too.
+            let (part, rest) = left.split_at(cut_at(left, room));
             self.append(part);
+            left = rest;
         }
     }
 
@@ -219,6 +224,16 @@ mod tests {
         assert_eq!(log.finish(), None);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "untouched");
+    }
+
+    #[test]
+    fn the_tail_begins_with_a_whole_character() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(&folder, 4096);
+        log.write(format!("x{}", "\u{20ac}".repeat(5000)).as_bytes());
+        assert_eq!(log.finish(), None);
+        let kept = std::fs::read_to_string(folder.path().join("log.txt")).unwrap();
+        assert!(kept.starts_with("[agent-runner: ") && kept.ends_with('\u{20ac}'));
     }
 
     proptest! {

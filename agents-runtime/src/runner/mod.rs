@@ -32,11 +32,7 @@ mod streams;
 mod supervise;
 mod usage;
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{ffi::OsString, io, path::PathBuf};
 
 use agents_core::report::{KEY_VARIABLE, MAX_PROOF};
 use nix::{
@@ -46,6 +42,8 @@ use nix::{
 
 use attempt::{Proof, Start, say};
 use spec::Sources;
+
+use crate::pipes;
 
 const USAGE: &str = "\
 Runs one agent provider and reports how it ended.
@@ -86,16 +84,21 @@ pub fn main(args: Vec<OsString>) -> i32 {
         (Some((text, _)), None, None) if text == "-" => execute(None, is_closed),
         (Some((text, path)), None, None) if !text.starts_with('-') => execute(Some(path.into()), is_closed),
         _ => {
-            let _ = io::stderr().write_all(USAGE.as_bytes());
+            let _ = pipes::write_all(io::stderr(), USAGE.as_bytes());
             exit::BAD_SPEC
         }
     }
 }
 
 fn tell(text: &str) -> i32 {
-    match io::stdout().write_all(text.as_bytes()) {
+    match pipes::write_all(io::stdout(), text.as_bytes()) {
         Ok(()) => 0,
-        Err(_) => exit::INTERNAL,
+        // A reader that has gone away has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            say(&format!("standard output did not take everything: {error}"));
+            exit::INTERNAL
+        }
     }
 }
 

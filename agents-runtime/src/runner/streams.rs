@@ -175,7 +175,7 @@ fn pump(
     clean.clear();
     redactor.finish(&mut clean);
     lines.push(&clean, &mut deliver);
-    lines.flush(&mut deliver);
+    lines.finish(&mut deliver);
     usage.map(UsageReader::finish)
 }
 

@@ -11,7 +11,7 @@ use std::{
         fd::AsFd,
         unix::{net::UnixStream, process::ExitStatusExt},
     },
-    process::Child,
+    process::{Child, Command},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,11 +29,16 @@ use signal_hook::{
 };
 
 use super::processes::{Force, Stragglers, reap_orphans};
+use crate::shortage;
 
 /// How long processes that outlive a provider which ended by itself may take after TERM.
 const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
 /// How long a killed process may take to vanish before it is given up.
 const VANISH: Duration = Duration::from_secs(10);
+/// How long processes, memory and the like may lack when a child is to start.
+const SHORTAGE_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries to start it.
+const SHORTAGE_LOOK: Duration = Duration::from_millis(100);
 /// Between two looks at processes that are not our children and so send us no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -131,6 +136,22 @@ impl Supervisor {
     pub(super) fn look(&mut self) -> Option<Interrupt> {
         self.wait_for(Duration::ZERO);
         self.interrupt
+    }
+
+    /// Starts a child. What the system lacks for the moment is waited for, unless the attempt is to end.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(super) fn spawn(&mut self, command: &mut Command) -> io::Result<Child> {
+        let until = Instant::now() + SHORTAGE_PATIENCE;
+        loop {
+            match command.spawn() {
+                Err(error) if shortage::of(&error).is_some() && self.interrupt.is_none() && Instant::now() < until => {
+                    self.wait_for(SHORTAGE_LOOK);
+                }
+                started => return started,
+            }
+        }
     }
 
     /// Waits for the end of a child that leads its own process group. When the attempt is to end, the group gets TERM,

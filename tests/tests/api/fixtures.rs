@@ -280,6 +280,7 @@ pub(crate) fn lint_judges_as_the_server_does(cluster: &Cluster) -> Result<()> {
                     file: String::new(),
                     folder: PathBuf::new(),
                     number: 1,
+                    path: String::new(),
                     node: serde_saphyr::from_str(&object.to_string())?,
                 };
                 let judged = document.object(&definitions);
