@@ -9,6 +9,7 @@ use std::{
 
 use agents_core::{
     check::Fault,
+    hidden::visible,
     image,
     plan::{
         Defaults,
@@ -35,7 +36,10 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use self::health::Watched;
-use crate::output::{self, Stream};
+use crate::{
+    logs,
+    output::{self, Stream},
+};
 
 /// The log could not be written.
 pub(crate) const EXIT_UNSAID: u8 = 1;
@@ -126,7 +130,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::line(Stream::Err, &format!("error: {error:#}"));
+            output::line(Stream::Err, &format!("error: {}", visible(&format!("{error:#}"))));
             ExitCode::FAILURE
         }
     }
@@ -134,7 +138,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 async fn run(args: Args) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Log);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(logs::Stderr);
     match args.log_format {
         LogFormat::Json => logs.json().flatten_event(true).init(),
         LogFormat::Text => logs.init(),

@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use agents_core::hidden::visible_lines;
 use agents_kube::installed::apply::{Action, ApplyError, Plan, compare};
 use anyhow::Result;
 use kube::Client;
@@ -137,5 +138,5 @@ fn count(plan: &Plan) -> String {
 }
 
 fn say(line: &str) {
-    output::line(Stream::Out, line);
+    output::line(Stream::Out, &visible_lines(line));
 }

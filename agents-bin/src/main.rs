@@ -5,6 +5,7 @@ mod controller;
 mod crds;
 mod input;
 mod lint;
+mod logs;
 mod output;
 mod run;
 mod wait;

@@ -11,6 +11,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use agents_core::hidden::visible_lines;
 use agents_runtime::pipes;
 
 /// A standard stream.
@@ -99,9 +100,9 @@ fn write_bytes(stream: Stream, bytes: &[u8]) {
 
 /// Prints an error with its causes and a hint.
 pub(crate) fn explain(error: &anyhow::Error, hint: Option<&str>) {
-    line(Stream::Err, &format!("error: {error}"));
+    line(Stream::Err, &format!("error: {}", visible_lines(&error.to_string())));
     for cause in error.chain().skip(1) {
-        line(Stream::Err, &format!("  because: {cause}"));
+        line(Stream::Err, &format!("  because: {}", visible_lines(&cause.to_string())));
     }
     if let Some(hint) = hint {
         line(Stream::Err, &format!("hint: {hint}"));

@@ -5,6 +5,7 @@ use std::{error::Error, process::ExitCode, time::Duration};
 use agents_core::{
     api::{AgentRun, Kind, VERSION, agent_run::Phase},
     check::Check,
+    hidden::visible,
     kinds::{self, Visitor},
 };
 use agents_runtime::causes::in_one_line;
@@ -336,11 +337,11 @@ fn ended(status: &Value) -> Option<u8> {
 }
 
 fn say(line: &str) {
-    output::line(Stream::Out, line);
+    output::line(Stream::Out, &visible(line));
 }
 
 fn warn(line: &str) {
-    output::line(Stream::Err, line);
+    output::line(Stream::Err, &visible(line));
 }
 
 #[cfg(test)]

@@ -64,6 +64,14 @@ impl fmt::Display for ChildName {
     }
 }
 
+/// Whether an object can have this name: a DNS subdomain of at most 253 characters, as everywhere in Kubernetes.
+pub fn is_object_name(name: &str) -> bool {
+    let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let part = |part: &str| end(part.chars().next()) && end(part.chars().next_back()) && part.chars().all(inner);
+    name.len() <= 253 && name.split('.').all(part)
+}
+
 /// `value` as a label value: unchanged when it is one, else its readable part and a hash of the whole.
 pub fn label_value(value: &str) -> String {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -6,6 +6,7 @@ pub mod apimodel;
 pub mod audit;
 pub mod controller;
 pub mod fixtures;
+pub mod fuzz;
 pub mod hand_kubelet;
 pub mod model;
 pub mod mutant;

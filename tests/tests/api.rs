@@ -82,6 +82,8 @@ const CASES: &[Case] = &[
     ("a_declaration_says_what_is_wrong_with_it", declarations::a_declaration_says_what_is_wrong_with_it),
     ("waiting_ends_as_the_run_did", installing::waiting_ends_as_the_run_did),
     ("people_get_the_kinds_by_their_roles", charts::people_get_the_kinds_by_their_roles),
+    ("the_account_of_runs_may_ask_for_nothing", charts::the_account_of_runs_may_ask_for_nothing),
+    ("runs_reach_names_and_what_values_allow", charts::runs_reach_names_and_what_values_allow),
     ("meaningless_values_are_refused", charts::meaningless_values_are_refused),
     ("alerts_and_dashboard_name_metrics_that_exist", charts::alerts_and_dashboard_name_metrics_that_exist),
     ("two_versions_are_one_object", conversion::two_versions_are_one_object),

@@ -40,6 +40,13 @@ pub enum Output {
     Json,
 }
 
+impl Bench {
+    /// `trunk` with the numbers of runs of its documentation.
+    pub fn trunk() -> Self {
+        Self::Trunk(Trunk { runs: 100, burst: 300, output: Output::Table })
+    }
+}
+
 impl Trunk {
     fn arguments(self) -> Vec<String> {
         let Self { runs, burst, output } = self;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cargo, generate, links, workspace};
+use crate::{attacks, cargo, generate, links, steps::Steps, workspace};
 
 /// Crates that agents-core may never depend on, however deep.
 const FORBIDDEN_IN_CORE: &[&str] = &["tokio", "kube", "kube-core", "k8s-openapi", "reqwest", "hyper"];
@@ -12,13 +12,14 @@ const FORBIDDEN_ANYWHERE: &[&str] = &["aws-lc-rs", "openssl-sys", "native-tls"];
 const LAYERS: &[&str] = &["agents-core", "agents-runtime", "agents-kube", "agents-bin"];
 
 /// One named check.
-type Step = (&'static str, fn() -> Result<()>);
+type Check = (&'static str, fn() -> Result<()>);
 
-const STEPS: &[Step] = &[
+const CHECKS: &[Check] = &[
     ("formatting", || run_cargo(&["fmt", "--all", "--check"])),
     ("dependency direction", dependency_direction),
     ("generated files", || generate::run(&workspace(), true).map(drop)),
     ("links of documents", || links::check(&workspace())),
+    ("attacks and their tests", || attacks::check(&workspace())),
     ("clippy", || run_cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"])),
     ("each crate alone", each_crate_alone),
 ];
@@ -28,15 +29,17 @@ const STEPS: &[Step] = &[
 /// # Errors
 /// The names of the checks that failed; their output has been printed.
 pub fn run(mut say: impl FnMut(&str)) -> Result<()> {
-    let mut failed = Vec::new();
-    for (name, step) in STEPS {
-        say(&format!("check: {name}"));
-        if let Err(error) = step() {
-            say(&format!("check: {name} failed: {error:#}"));
-            failed.push(*name);
-        }
+    let mut all = Steps::new(&mut say);
+    steps(&mut all);
+    all.print();
+    all.verdict()
+}
+
+/// Every check, each a step.
+pub(crate) fn steps(steps: &mut Steps<'_>) {
+    for (name, check) in CHECKS {
+        steps.step(*name, |_| check());
     }
-    if failed.is_empty() { Ok(()) } else { bail!("checks failed: {}", failed.join(", ")) }
 }
 
 fn run_cargo(arguments: &[&str]) -> Result<()> {

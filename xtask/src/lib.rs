@@ -1,11 +1,17 @@
-//! What the project needs beside its product: the test cluster, generation, checks, benches.
+//! What the project needs beside its product: the test cluster, generation, checks, tests, benches.
 
+pub mod attacks;
 pub mod bench;
 pub mod check;
 pub mod cluster;
+pub mod fuzz;
 pub mod generate;
+mod heard;
 pub mod links;
+pub mod mutants;
 pub mod rings;
+pub mod steps;
+pub mod test;
 
 use std::{
     path::{Path, PathBuf},

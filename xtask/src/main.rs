@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use xtask::{
-    bench, check,
+    attacks, bench, check,
     cluster::{Progress, cli},
-    generate,
-    rings::{self, Ring},
+    fuzz, generate, mutants,
+    rings::Ring,
+    steps::Steps,
+    test,
 };
 
 /// Everything about this project that is not its product.
@@ -36,6 +38,26 @@ enum Command {
         /// Rings whose absence is a failure
         #[arg(long, value_delimiter = ',')]
         require: Vec<Ring>,
+        /// Also what takes longer than a gate may: counts of the bench, mutants, fuzzing, more cases of every property
+        #[arg(long)]
+        all: bool,
+    },
+    /// What becomes of each known attack, and the test that shows it
+    AttackReport {
+        /// Fail also for rows that are still open
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Switch each known fault on and see the tests find it
+    Mutants,
+    /// Throw bytes at everything that reads them, longer than the tests do
+    Fuzz {
+        /// Minutes for all targets together
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+        minutes: u64,
+        /// Only this target
+        #[arg(long)]
+        target: Option<String>,
     },
     /// Measure the product on this machine
     #[command(subcommand)]
@@ -48,7 +70,10 @@ fn main() -> ExitCode {
         Command::Cluster(arguments) => cli::execute(arguments, progress()),
         Command::GenCrds { check } => generate::run(&xtask::workspace(), check),
         Command::Check => check::run(say).map(|()| String::new()),
-        Command::Test { require } => rings::run(&require.into_iter().collect(), say).map(|()| String::new()),
+        Command::Test { require, all } => test::run(&require.into_iter().collect(), all, say).map(|()| String::new()),
+        Command::AttackReport { strict } => attack_report(strict),
+        Command::Mutants => mutants::run(&mut Steps::new(&mut say)).map(|()| String::new()),
+        Command::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref(), say).map(|()| String::new()),
         Command::Bench(what) => bench::run(&what).map(|()| String::new()),
     };
     if std::io::stderr().is_terminal() {
@@ -65,6 +90,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The report is printed whatever the verdict.
+fn attack_report(strict: bool) -> anyhow::Result<String> {
+    let report = attacks::report(&xtask::workspace())?;
+    let verdict = report.verdict(strict);
+    // A reader that has seen enough is no failure.
+    std::io::stdout().write_all(report.text.as_bytes()).ok();
+    verdict.map(|()| String::new())
 }
 
 /// A line of its own.

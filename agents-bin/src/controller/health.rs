@@ -19,6 +19,12 @@ impl Watched {
     fn health(&self) -> Health {
         self.current.health()
     }
+
+    /// What metrics call its namespace: its place among those the controller was given, from 1, which tells a tenant
+    /// nothing of the others; empty where it stands for all.
+    fn label(&self, n: usize) -> String {
+        if self.runs.is_empty() { String::new() } else { (n + 1).to_string() }
+    }
 }
 
 type All = Arc<Vec<Watched>>;
@@ -62,7 +68,7 @@ async fn ready(State(all): State<All>) -> (StatusCode, String) {
     }
 }
 
-/// The text format of Prometheus. Names of namespaces need no escapes.
+/// The text format of Prometheus. Whoever reaches the page may read it, so no namespace is named: see [`Watched::label`].
 async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
     let ready = u8::from(all.iter().all(|watched| watched.health().ready().is_ok()));
     let version = env!("CARGO_PKG_VERSION");
@@ -70,23 +76,21 @@ async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static 
         "# HELP agents_build_info The version that runs.\n# TYPE agents_build_info gauge\n\
          agents_build_info{{version=\"{version}\"}} 1\n\
          # HELP agents_ready Whether every cache is complete, as /readyz says.\n# TYPE agents_ready gauge\n\
-         agents_ready {ready}\n\
-         # HELP agents_leader Whether this replica decides the runs of a namespace; of all where it is empty.\n\
-         # TYPE agents_leader gauge\n"
+         agents_ready {ready}\n"
     );
-    for Watched { runs, current } in all.iter() {
-        let health = current.health();
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "agents_leader{{runs=\"{runs}\"}} {}", u8::from(health.is_leading()));
-    }
-    text.push_str(
-        "# HELP agents_status_refused_runs Runs whose status the API server lastingly does not take.\n\
-         # TYPE agents_status_refused_runs gauge\n",
-    );
-    for Watched { runs, current } in all.iter() {
-        let health = current.health();
-        let count = health.unstored().map_or(0, |(count, _)| count);
-        let _ = writeln!(text, "agents_status_refused_runs{{runs=\"{runs}\"}} {count}");
-    }
+    let leading = |health: &Health| usize::from(health.is_leading());
+    gauge(&mut text, &all, ("agents_leader", "Whether this replica decides the runs of a namespace."), leading);
+    let refused = |health: &Health| health.unstored().map_or(0, |(count, _)| count);
+    let name = ("agents_status_refused_runs", "Runs whose status the API server lastingly does not take.");
+    gauge(&mut text, &all, name, refused);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// A gauge with a value for each namespace.
+fn gauge(text: &mut String, all: &[Watched], (name, help): (&str, &str), value: impl Fn(&Health) -> usize) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for (n, watched) in all.iter().enumerate() {
+        let _ = writeln!(text, "{name}{{runs=\"{}\"}} {}", watched.label(n), value(&watched.health()));
+    }
 }

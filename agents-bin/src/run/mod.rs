@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tracing_subscriber::EnvFilter;
 
 use self::screen::Screen;
-use crate::{input, output};
+use crate::{input, logs, output};
 
 /// Manifests, arguments or folders that cannot be used.
 const EXIT_USAGE: u8 = 2;
@@ -81,7 +81,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Log).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(logs::Stderr).init();
     let form = args.output;
     let prepared = prepare(args).and_then(|options| Engine::new(options).map_err(Into::into));
     let (engine, events) = match prepared {

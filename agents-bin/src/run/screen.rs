@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use agents_core::api::{AgentRunStatus, agent_run::Phase};
+use agents_core::{
+    api::{AgentRunStatus, agent_run::Phase},
+    hidden::visible,
+};
 use agents_runtime::local::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -75,9 +78,9 @@ impl Screen {
         }
     }
 
-    /// Says something that is not output.
+    /// Says something that is not output, in one line that shows what is hidden in it.
     pub(crate) fn say(&self, text: &str) {
-        self.above(Stream::Err, || output::line(Stream::Err, text));
+        self.above(Stream::Err, || output::line(Stream::Err, &visible(text)));
     }
 
     /// Takes the spinner away.

@@ -2,9 +2,12 @@
 
 use std::{env, fs, path::Path};
 
-use agents_core::api::{
-    AgentRun, AgentRunStatus, GROUP, Kind, VERSION,
-    agent_run::{BlockedBy, Phase},
+use agents_core::{
+    api::{
+        AgentRun, AgentRunStatus, GROUP, Kind, VERSION,
+        agent_run::{BlockedBy, Phase},
+    },
+    hidden::visible,
 };
 use agents_runtime::local::Ended;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
@@ -84,6 +87,7 @@ fn row(ended: &Ended) -> [String; 7] {
         result(&status),
         relative(&ended.folder),
     ]
+    .map(|cell| visible(&cell).into_owned())
 }
 
 fn duration(status: &AgentRunStatus) -> String {
@@ -148,11 +152,12 @@ fn explanation(ended: &Ended) -> String {
             let message = status.message.unwrap_or_default();
             let log = ended.folder.join("log.txt");
             let hint = if log.is_file() { format!("; its output is in {}", relative(&log)) } else { String::new() };
-            format!("\n{name}: {message}{hint}\n")
+            format!("\n{name}: {}{hint}\n", visible(&message))
         }
         _ => {
             let why = |blocked: &BlockedBy| {
-                format!("\n{name} was not run: {}; to run it, {}\n", blocked.message, blocked.unblocked_by)
+                let (message, cure) = (visible(&blocked.message), visible(&blocked.unblocked_by));
+                format!("\n{name} was not run: {message}; to run it, {cure}\n")
             };
             status.blocked_by.iter().map(why).collect::<Vec<_>>().concat()
         }

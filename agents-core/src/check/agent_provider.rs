@@ -3,6 +3,7 @@
 use super::{Check, Faults, values};
 use crate::{
     api::{AgentProvider, AgentProviderSpec, agent_provider::Adapter},
+    name::is_object_name,
     place,
     plan::runner_spec::ArtifactPaths,
 };
@@ -60,6 +61,22 @@ impl Check for AgentProvider {
         faults.distinct("spec.secretEnv", secret_env.iter().map(|secret| &secret.name));
         for (n, secret) in secret_env.iter().enumerate() {
             values::variable(&format!("spec.secretEnv[{n}].name"), &secret.name, faults);
+            if !is_object_name(&secret.secret_name) {
+                faults.add(
+                    format!("spec.secretEnv[{n}].secretName"),
+                    "names no Secret: a name in the run's own namespace, of lower-case letters, digits, `-` and `.`",
+                );
+            }
+            if !is_key(&secret.key) {
+                let problem = "names no key of a Secret: letters, digits, `-`, `_` and `.`, and neither `.` nor `..`";
+                faults.add(format!("spec.secretEnv[{n}].key"), problem);
+            }
         }
     }
+}
+
+/// Whether a Secret can have this key.
+fn is_key(key: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !key.is_empty() && !matches!(key, "." | "..") && key.chars().all(inner)
 }

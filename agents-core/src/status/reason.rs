@@ -118,6 +118,8 @@ reasons! {
     Ambiguous,
     /// The run gives something that this version does not use; what is executed is the same without it.
     NotUsed,
+    /// A text of the work holds what people do not see, such as control characters or an HTML comment; it arrives as it is.
+    HiddenText,
     /// The spec was changed after it was submitted; what was submitted goes on.
     SpecChanged,
     /// The run was handed to the runtime.

@@ -78,8 +78,15 @@ pub struct Options {
 /// # Errors
 /// A file that cannot be read, too much, or no manifest at all.
 pub fn lint(sources: &[Source], options: Options) -> Result<Report, LoadError> {
+    judge(&Definitions::new(), sources, options)
+}
+
+/// [`lint`] with definitions that are there already: they take longer to make than most manifests to judge.
+///
+/// # Errors
+/// A file that cannot be read, too much, or no manifest at all.
+pub fn judge(definitions: &Definitions, sources: &[Source], options: Options) -> Result<Report, LoadError> {
     let read = read(sources)?;
-    let definitions = Definitions::new();
     let whole = |fault| Finding { severity: Severity::Error, object: String::new(), fault };
     let mut findings: Vec<Finding> = read.faults.into_iter().map(whole).collect();
     findings.extend(read.skipped.into_iter().map(|Skipped { path, why }| Finding {
@@ -95,10 +102,10 @@ pub fn lint(sources: &[Source], options: Options) -> Result<Report, LoadError> {
             hint: None,
         },
     }));
-    let mut folder = Folder { partial: options.partial, definitions: &definitions, items: vec![], places: vec![] };
+    let mut folder = Folder { partial: options.partial, definitions, items: vec![], places: vec![] };
     let mut objects = 0;
     for document in &read.documents {
-        match ours(&definitions, document) {
+        match ours(definitions, document) {
             Ok(kind) => {
                 objects += 1;
                 folder.take(document, kind, &mut findings);

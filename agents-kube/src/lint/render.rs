@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use agents_core::hidden::visible;
 use agents_runtime::manifest::{ManifestFault, tree::Place};
 use serde_json::{Value, json};
 
@@ -40,9 +41,10 @@ impl Report {
             };
             let subject = [object.as_str(), field.as_str()].into_iter().filter(|part| !part.is_empty());
             let subject = subject.chain([problem.as_str()]).collect::<Vec<_>>().join(" ");
+            let (file, subject) = (visible(file), visible(&subject));
             let _ = writeln!(text, "{file}{at}: {} [{}] {subject}", severity.as_str(), rule.as_str());
             if let Some(hint) = hint {
-                let _ = writeln!(text, "    hint: {hint}");
+                let _ = writeln!(text, "    hint: {}", visible(hint));
             }
         }
         let (errors, notes) = (self.count(Severity::Error), self.count(Severity::Note));

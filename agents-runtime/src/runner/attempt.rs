@@ -18,6 +18,7 @@ use std::{
 use agents_core::{
     api::agent_run::{OutputStatus, VcsStatus},
     exec,
+    hidden::visible,
     plan::{RunnerSpec, runner_spec::OUTPUTS_DIR},
     report::{Ended, Report, SCHEMA_VERSION},
     status::{Reason, cut},
@@ -208,9 +209,9 @@ fn conclude(report: &Report, status: Option<&Target>, termination: Option<&Path>
     code
 }
 
-/// A line of the runner itself; that nobody reads it is no error.
+/// A line of the runner itself, which shows what is hidden in it; that nobody reads it is no error.
 pub(super) fn say(text: &str) {
-    let _ = pipes::write_all(io::stderr(), format!("agent-runner: {text}\n").as_bytes());
+    let _ = pipes::write_all(io::stderr(), format!("agent-runner: {}\n", visible(text)).as_bytes());
 }
 
 fn execute(

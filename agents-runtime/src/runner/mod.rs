@@ -11,6 +11,8 @@
 
 pub mod exit;
 pub mod spec;
+#[doc(hidden)]
+pub mod untrusted;
 
 mod attempt;
 mod checkout;

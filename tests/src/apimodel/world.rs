@@ -199,6 +199,7 @@ pub enum Settled {
 impl World {
     /// An empty world. Everything random in it comes from `seed`.
     pub fn new(seed: u64) -> Self {
+        crate::mutant::switch_named_on();
         let clock = Clock::starting_now();
         Self {
             seed,

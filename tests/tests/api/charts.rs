@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use xtask::{cluster::Cluster, workspace};
 
 use super::stage::{agents, play};
@@ -119,6 +119,77 @@ pub(crate) fn meaningless_values_are_refused(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// What a run's pod could ask the API server for in its account's name: nothing, not even about itself.
+pub(crate) fn the_account_of_runs_may_ask_for_nothing(cluster: &Cluster) -> Result<()> {
+    play(cluster, "accounts", async |stage| {
+        let path = chart("agents")?;
+        let only = ["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccounts.yaml"];
+        let place = ["--namespace", &stage.namespace];
+        let objects = cluster.helm(&[&["template", "agents", &path], &only[..], &place[..]].concat())?;
+        cluster.kubectl_with_input(&["apply", "--filename=-"], &objects)?;
+        let may = |account: &str, verb: &str, what: &str| {
+            let (user, namespace) = (
+                format!("--as=system:serviceaccount:{0}:{account}", stage.namespace),
+                format!("--namespace={}", stage.namespace),
+            );
+            cluster.kubectl(&["auth", "can-i", verb, what, &user, &namespace]).is_ok()
+        };
+        ensure!(may("agents", "list", "agentruns.agents.proompteng.ai"), "the controller's account has its rights");
+        for what in [
+            "secrets",
+            "configmaps",
+            "pods",
+            "jobs.batch",
+            "agentruns.agents.proompteng.ai",
+            "leases.coordination.k8s.io",
+        ] {
+            for verb in ["get", "list", "watch", "create", "patch", "delete"] {
+                ensure!(!may("agents-run", verb, what), "the account of runs may {verb} {what}");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The policy of runs opens what its values say, and no address at which credentials are served.
+pub(crate) fn runs_reach_names_and_what_values_allow(cluster: &Cluster) -> Result<()> {
+    let path = chart("agents-extras")?;
+    let egress = |set: &[&str]| -> Result<Vec<Value>> {
+        let only = ["--show-only", "templates/network.yaml", "--set", "networkPolicy.runs.enabled=true"];
+        let rendered = cluster.helm(&[&["template", "agents", &path], &only[..], set].concat())?;
+        let policies: Vec<Value> = serde_saphyr::from_multiple(&rendered)?;
+        let policy = policies.iter().find(|policy| policy["metadata"]["name"] == "agents-runs").context("no policy")?;
+        ensure!(policy["spec"]["policyTypes"] == json!(["Ingress", "Egress"]), "{policy:#}");
+        ensure!(policy["spec"]["ingress"].is_null(), "{policy:#}");
+        Ok(policy["spec"]["egress"].as_array().cloned().unwrap_or_default())
+    };
+    let rules = egress(&[])?;
+    let [names, all] = rules.as_slice() else { bail!("{rules:#?}") };
+    ensure!(names["ports"] == json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]), "{names:#}");
+    ensure!(
+        names["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "kube-system",
+        "{names:#}"
+    );
+    ensure!(all["ports"] == json!([{"port": 22}, {"port": 80}, {"port": 443}]), "{all:#}");
+    let except = |rule: &Value, n: usize| rule["to"][n]["ipBlock"]["except"].as_array().cloned().unwrap_or_default();
+    ensure!(
+        except(all, 0).contains(&json!("169.254.0.0/16"))
+            && except(all, 0).iter().all(|one| !one.to_string().contains(':'))
+    );
+    ensure!(
+        except(all, 1).contains(&json!("fe80::/10")) && except(all, 1).contains(&json!("fd00:ec2::254/128")),
+        "{all:#}"
+    );
+    let rules = egress(&["--set", "networkPolicy.runs.egressExcept={10.0.0.0/8,fc00::/7}"])?;
+    ensure!(except(&rules[1], 0).contains(&json!("10.0.0.0/8")) && except(&rules[1], 1).contains(&json!("fc00::/7")));
+    ensure!(except(&rules[1], 0).contains(&json!("169.254.0.0/16")), "{rules:#?}");
+    // An empty list of ports in a rule would mean every port.
+    let closed =
+        egress(&["--set-json", "networkPolicy.runs.egressPorts=[]", "--set-json", "networkPolicy.runs.dnsTo=[]"])?;
+    ensure!(closed.is_empty(), "{closed:#?}");
+    Ok(())
+}
+
 /// Whoever may view, edit or administrate a namespace may do so with the kinds, and with nothing of another namespace.
 pub(crate) fn people_get_the_kinds_by_their_roles(cluster: &Cluster) -> Result<()> {
     play(cluster, "people", async |stage| {
@@ -177,7 +248,7 @@ pub(crate) fn alerts_and_dashboard_name_metrics_that_exist(cluster: &Cluster) ->
     loop {
         let page = page(address, "/metrics").unwrap_or_default();
         let shown: BTreeSet<String> = metrics_in(&page);
-        let leads = page.lines().any(|line| line == "agents_leader{runs=\"default\"} 1");
+        let leads = page.lines().any(|line| line == "agents_leader{runs=\"1\"} 1");
         if leads && page.lines().any(|line| line == "agents_ready 1") {
             ensure!(asked.is_subset(&shown), "{asked:?} are asked for, and there are {shown:?}");
             return Ok(());

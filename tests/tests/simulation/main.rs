@@ -4,6 +4,7 @@
 //! other room is one way of disturbing them, and its measure is the same: the end of the undisturbed story, at most one
 //! execution per attempt, nothing stuck, nothing written once all is said.
 
+mod again;
 mod costs;
 mod crash;
 mod declarations;

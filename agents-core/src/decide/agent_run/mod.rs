@@ -18,6 +18,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 mod unstored;
+mod warning;
 
 use std::{cell::OnceCell, collections::BTreeSet, sync::Arc};
 
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 use self::{
     outcome::Outcome,
     record::{Blocker, Record, Submitted, Warning},
+    warning::warning,
 };
 pub use self::{
     room::{MAX_OBJECT_BYTES, STATUS_ROOM_BYTES},
@@ -658,13 +660,6 @@ impl Decision<'_> {
             }
         }
     }
-}
-
-/// What deserves attention of what is submitted.
-fn warning(resolved: &Resolved) -> Option<Warning> {
-    let all: Vec<&str> = resolved.ambiguous.iter().chain(&resolved.left_out).map(String::as_str).collect();
-    let reason = if resolved.ambiguous.is_empty() { Reason::NotUsed } else { Reason::Ambiguous };
-    (!all.is_empty()).then(|| (reason, all.join("; ")))
 }
 
 /// What is asked for and not carried out on this runtime.

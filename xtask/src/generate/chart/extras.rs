@@ -63,7 +63,33 @@ pub(super) fn values() -> Vec<Entry> {
             "networkPolicy.runs.enabled",
             json!(false),
             switch(),
-            "Create the policy: nobody may connect to a run's pod.",
+            "Create the policy: nobody may connect to a run's pod; it may connect to what the values below say, and to no \
+             address at which clouds and nodes serve credentials.",
+        ),
+        value(
+            "networkPolicy.runs.dnsTo",
+            json!([{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "kube-system" } } }]),
+            list(&object()),
+            "Peers that runs may ask for names, on port 53, as in a NetworkPolicy; none means no names. A cache of names on \
+             each node is an `ipBlock` of its own.",
+        ),
+        value(
+            "networkPolicy.runs.egressPorts",
+            json!([22, 80, 443]),
+            port(),
+            "Ports that runs may reach at every address that is not excepted; none means no such address.",
+        ),
+        value(
+            "networkPolicy.runs.egressExcept",
+            json!([]),
+            list(&word()),
+            "More ranges that `egressPorts` do not reach, such as `10.0.0.0/8`, beside link-local and metadata addresses.",
+        ),
+        value(
+            "networkPolicy.runs.egress",
+            json!([]),
+            list(&object()),
+            "More rules of what runs may reach, as in a NetworkPolicy.",
         ),
         group("serviceMonitor", "For the Prometheus operator."),
         value("serviceMonitor.enabled", json!(false), switch(), "Create it; needs the operator's definitions."),
