@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use agents_core::hidden::visible_lines;
 use anyhow::{Context as _, Result};
 use kube::{
     Client, Config,
