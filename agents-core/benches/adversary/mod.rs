@@ -47,7 +47,9 @@ impl Case {
         };
         match plan(&resolved, &defaults) {
             Ok(plan) => Ok(plan.digest.len()),
-            Err(error @ (PlanError::Templates(_) | PlanError::Unstartable(_))) => Err(error.to_string()),
+            // Found once all templates are paid: it costs what a plan costs.
+            Err(PlanError::Unstartable(faults)) => Ok(faults.len()),
+            Err(error @ PlanError::Templates(_)) => Err(error.to_string()),
         }
     }
 }

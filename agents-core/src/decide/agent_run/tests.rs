@@ -587,6 +587,22 @@ fn a_template_is_never_executed() {
 }
 
 #[test]
+fn annotations_that_mean_nothing_are_ignored() {
+    let long = "x".repeat(250_000);
+    for value in ["", "TRUE", "1", "yes", " true", "\u{202e}eurt", long.as_str()] {
+        let mut s = snapshot(&json!({}));
+        let metadata = &mut Arc::make_mut(&mut s.run).metadata;
+        metadata.annotations = [(TEMPLATE_ANNOTATION, value), ("agents.proompteng.ai/", value), ("no-slash", value)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        metadata.labels = [(RUN_UID_LABEL, value), (ATTEMPT_LABEL, value)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        assert_eq!(kinds(&decide_at(&s, at(0)).before), [EffectKind::Submit], "{} bytes", value.len());
+    }
+}
+
+#[test]
 fn a_run_under_way_does_not_become_a_template() {
     let mut s = snapshot(&json!({}));
     s.observed.observation = running(at(0));
