@@ -45,13 +45,12 @@ const STAYS: &str = "echo x >> \"$AGENT_INPUT_MARK\"; sleep 600";
 /// A folder for submissions and their marks.
 struct Place {
     folder: tempfile::TempDir,
-    count: AtomicU32,
 }
 
 impl Place {
     fn new() -> Self {
         switch_fault();
-        Self { folder: tempfile::tempdir().unwrap(), count: AtomicU32::new(0) }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     fn root(&self) -> PathBuf {
@@ -85,7 +84,9 @@ impl Place {
 
     /// A submission with a new key whose provider is `sh -c script`.
     fn shell(&self, script: &str) -> Submission {
-        let uid = format!("uid-{}", self.count.fetch_add(1, Ordering::Relaxed));
+        // What a submission leaves behind is found by its uid, by the tests beside it too.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let uid = format!("uid-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let key = SubmissionKey::of_attempt(&uid, 1);
         let name = ChildName::of("run", &key);
         let mark = self.folder.path().join(format!("{name}.mark"));
