@@ -82,7 +82,7 @@ pub(crate) fn a_large_spec_travels_in_a_config_map(cluster: &Cluster) -> Result<
 /// a part of what the chart allows. 150 of them, which once took 314 MiB, take 80.
 pub(crate) fn large_runs_fit_the_memory_limit_of_the_chart(cluster: &Cluster) -> Result<()> {
     /// Of the 256 MiB of the chart, what the peak may be: it is the answers to the status writes of 16 runs at once, whatever
-    /// the number of runs; with whole pages and objects it was 150 MiB for these.
+    /// the number of runs.
     const PEAK_KIB: u64 = 112 * 1024;
     const RUNS: usize = 50;
     play(cluster, "large-runs", async |stage| {
