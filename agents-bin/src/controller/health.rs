@@ -83,6 +83,9 @@ async fn metrics(State(all): State<All>) -> ([(axum::http::HeaderName, &'static 
     let refused = |health: &Health| health.unstored().map_or(0, |(count, _)| count);
     let name = ("agents_status_refused_runs", "Runs whose status the API server lastingly does not take.");
     gauge(&mut text, &all, name, refused);
+    let kept = |health: &Health| health.kept_bytes().iter().flat_map(|(_, namespaces)| namespaces.values()).sum();
+    let name = ("agents_kept_bytes", "About what the caches keep of the objects of a namespace, in bytes.");
+    gauge(&mut text, &all, name, kept);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
