@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 /// Where `written` and `read` differ in meaning, under `schema`; `None` when nothing was lost.
 ///
-/// An integer and its text are one where the schema takes both, an empty list or map is an absent one, and two
-/// spellings of a moment are one.
+/// An integer and its text are one where the schema takes both, an empty list or map is an absent one, two spellings of a
+/// moment are one, and what was not written is its default.
 pub fn difference(schema: &Value, written: &Value, read: &Value) -> Option<String> {
     differ(schema, "", Some(written), Some(read))
 }
@@ -21,8 +21,10 @@ fn differ(schema: &Value, at: &str, written: Option<&Value>, read: Option<&Value
         Some(Value::Object(members)) => !members.is_empty() || (schema["properties"].is_object() && !at.is_empty()),
         Some(_) => true,
     };
-    let written = written.filter(|value| !value.is_null());
-    let (written, read) = match (written, read.filter(|value| !value.is_null())) {
+    let read = read.filter(|value| !value.is_null());
+    let default = || schema.get("default").filter(|_| read.is_some());
+    let written = written.filter(|value| !value.is_null()).or_else(default);
+    let (written, read) = match (written, read) {
         (Some(written), Some(read)) => (written, read),
         (written, read) if there(written) == there(read) => return None,
         (written, read) => return Some(format!("{at}: {} became {}", shown(written), shown(read))),

@@ -46,7 +46,7 @@ pub(crate) fn a_large_spec_travels_in_a_config_map(cluster: &Cluster) -> Result<
         let _attendance = stage.kubelet().attend(|_| Play::Succeed(Duration::ZERO));
         let _controller = stage.controller().await?;
         let mark = stage.mark()?;
-        let (text, description) = (noise(1, 128 * 1024), noise(2, 128 * 1024));
+        let (text, description) = (noise(1, 126 * 1024), noise(2, 128 * 1024));
         let work = json!({"implementation": {"inline": {"text": text, "description": description}}});
         let run = stage.run("large", &work).await?;
         stage.run_in("large", "Succeeded").await?;
