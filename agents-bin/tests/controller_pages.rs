@@ -61,7 +61,12 @@ fn metrics_name_no_namespace_to_whoever_asks() {
         std::thread::sleep(Duration::from_millis(20));
     };
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
-    for line in ["agents_ready 0", "agents_leader{runs=\"1\"} 0", "agents_leader{runs=\"2\"} 0", "agents_kept_bytes{runs=\"2\"} 0"] {
+    for line in [
+        "agents_ready 0",
+        "agents_leader{runs=\"1\"} 0",
+        "agents_leader{runs=\"2\"} 0",
+        "agents_kept_bytes{runs=\"2\"} 0",
+    ] {
         assert!(page.lines().any(|found| found == line), "{line} in {page}");
     }
     for name in ["tenant", "acme", "initech", "s3cret", "127.0.0.1"] {
