@@ -18,7 +18,8 @@ use crate::{
     plan::digest,
 };
 
-/// Length of a spec as it is stored up to which all of it is kept, in bytes: the usual run is read never, and costs less than this.
+/// Length of a spec as it is stored up to which all of it is kept, in bytes: the usual run is read never, and costs less
+/// than this.
 pub const KEPT_WHOLE: usize = 8 * 1024;
 
 /// What was judged of a spec before parts of it were left out.

@@ -93,6 +93,12 @@ impl ApiError {
         self.kind == ApiErrorKind::NotFound
     }
 
+    /// Whether what a cache says of the object is in doubt after a write failed so: it was changed by another, or may
+    /// have been by this.
+    pub fn leaves_doubt(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::Conflict | ApiErrorKind::Ambiguous | ApiErrorKind::Decode)
+    }
+
     /// An answer that is not a success.
     pub(super) fn of_verdict(step: &'static str, verdict: Verdict) -> Self {
         let Verdict { kind, code, wait, status } = verdict;

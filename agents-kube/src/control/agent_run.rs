@@ -7,7 +7,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, GROUP, ImplementationSpec, Kind, Resource, VERSION, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, ImplementationSpec, Kind, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{
@@ -26,13 +26,13 @@ use agents_runtime::{
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::{
     caches::Caches,
     failed_creates::{FailedCreates, look_again},
     notices::{Notices, Regarding},
     pruned::Pruned,
+    status_write,
     submitted::Submitted,
     unstored::{AttemptOf, Unrecorded},
 };
@@ -41,7 +41,7 @@ use crate::{
     lease::Tenure,
     object,
     runtime::{is_ours, is_the_job_of, observe},
-    watch::{Key, Slot},
+    watch::{Key, Projection, Slot},
 };
 
 /// Runs as the Kubernetes API knows them.
@@ -372,16 +372,8 @@ impl World for AgentRunWorld {
             return Ok(());
         }
         let began = self.calls.clock().boot();
-        // The spec is not sent: a write of status keeps the stored one.
-        let body = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": AgentRun::KIND,
-            "metadata": {
-                "name": meta.name, "namespace": meta.namespace, "uid": meta.uid,
-                "resourceVersion": meta.resource_version,
-            },
-            "status": status,
-        });
+        let api_version = object::AgentRun::api_version();
+        let body = status_write::body(&api_version, AgentRun::KIND, snapshot.run.identity(), status);
         let step = "store the status";
         let stored = self
             .calls
@@ -412,7 +404,7 @@ impl World for AgentRunWorld {
                 Ok(())
             }
             Err(error) => {
-                if matches!(error.kind, ApiErrorKind::Conflict | ApiErrorKind::Ambiguous | ApiErrorKind::Decode) {
+                if error.leaves_doubt() {
                     self.caches.runs.doubt(key.clone());
                 }
                 if error.kind != ApiErrorKind::Conflict {

@@ -18,7 +18,7 @@ use agents_core::{
 use agents_runtime::driver::{self, Driver, Failure, Requests, World};
 use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,13 +27,14 @@ use super::{
     caches::Namespaces,
     declared::{Declared, Dependents, Id},
     pruned::Pruned,
+    status_write,
 };
 use crate::{
-    client::{ApiErrorKind, Calls, OrAbsent, Target},
+    client::{Calls, OrAbsent, Target},
     lease::Tenure,
     manager::ManagerError,
     object::Object,
-    watch::{Change, Key, Settings, Slot, Watch},
+    watch::{Change, Identity, Key, Settings, Slot, Watch},
 };
 
 /// Declarations looked at at once: a check is quick, and runs come first.
@@ -148,15 +149,8 @@ impl Kept {
             return Ok(());
         }
         let began = calls.clock().boot();
-        // The spec is not sent: a write of status keeps the stored one.
-        let body = json!({
-            "apiVersion": self.api_version,
-            "kind": kind,
-            "metadata": {
-                "name": key.name, "namespace": key.namespace, "uid": uid, "resourceVersion": resource_version,
-            },
-            "status": status,
-        });
+        let of = Identity { namespace: &key.namespace, name: &key.name, uid, resource_version };
+        let body = status_write::body(&self.api_version, kind, of, status);
         let step = "store the status";
         let stored = calls.replace_status::<Declared>(&self.target, step, &key.namespace, &key.name, &body).await;
         match stored {
@@ -167,7 +161,7 @@ impl Kept {
             }
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => {
-                if matches!(error.kind, ApiErrorKind::Conflict | ApiErrorKind::Ambiguous | ApiErrorKind::Decode) {
+                if error.leaves_doubt() {
                     self.watch.doubt(key.clone());
                 }
                 Err(of_api(error))

@@ -7,6 +7,7 @@ mod declared;
 mod failed_creates;
 mod notices;
 mod pruned;
+mod status_write;
 mod strays;
 mod submitted;
 mod unreadable;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use agents_core::{
-    api::{AgentRun, GROUP, Kind, Resource, VERSION},
+    api::{AgentRun, Kind, Resource},
     decide::{
         Confirm, Effect, Plan, Refusal,
         unreadable::{Unreadable, decide},
@@ -15,18 +15,19 @@ use agents_runtime::driver::{Failure, World};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     agent_run::{may_act, of_api},
     caches::Caches,
     notices::{Notices, Regarding},
+    status_write,
 };
 use crate::{
     client::{ApiErrorKind, Calls, OrAbsent, Target, decode_text},
     lease::Tenure,
     object,
-    watch::{Key, Slot},
+    watch::{Identity, Key, Slot},
 };
 
 /// A run as it is stored, without its spec.
@@ -117,14 +118,8 @@ impl World for UnreadableWorld {
     async fn store(&self, snapshot: &Snapshot, status: &Map<String, Value>) -> Result<(), Failure> {
         may_act(self.tenure.as_ref())?;
         let Snapshot { key, uid, resource_version, run: _ } = snapshot;
-        let body = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": AgentRun::KIND,
-            "metadata": {
-                "name": key.name, "namespace": key.namespace, "uid": uid, "resourceVersion": resource_version,
-            },
-            "status": status,
-        });
+        let of = Identity { namespace: &key.namespace, name: &key.name, uid, resource_version };
+        let body = status_write::body(&object::AgentRun::api_version(), AgentRun::KIND, of, status);
         let target = Target::of::<object::AgentRun>();
         let step = "say that the run cannot be read";
         let stored = self.calls.replace_status::<IgnoredAny>(&target, step, &key.namespace, &key.name, &body).await;

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use agents_core::kept::KEPT_WHOLE;
 use agents_runtime::adapter::Class;
 use futures::StreamExt;
 use http_body_util::BodyExt;
@@ -78,7 +79,9 @@ struct HeaderMeta {
 fn decode<P: Projection>(raw: &[u8]) -> Option<Seen<P>> {
     match serde_json::from_slice::<P>(raw) {
         Ok(object) => {
-            let object = object.kept().unwrap_or(object);
+            // What is short needs no measuring: most objects are, and each event is one.
+            let kept = (raw.len() > KEPT_WHOLE).then(|| object.kept()).flatten();
+            let object = kept.unwrap_or(object);
             let identity = object.identity();
             Some(Seen {
                 key: Key::new(identity.namespace, identity.name),

@@ -3,9 +3,12 @@
 //! Runs when every process of the provider has ended, so nothing changes while it is read. Regular files only, and no
 //! link is followed on the way: an output is what the provider wrote, not what it pointed at.
 
-use std::{fmt::Write, io::Read};
+use std::io::Read;
 
-use agents_core::api::agent_run::{Output, OutputStatus};
+use agents_core::{
+    api::agent_run::{Output, OutputStatus},
+    plan::digest::hexadecimal,
+};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -78,10 +81,6 @@ pub(super) fn collect(output: &Output, place: &Beneath, roots: &RootMap) -> Resu
         hash.update(&chunk[..length]);
         size += i64::try_from(length).unwrap_or_default();
     }
-    let digits = hash.finalize().iter().fold(String::new(), |mut digits, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    });
-    Ok(OutputStatus { name, path, size_bytes: size, checksum: format!("sha256:{digits}") })
+    let checksum = format!("sha256:{}", hexadecimal(&hash.finalize()));
+    Ok(OutputStatus { name, path, size_bytes: size, checksum })
 }
