@@ -43,7 +43,7 @@ struct Row {
     /// Each `path::function` from the top of the workspace, or `api::case` and `node::case`.
     #[serde(default)]
     tests: Vec<String>,
-    /// Why it does not apply yet, where it is mended, or what the tests leave open.
+    /// Why it does not apply yet, or what the tests leave open.
     why: Option<String>,
 }
 
@@ -54,8 +54,6 @@ enum Outcome {
     Safe,
     /// There is nothing yet that it could be done to.
     NotYetApplicable,
-    /// Being mended.
-    Open,
     /// It works.
     Unsafe,
 }
@@ -65,7 +63,6 @@ impl Outcome {
         match self {
             Self::Safe => "safe",
             Self::NotYetApplicable => "not yet applicable",
-            Self::Open => "open",
             Self::Unsafe => "unsafe",
         }
     }
@@ -77,19 +74,14 @@ pub struct Report {
     /// All rows and a table of their numbers.
     pub text: String,
     faults: Vec<String>,
-    open: Vec<String>,
 }
 
 impl Report {
     /// # Errors
-    /// What is wrong with the rows; with `strict` also those that are still open.
-    pub fn verdict(&self, strict: bool) -> Result<()> {
-        let Self { faults, open, .. } = self;
-        let mut wrong = faults.clone();
-        if strict && !open.is_empty() {
-            wrong.push(format!("open: {}", open.join(", ")));
-        }
-        if wrong.is_empty() { Ok(()) } else { bail!("{} faults in {ROWS}:\n  {}", wrong.len(), wrong.join("\n  ")) }
+    /// What is wrong with the rows.
+    pub fn verdict(&self) -> Result<()> {
+        let Self { faults, .. } = self;
+        if faults.is_empty() { Ok(()) } else { bail!("{} faults in {ROWS}:\n  {}", faults.len(), faults.join("\n  ")) }
     }
 }
 
@@ -108,12 +100,11 @@ pub fn report(workspace: &Path) -> Result<Report> {
 /// # Errors
 /// What is wrong with them.
 pub fn check(workspace: &Path) -> Result<()> {
-    report(workspace)?.verdict(false)
+    report(workspace)?.verdict()
 }
 
 fn judge(rows: &[Row], missing: &mut dyn FnMut(&str) -> Option<String>) -> Report {
     let mut faults = Vec::new();
-    let mut open = Vec::new();
     let mut text = String::new();
     let mut seen = BTreeSet::new();
     let mut counts: BTreeMap<(char, &str), usize> = BTreeMap::new();
@@ -130,7 +121,6 @@ fn judge(rows: &[Row], missing: &mut dyn FnMut(&str) -> Option<String>) -> Repor
             Outcome::Safe if tests.is_empty() => faults.push(format!("{id}: safe without a test")),
             Outcome::NotYetApplicable if why.is_none() => faults.push(format!("{id}: does not say why")),
             Outcome::Unsafe => faults.push(format!("{id}: unsafe")),
-            Outcome::Open => open.push(id.clone()),
             Outcome::Safe | Outcome::NotYetApplicable => {}
         }
         let _ = write!(text, "{id:<4} {}: {input}", outcome.name());
@@ -140,16 +130,9 @@ fn judge(rows: &[Row], missing: &mut dyn FnMut(&str) -> Option<String>) -> Repor
         *counts.entry((id.chars().next().unwrap_or('?'), outcome.name())).or_default() += 1;
     }
     faults.extend(known.iter().filter(|id| !seen.contains(id.as_str())).map(|id| format!("{id}: missing")));
-    let outcomes = [Outcome::Safe, Outcome::NotYetApplicable, Outcome::Open, Outcome::Unsafe].map(Outcome::name);
+    let outcomes = [Outcome::Safe, Outcome::NotYetApplicable, Outcome::Unsafe].map(Outcome::name);
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "",
-        "part",
-        "safe + tested",
-        "not yet applicable",
-        "open",
-        "unsafe",
-    ]);
+    table.load_style(presets::NOTHING).set_header(["", "part", "safe + tested", "not yet applicable", "unsafe"]);
     for (letter, subject, _) in PARTS {
         let of = outcomes.map(|outcome| counts.get(&(*letter, outcome)).copied().unwrap_or_default().to_string());
         table.add_row([vec![letter.to_string(), (*subject).to_owned()], of.to_vec()].concat());
@@ -157,7 +140,7 @@ fn judge(rows: &[Row], missing: &mut dyn FnMut(&str) -> Option<String>) -> Repor
     let all = outcomes.map(|name| counts.iter().filter(|((_, one), _)| *one == name).map(|(_, n)| n).sum::<usize>());
     table.add_row([vec![String::new(), "all".to_owned()], all.map(|n| n.to_string()).to_vec()].concat());
     let _ = writeln!(text, "\n{table}");
-    Report { text, faults, open }
+    Report { text, faults }
 }
 
 /// Why a test that is named is none; nothing when it is one.
@@ -210,9 +193,9 @@ mod tests {
         PARTS.iter().flat_map(|(letter, _, rows)| (1..=*rows).map(move |n| row(format!("{letter}{n}")))).collect()
     }
 
-    fn verdict(rows: &[Row], strict: bool) -> String {
+    fn verdict(rows: &[Row]) -> String {
         let missing = |test: &str| (test != "here.rs::it_holds").then(|| "not there".to_owned());
-        match judge(rows, &mut { missing }).verdict(strict) {
+        match judge(rows, &mut { missing }).verdict() {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         }
@@ -221,11 +204,11 @@ mod tests {
     #[test]
     fn every_row_once_and_with_what_its_outcome_needs() {
         assert_eq!(all().len(), 110);
-        assert_eq!(verdict(&all(), true), "");
+        assert_eq!(verdict(&all()), "");
         let broken = |change: &dyn Fn(&mut Vec<Row>)| {
             let mut rows = all();
             change(&mut rows);
-            verdict(&rows, false)
+            verdict(&rows)
         };
         assert!(broken(&|rows| drop(rows.remove(0))).contains("A1: missing"));
         assert!(broken(&|rows| rows[1].id = "A1".to_owned()).contains("A1: twice"));
@@ -234,10 +217,6 @@ mod tests {
         assert!(broken(&|rows| rows[0].tests.push("there.rs::x".to_owned())).contains("A1: there.rs::x: not there"));
         assert!(broken(&|rows| rows[0].outcome = Outcome::Unsafe).contains("A1: unsafe"));
         assert!(broken(&|rows| rows[0].outcome = Outcome::NotYetApplicable).contains("A1: does not say why"));
-        let mut rows = all();
-        rows[3].outcome = Outcome::Open;
-        assert_eq!(verdict(&rows, false), "");
-        assert!(verdict(&rows, true).contains("open: A4"));
     }
 
     #[test]

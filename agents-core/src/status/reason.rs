@@ -106,6 +106,8 @@ reasons! {
     Lost,
     /// The attempt ended and left no report.
     ReportLost,
+    /// The attempt's pod was changed after it was created, or its container was started again; its report is not believed.
+    PodChanged,
     /// The runner failed on its own.
     RunnerFailed,
     /// `spec.cancel` is true.
@@ -142,6 +144,7 @@ impl Reason {
                 | Self::ArgumentsTooLong
                 | Self::PathDenied
                 | Self::SubmitRejected
+                | Self::PodChanged
                 | Self::Cancelled
                 | Self::Deleted
                 | Self::DeadlineExceeded

@@ -76,10 +76,11 @@ impl JobApi for CachedJobs {
         self.calls.list(&Target::of::<Pod>(), step, &scope, MAX_PODS, None, take).await?;
         let pods: Result<Vec<_>, _> = found.into_iter().collect();
         let pods = pods.map_err(|error| ApiError::undecodable(step, &error))?;
-        for pod in &pods {
-            self.pods.read_back(&Key::new(&pod.namespace, &pod.name), Some(pod.clone()), began);
-        }
-        Ok(pods)
+        let read_back = |pod: PodView| {
+            let key = Key::new(&pod.namespace, &pod.name);
+            self.pods.read_back(&key, Some(pod.clone()), began).map_or(pod, Arc::unwrap_or_clone)
+        };
+        Ok(pods.into_iter().map(read_back).collect())
     }
 
     async fn set_job_ttl(

@@ -160,14 +160,20 @@ fn finish(job: &JobView, pod: &PodView) -> Finish {
         .or(pod.ready_to_start)
         .unwrap_or(pod.created);
     let ran = exit.filter(|exit| !never_started(exit) && !was_lost(exit));
+    let changed = pod.changed.as_deref().map(|how| {
+        let message = format!("pod {} is not what was submitted: {how}; what it reports is not believed", pod.name);
+        (Reason::PodChanged, message)
+    });
+    let report = ran.filter(|_| changed.is_none()).and_then(|exit| report(job, &exit.message));
+    let cause = changed.or_else(|| cause(job, pod, exit, init));
     Finish {
         submitted_at: Some(job.created),
         started_at,
         finished_at,
         uid: Some(job.uid.clone()),
         exit_code: ran.map(|exit| exit.exit_code),
-        cause: cause(job, pod, exit, init).map(|(reason, message)| (reason, cut(&message, MAX_MESSAGE))),
-        report: ran.and_then(|exit| report(job, &exit.message)),
+        cause: cause.map(|(reason, message)| (reason, cut(&message, MAX_MESSAGE))),
+        report,
     }
 }
 

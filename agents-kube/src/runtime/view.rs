@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use agents_core::plan::CONTAINER;
+use agents_core::plan::{CONTAINER, INSTALL_CONTAINER};
 
 use super::fingerprint::{Fingerprint, report_key};
 use crate::watch::{Identity, Projection};
@@ -147,6 +147,10 @@ pub struct PodView {
     pub init: Option<(String, ContainerState)>,
     /// The container of the runner.
     pub agent: ContainerState,
+    /// Images of our containers, as the pod asks for them.
+    pub images: Box<str>,
+    /// What shows that the pod was changed after it was created, for people.
+    pub changed: Option<Box<str>>,
 }
 
 impl Projection for JobView {
@@ -167,6 +171,18 @@ impl Projection for PodView {
             name: &self.name,
             uid: &self.uid,
             resource_version: &self.resource_version,
+        }
+    }
+
+    /// An image is all that can be changed of what a pod executes. It is compared with what was seen of this pod and not
+    /// with the Job's, because clusters rewrite the images of pods as they are created.
+    fn beside(&mut self, other: &Self) {
+        if self.changed.is_none() {
+            self.changed.clone_from(&other.changed);
+        }
+        if self.changed.is_none() && self.images != other.images {
+            let both = format!("its images were changed: {} and {}", other.images, self.images);
+            self.changed = Some(both.into_boxed_str());
         }
     }
 }
@@ -285,7 +301,7 @@ impl From<raw::Job> for JobView {
 
 impl From<raw::Pod> for PodView {
     fn from(pod: raw::Pod) -> Self {
-        let raw::Pod { metadata, status } = pod;
+        let raw::Pod { metadata, spec, status } = pod;
         let raw::PodStatus { phase, reason, message, conditions, init_container_statuses, container_statuses } = status;
         let since = |kind: &str| {
             let condition = conditions.iter().find(|condition| condition.is_true(kind));
@@ -298,6 +314,10 @@ impl From<raw::Pod> for PodView {
         let deletion_asked = metadata.deletion_asked();
         let job_uid = metadata.controller().filter(|owner| owner.kind == "Job").map(|owner| owner.uid);
         let attempt = metadata.labels.attempt();
+        let agent = container_statuses.into_iter().find(|status| status.name == CONTAINER);
+        // A pod of ours never starts a container twice; the kubelet does where its image was changed.
+        let restarts = agent.as_ref().map_or(0, |status| status.restart_count);
+        let changed = (restarts > 0).then(|| format!("its container was started {} times", restarts.saturating_add(1)));
         Self {
             namespace: metadata.namespace,
             name: metadata.name,
@@ -325,11 +345,9 @@ impl From<raw::Pod> for PodView {
                 .into_iter()
                 .map(|status| (status.name, ContainerState::from(status.state)))
                 .find(|(_, state)| !matches!(state, ContainerState::Terminated(end) if end.exit_code == 0)),
-            agent: container_statuses
-                .into_iter()
-                .find(|status| status.name == CONTAINER)
-                .map(|status| status.state.into())
-                .unwrap_or_default(),
+            agent: agent.map(|status| status.state.into()).unwrap_or_default(),
+            images: spec.images().into_boxed_str(),
+            changed: changed.map(String::into_boxed_str),
         }
     }
 }
@@ -362,7 +380,7 @@ impl From<raw::State> for ContainerState {
 mod raw {
     use serde_json::Value;
 
-    use super::{BTreeMap, Deserialize, OwnerView, PodNote, SignedDuration, Timestamp};
+    use super::{BTreeMap, CONTAINER, Deserialize, INSTALL_CONTAINER, OwnerView, PodNote, SignedDuration, Timestamp};
 
     #[derive(Deserialize)]
     pub(super) struct Job {
@@ -407,7 +425,33 @@ mod raw {
     pub(super) struct Pod {
         pub(super) metadata: Metadata,
         #[serde(default)]
+        pub(super) spec: PodSpec,
+        #[serde(default)]
         pub(super) status: PodStatus,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    pub(super) struct PodSpec {
+        init_containers: Vec<Container>,
+        containers: Vec<Container>,
+    }
+
+    #[derive(Deserialize)]
+    struct Container {
+        name: String,
+        #[serde(default)]
+        image: String,
+    }
+
+    impl PodSpec {
+        /// Of our containers, in their order.
+        pub(super) fn images(&self) -> String {
+            let all = self.init_containers.iter().chain(&self.containers);
+            let ours = all.filter(|container| container.name == CONTAINER || container.name == INSTALL_CONTAINER);
+            let images: Vec<_> = ours.map(|Container { name: _, image }| image.as_str()).collect();
+            images.join(", ")
+        }
     }
 
     #[derive(Deserialize, Default)]
@@ -524,8 +568,11 @@ mod raw {
     }
 
     #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
     pub(super) struct ContainerStatus {
         pub(super) name: String,
+        #[serde(default)]
+        pub(super) restart_count: u32,
         #[serde(default)]
         pub(super) state: State,
     }

@@ -80,6 +80,12 @@ pub trait Projection: DeserializeOwned + Debug + Send + Sync + 'static {
         None
     }
 
+    /// Takes over what only another state of the same object shows, such as that a field was changed. Which of the two is
+    /// older is not said.
+    fn beside(&mut self, other: &Self) {
+        let _ = other;
+    }
+
     /// About how much is kept of what was `received` bytes of JSON, in bytes.
     fn weight(&self, received: usize) -> usize {
         let _ = received;
@@ -143,6 +149,18 @@ impl<P> Slot<P> {
         match self {
             Self::Read(object) => Some(object),
             Self::Unreadable(_) => None,
+        }
+    }
+
+    fn beside(&mut self, other: &P)
+    where
+        P: Projection,
+    {
+        // Nobody else has it yet: it is what an answer was decoded into.
+        if let Self::Read(object) = self
+            && let Some(object) = Arc::get_mut(object)
+        {
+            object.beside(other);
         }
     }
 

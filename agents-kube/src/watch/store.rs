@@ -86,7 +86,10 @@ impl<P: Projection> Store<P> {
 
     /// An object of the list.
     pub(super) fn listed(&mut self, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
-        let Seen { key, uid, version, slot, weight } = seen;
+        let Seen { key, uid, version, mut slot, weight } = seen;
+        if let Some(known) = self.known(&key, &uid) {
+            slot.beside(&known);
+        }
         let heard = self.heard(&key, &uid, now);
         let entry = Entry { uid, version, slot, weight, heard, generation: self.generation };
         let change = match self.entries.get(&key) {
@@ -122,7 +125,10 @@ impl<P: Projection> Store<P> {
 
     /// An event of the watch. Repeated and older ones change nothing.
     pub(super) fn event(&mut self, said: Said, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
-        let Seen { key, uid, version, slot, weight } = seen;
+        let Seen { key, uid, version, mut slot, weight } = seen;
+        if let Some(known) = self.known(&key, &uid) {
+            slot.beside(&known);
+        }
         let known = self.entries.get(&key);
         let stale = match (said, known) {
             (Said::Present, Some(entry)) => entry.version.reaches(&version) == Some(true),
@@ -159,6 +165,15 @@ impl<P: Projection> Store<P> {
         change
     }
 
+    /// What is known of this very object, by the watch or by a read.
+    fn known(&self, key: &Key, uid: &str) -> Option<Arc<P>> {
+        let found = match self.overlays.get(key) {
+            Some(Overlay::Object(object, _, _)) => Some(object),
+            Some(Overlay::Gone(..)) | None => self.entries.get(key).and_then(|entry| entry.slot.object()),
+        };
+        found.filter(|found| found.identity().uid == uid).cloned()
+    }
+
     fn heard(&self, key: &Key, uid: &Arc<str>, now: Duration) -> Duration {
         self.entries.get(key).filter(|entry| entry.uid == *uid).map_or(now, |entry| entry.heard)
     }
@@ -184,11 +199,14 @@ impl<P: Projection> Store<P> {
 
     /// Lays our own write, or a consistent read, over the watch until the watch has come as far. The version of what was
     /// read is of the object's last change: it proves nothing of others.
-    pub(super) fn overlay(&mut self, object: P, now: Duration) -> Arc<P> {
-        let object = Arc::new(object);
+    pub(super) fn overlay(&mut self, mut object: P, now: Duration) -> Arc<P> {
         let identity = object.identity();
         let key = Key::new(identity.namespace, identity.name);
         let version = Version::parse(identity.resource_version);
+        if let Some(known) = self.known(&key, identity.uid) {
+            object.beside(&known);
+        }
+        let object = Arc::new(object);
         self.doubtful.remove(&key);
         let reached = self.position.as_ref().and_then(|position| position.reaches(&version)) == Some(true)
             || self.entries.get(&key).is_some_and(|entry| entry.version.reaches(&version) == Some(true));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     garbage,
-    jobs::JobController,
+    jobs::{Admission, JobController},
     judge::Judge,
     kubelet::Kubelet,
     outcome::Outcome,
@@ -43,7 +43,8 @@ impl Actors {
         now: Moment,
     ) -> Option<Duration> {
         let mut due = Due::default();
-        self.jobs.step(store, settings.pod_quota, now, &mut due);
+        let admission = Admission { quota: settings.pod_quota, mirror: settings.mirror };
+        self.jobs.step(store, admission, now, &mut due);
         self.kubelet.step(store, judge, outcomes, now, &mut due);
         if settings.garbage {
             garbage::collect(store, now);

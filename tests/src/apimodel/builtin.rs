@@ -145,13 +145,24 @@ pub(super) fn check_update(resource: &Resource, name: &str, old: &Value, wanted:
             }
             Ok(())
         }
-        ("", "pods") if old["spec"]["containers"] != wanted["spec"]["containers"] => Err(Refusal::invalid(
+        ("", "pods") if but_images(old) != but_images(wanted) => Err(Refusal::invalid(
             resource,
             name,
             "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`",
         )),
         _ => Ok(()),
     }
+}
+
+/// The containers of a pod, without what an update may change of them.
+fn but_images(pod: &Value) -> [Value; 2] {
+    ["initContainers", "containers"].map(|list| {
+        let mut containers = pod["spec"][list].clone();
+        for container in containers.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            container.remove("image");
+        }
+        containers
+    })
 }
 
 /// Seconds of grace that a delete leaves: only a started pod has any.

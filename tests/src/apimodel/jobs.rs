@@ -22,6 +22,15 @@ const POD_BACKOFF: Duration = Duration::from_secs(10);
 /// Longest time between two tries to create a pod.
 const MAX_POD_BACKOFF: Duration = Duration::from_secs(60);
 
+/// What becomes of pods as they are created.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Admission {
+    /// How many that have not ended there may be.
+    pub(super) quota: Option<usize>,
+    /// What is put before their images.
+    pub(super) mirror: &'static str,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct JobController {
     jobs: BTreeMap<String, Known>,
@@ -39,7 +48,7 @@ struct Known {
 }
 
 impl JobController {
-    pub(super) fn step(&mut self, store: &mut Store, quota: Option<usize>, now: Moment, due: &mut Due) {
+    pub(super) fn step(&mut self, store: &mut Store, admission: Admission, now: Moment, due: &mut Due) {
         let jobs: Vec<(Key, Value)> =
             store.list(of_plural("jobs"), None).map(|(key, job)| (key.clone(), job.clone())).collect();
         let present: BTreeSet<String> = jobs.iter().map(|(_, job)| uid(job)).collect();
@@ -53,7 +62,7 @@ impl JobController {
                 pods: 0,
                 failures: 0,
             });
-            step_job(known, store, &key, &job, quota, now, due);
+            step_job(known, store, &key, &job, admission, now, due);
         }
         // Pods whose Job is gone are nobody's to count.
         let orphans: Vec<Key> = store
@@ -72,7 +81,7 @@ fn step_job(
     store: &mut Store,
     key: &Key,
     job: &Value,
-    quota: Option<usize>,
+    Admission { quota, mirror }: Admission,
     now: Moment,
     due: &mut Due,
 ) {
@@ -173,7 +182,7 @@ fn step_job(
         tell_over_quota(known, store, key, job, quota, now);
     } else if active.is_empty() && due.reached(known.next_pod_at, now) {
         known.pods += 1;
-        create_pod(known, store, key, job, now);
+        create_pod(known, store, key, job, mirror, now);
         status["active"] = json!(1);
     }
     let mut updated = job.clone();
@@ -205,7 +214,7 @@ fn tell_over_quota(known: &Known, store: &mut Store, key: &Key, job: &Value, quo
     let _stored = store.create(of_plural("events"), &key.namespace, event, now);
 }
 
-fn create_pod(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now: Moment) {
+fn create_pod(known: &mut Known, store: &mut Store, key: &Key, job: &Value, mirror: &str, now: Moment) {
     let template = &job["spec"]["template"];
     let mut meta = template["metadata"].clone();
     meta["generateName"] = json!(format!("{}-", key.name));
@@ -214,7 +223,14 @@ fn create_pod(known: &mut Known, store: &mut Store, key: &Key, job: &Value, now:
         "apiVersion": "batch/v1", "kind": "Job", "name": key.name, "uid": job["metadata"]["uid"],
         "controller": true, "blockOwnerDeletion": true,
     }]);
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]});
+    let mut spec = template["spec"].clone();
+    for list in ["initContainers", "containers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            let image = container["image"].as_str().unwrap_or_default();
+            container["image"] = json!(format!("{mirror}{image}"));
+        }
+    }
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec});
     if let Ok(pod) = store.create(of_plural("pods"), &key.namespace, pod, now) {
         known.uncounted.insert(uid(&pod));
     }

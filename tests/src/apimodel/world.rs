@@ -43,6 +43,8 @@ pub struct Settings {
     pub garbage: bool,
     /// How many pods that have not ended a quota of the namespace allows.
     pub pod_quota: Option<usize>,
+    /// What an admission webhook puts before the images of pods as they are created.
+    pub mirror: &'static str,
     /// How long nothing must be written for the world to count as settled.
     pub quiet: Duration,
     /// Requests of controllers that are refused with this HTTP status for as long as they stand here: a right that is
@@ -58,6 +60,7 @@ impl Default for Settings {
             latency: Duration::ZERO,
             garbage: true,
             pod_quota: None,
+            mirror: "",
             quiet: Duration::from_secs(60),
             denied: Vec::new(),
         }

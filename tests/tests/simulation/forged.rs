@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use agents_core::{
-    plan::CONTAINER,
+    plan::{CONTAINER, INSTALL_CONTAINER},
     report::{Ended, KEY_VARIABLE, Report, SCHEMA_VERSION},
 };
 use agents_kube::runtime::Fingerprint;
 use agents_tests::apimodel::{Outcome, World};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -216,4 +216,63 @@ async fn a_job_in_the_place_of_a_recorded_one_is_not_believed() {
     let run = world.object("agentruns", RUN).expect("it is there");
     assert_eq!((&run["status"]["phase"], &run["status"]["reason"]), (&json!("Failed"), &json!("Lost")));
     assert_eq!(faults_of_stranger(&world, &uid, 1), Vec::<String>::new());
+}
+
+/// A pod that was created as it should be executes something else when its image is changed before it starts; while it
+/// runs the kubelet starts the other image in its place.
+#[test]
+fn a_pod_whose_image_is_changed_is_not_believed_and_not_repeated() {
+    let images = [("the agent's", "containers", CONTAINER), ("the runner's", "initContainers", INSTALL_CONTAINER)];
+    let cases: Vec<_> = images.iter().flat_map(|image| ["Pending", "Running"].map(|phase| (*image, phase))).collect();
+    simulate(cases, async |((which, field, container), phase)| {
+        let world = RETRY.world(1);
+        world.outcomes(RUN, vec![Outcome::Message { text: String::new(), after: 60 * SECOND }, Outcome::default()]);
+        let _controller = keep_running(&world, "a", false);
+        let pod_in = |world: &World| {
+            let pods = world.objects("pods");
+            pods.into_iter().find(|pod| pod["status"]["phase"].as_str().unwrap_or("Pending") == phase)
+        };
+        assert!(world.until(60 * SECOND, |world| pod_in(world).is_some()).await);
+        // A controller sees every pod before anybody else can act on it, but not at the same moment.
+        tokio::time::sleep(SECOND / 10).await;
+        let pod = pod_in(&world).expect("it is there");
+        let pods: Api<Pod> = Api::default_namespaced(world.admin());
+        let mut changed = pod["spec"][field].clone();
+        for each in changed.as_array_mut().expect("it has some") {
+            if each["name"] == container {
+                each["image"] = json!("evil");
+            }
+        }
+        let patch = Patch::Merge(json!({"spec": {field: changed}}));
+        let name = pod["metadata"]["name"].as_str().expect("it has one");
+        pods.patch(name, &PatchParams::default(), &patch).await.expect("an image can be changed");
+        phase_seen(&world, "Failed").await;
+        let run = world.object("agentruns", RUN).expect("it is there");
+        let mut faults = Vec::new();
+        if run["status"]["phase"] != "Failed" || run["status"]["reason"] != "PodChanged" {
+            faults.push(format!("{}", run["status"]));
+        }
+        let message = run["status"]["message"].as_str().unwrap_or_default();
+        if !message.contains("evil") {
+            faults.push(format!("it does not name the image: {message}"));
+        }
+        tokio::time::sleep(300 * SECOND).await;
+        let jobs = world.objects("jobs").len();
+        if jobs > 1 {
+            faults.push("it was tried again".to_owned());
+        }
+        world.stop_actors();
+        named(|| format!("{which}, {phase}"), &faults).into_iter().collect()
+    });
+}
+
+/// Clusters rewrite the images of pods as they are created, to a mirror of theirs: nobody has changed such a pod.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_was_created_with_another_image_is_believed() {
+    let world = HAPPY.world(1);
+    world.configure(|settings| settings.mirror = "mirror.example/");
+    let _controller = keep_running(&world, "a", false);
+    phase_seen(&world, "Succeeded").await;
+    let pod = world.objects("pods").pop().expect("it is there");
+    assert!(pod["spec"]["containers"].to_string().contains("mirror.example/"), "{pod}");
 }

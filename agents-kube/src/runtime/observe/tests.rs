@@ -118,6 +118,10 @@ fn table() -> Vec<(&'static str, String)> {
         ("report-of-another-attempt", "finished 10:00:06..10:03:00, exit 1".into()),
         ("report-of-another-schema", "finished 10:00:06..10:03:00, exit 1".into()),
         ("report-cut", "finished 10:00:06..10:03:00, exit 0".into()),
+        (
+            "started-again",
+            "finished 10:00:06..10:03:00, exit 0, [PodChanged] pod nightly-review-bcdfghjklmnp-x7k2p is not what was submitted: its container was started 2 times; what it reports is not believed".into(),
+        ),
         // Ended from outside.
         (
             "out-of-memory",
