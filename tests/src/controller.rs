@@ -85,18 +85,41 @@ pub fn grant(cluster: &Cluster, namespace: &str, account: &str) -> Result<PathBu
     kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
     // Where the controller's leases lie, as those of a pod lie in its own namespace.
     kubeconfig["contexts"][0]["context"]["namespace"] = json!(namespace);
-    // The rights reach the authorizer by a watch of its own.
-    let subject = format!("--as=system:serviceaccount:{namespace}:{account}");
+    await_rights(cluster, namespace, namespace, account)?;
+    std::fs::write(&path, kubeconfig.to_string()).context("failed to write the controller's kubeconfig")?;
+    Ok(path)
+}
+
+/// Gives the account `account` of the namespace `home` the rights in `namespace` that [`grant`] gives one of its own, which
+/// is made with them.
+///
+/// # Errors
+/// The API server refused it, or the rights do not reach its authorizer.
+pub fn lend(cluster: &Cluster, home: &str, namespace: &str, account: &str) -> Result<()> {
+    grant(cluster, namespace, account)?;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": format!("{account}-of-{home}"), "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": home}],
+    });
+    // A controller that is started again has them.
+    cluster.kubectl_with_input(&["apply", "--filename=-"], &binding.to_string())?;
+    await_rights(cluster, home, namespace, account)
+}
+
+/// The rights reach the authorizer by a watch of its own.
+fn await_rights(cluster: &Cluster, home: &str, namespace: &str, account: &str) -> Result<()> {
+    let within = format!("--namespace={namespace}");
+    let subject = format!("--as=system:serviceaccount:{home}:{account}");
     let began = Instant::now();
     loop {
         match cluster.kubectl(&["auth", "can-i", "list", "agentruns.agents.proompteng.ai", &within, &subject]) {
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
             Err(error) if began.elapsed() > PATIENCE => return Err(error.context("the rights of the controller")),
             Err(_) => std::thread::sleep(Duration::from_millis(15)),
         }
     }
-    std::fs::write(&path, kubeconfig.to_string()).context("failed to write the controller's kubeconfig")?;
-    Ok(path)
 }
 
 impl Controller {

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what the product costs on this machine.
 //!
-//! A bench of a whole run is a program of the tests crate, which has the cluster, the controller and the kubelet by hand;
-//! its arguments stand here, where both sides know them. It prints its result itself and fails when a count is not what it must be;
-//! times, memory and sizes are printed beside their targets and never fail, for machines are noisy.
+//! A bench of whole runs is a part of a program of the tests crate, which has the cluster, the controller and the kubelet by
+//! hand; its arguments stand here, where both sides know them. It prints its result itself and fails when a count is not
+//! what it must be; times, memory and sizes are printed beside their targets and never fail, for machines are noisy.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -13,6 +13,8 @@ use crate::cargo;
 pub enum Bench {
     /// One AgentRun from its creation to its end: requests, added latency, CPU, memory, sizes
     Trunk(Trunk),
+    /// The runs of one namespace while another has templates that cost as much as they can: added latency
+    Neighbours(Neighbours),
     /// The worst templates that are admitted: CPU of one decision
     Templates,
 }
@@ -31,6 +33,17 @@ pub struct Trunk {
     pub output: Output,
 }
 
+/// Arguments of the bench `neighbours`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Neighbours {
+    /// Ordinary runs in each phase; of fewer than 300 the 99th percentile is that of one or two runs
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Form of the result
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
@@ -40,21 +53,41 @@ pub enum Output {
     Json,
 }
 
+impl Output {
+    fn argument(self) -> String {
+        let word = match self {
+            Self::Table => "table",
+            Self::Json => "json",
+        };
+        format!("--output={word}")
+    }
+}
+
 impl Bench {
     /// `trunk` with the numbers of runs of its documentation.
     pub fn trunk() -> Self {
         Self::Trunk(Trunk { runs: 100, burst: 300, output: Output::Table })
     }
-}
 
-impl Trunk {
-    fn arguments(self) -> Vec<String> {
-        let Self { runs, burst, output } = self;
-        let output = match output {
-            Output::Table => "table",
-            Output::Json => "json",
-        };
-        vec![format!("--runs={runs}"), format!("--burst={burst}"), format!("--output={output}")]
+    /// `neighbours` with as many runs as its counts need; its times then say little.
+    pub fn counts_of_neighbours() -> Self {
+        Self::Neighbours(Neighbours { runs: 50, output: Output::Table })
+    }
+
+    /// The package, the program in it, and its arguments.
+    fn program(&self) -> (&'static str, &'static str, Vec<String>) {
+        match *self {
+            Self::Trunk(Trunk { runs, burst, output }) => {
+                let (runs, burst) = (format!("--runs={runs}"), format!("--burst={burst}"));
+                ("agents-tests", "controller", vec!["trunk".to_owned(), runs, burst, output.argument()])
+            }
+            Self::Neighbours(Neighbours { runs, output }) => (
+                "agents-tests",
+                "controller",
+                vec!["neighbours".to_owned(), format!("--runs={runs}"), output.argument()],
+            ),
+            Self::Templates => ("agents-core", "templates", Vec::new()),
+        }
     }
 }
 
@@ -63,14 +96,12 @@ impl Trunk {
 /// # Errors
 /// It does not build, could not measure, or a count is not what it must be; it has said which.
 pub fn run(what: &Bench) -> Result<()> {
-    let (package, name, arguments) = match what {
-        Bench::Trunk(trunk) => ("agents-tests", "trunk", trunk.arguments()),
-        Bench::Templates => ("agents-core", "templates", Vec::new()),
-    };
+    let (package, name, arguments) = what.program();
     let status = cargo()
         .args(["bench", "--quiet", "--package", package, "--bench", name, "--"])
-        .args(arguments)
+        .args(&arguments)
         .status()
         .context("failed to start cargo bench")?;
-    if status.success() { Ok(()) } else { bail!("the bench {name} failed") }
+    let said = arguments.first().map_or(name, String::as_str);
+    if status.success() { Ok(()) } else { bail!("the bench {said} failed") }
 }

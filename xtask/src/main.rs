@@ -38,7 +38,7 @@ enum Command {
         /// Rings whose absence is a failure
         #[arg(long, value_delimiter = ',')]
         require: Vec<Ring>,
-        /// Also what takes longer than a gate may: counts of the bench, mutants, fuzzing, more cases of every property
+        /// Also what takes longer than a gate may: counts of the benches, mutants, fuzzing, more cases of every property
         #[arg(long)]
         all: bool,
     },

@@ -24,7 +24,7 @@ const CASES: &str = "4096";
 /// Minutes of fuzzing with `--all`, for all targets together.
 const FUZZ_MINUTES: u64 = 8;
 
-/// Runs the checks and every ring; with `all` also the counts of the bench, mutants, fuzzing and more property cases.
+/// Runs the checks and every ring; with `all` also the counts of the benches, mutants, fuzzing and more property cases.
 ///
 /// # Errors
 /// A check or a test that failed, or a required ring that cannot run.
@@ -95,8 +95,11 @@ fn tests(steps: &mut Steps<'_>, rings: &[&str], required: &[&str], skipped: &[St
 fn longer(steps: &mut Steps<'_>, rings: &[Ring]) {
     if rings.contains(&Ring::Api) {
         steps.step("counts of the bench", |_| bench::run(&bench::Bench::trunk()));
+        steps.step("counts beside dear templates", |_| bench::run(&bench::Bench::counts_of_neighbours()));
     } else {
-        steps.skip("counts of the bench", "the ring api cannot run here");
+        for bench in ["counts of the bench", "counts beside dear templates"] {
+            steps.skip(bench, "the ring api cannot run here");
+        }
     }
     steps.step("more cases of every property", |_| {
         let crates = ["--package=agents-core", "--package=agents-runtime", "--package=agents-kube"];

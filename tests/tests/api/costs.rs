@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agents_tests::{controller::grant, hand_kubelet::Play};
+use agents_tests::{controller::lend, hand_kubelet::Play};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use xtask::cluster::Cluster;
@@ -45,16 +45,7 @@ async fn ordinary(stage: &Stage<'_>, name: &str) -> Result<Vec<Duration>> {
 pub(crate) fn dear_templates_hold_nobody_up(cluster: &Cluster) -> Result<()> {
     play(cluster, "dear", async |stage| {
         let neighbour = stage.beside("dear-neighbour").await?;
-        tokio::task::block_in_place(|| grant(cluster, &neighbour.namespace, CONTROLLER))?;
-        // The controller of this namespace has the same rights in the other one.
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "neighbour", "namespace": neighbour.namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": CONTROLLER},
-            "subjects": [{"kind": "ServiceAccount", "name": CONTROLLER, "namespace": stage.namespace}],
-        });
-        tokio::task::block_in_place(|| cluster.kubectl_with_input(&["create", "--filename=-"], &binding.to_string()))?;
+        tokio::task::block_in_place(|| lend(cluster, &stage.namespace, &neighbour.namespace, CONTROLLER))?;
         neighbour.declarations().await?;
         for (name, work) in
             [("refused", "{% if (payloads.t | tojson) == i %}{% endif %}"), ("admitted", "{% set a = i ~ i ~ i %}")]
@@ -108,8 +99,10 @@ pub(crate) fn dear_templates_hold_nobody_up(cluster: &Cluster) -> Result<()> {
         let figures = |took: &[Duration]| format!("p50 {:?}, slowest {:?}", took[took.len() / 2], took[took.len() - 1]);
         println!("undisturbed: {}; beside dear runs: {}", figures(&undisturbed), figures(&disturbed));
         ensure!(silent == 0, "the health page was silent {silent} times");
-        // A machine may be slow, but nobody waits for what another namespace renders.
-        ensure!(disturbed[RUNS - 1] < undisturbed[RUNS - 1] * 2 + Duration::from_secs(5), "{disturbed:?}");
+        // A machine may be slow, and one run meets whatever else it does; but nobody waits for what another namespace
+        // renders. What that adds in milliseconds is measured by `cargo xtask bench neighbours`.
+        let slowed = |n: usize, slack: u64| disturbed[n] > undisturbed[n] * 2 + Duration::from_secs(slack);
+        ensure!(!slowed(RUNS / 2, 1) && !slowed(RUNS - 1, 5), "{undisturbed:?}; beside dear runs: {disturbed:?}");
         neighbour.api("namespaces").delete(&neighbour.namespace, &kube::api::DeleteParams::background()).await?;
         Ok(())
     })

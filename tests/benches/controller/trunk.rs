@@ -1,83 +1,35 @@
-//! What one AgentRun costs, from its creation to its end: requests, added latency, CPU, memory, sizes.
-//!
-//! The controller is the released program with the generated rights, beside a real API server, etcd and Job controller;
-//! pods are played by hand. Started by `cargo xtask bench trunk`.
+//! One AgentRun: requests, added latency, CPU, memory, sizes.
 
-mod figures;
-mod load;
-mod phase;
-mod process;
-mod scene;
-
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::Result;
-use clap::Parser as _;
-use figures::{Figure, Gate, Group, Target, Unit, print};
-use load::{Players, Shape};
-use phase::Phase;
-use scene::Scene;
 use xtask::{
     bench::Trunk,
-    cluster::{Cluster, Options, Progress, image::ImageSpec, images, product},
+    cluster::{Cluster, images, product::Programs},
 };
 
-/// Runs before anything counts: connections, caches and code are warm after them.
-const WARM_UP: u32 = 20;
+use crate::{
+    Figure, Gate, Group, Target, Unit, WARM_UP,
+    load::{Players, Shape},
+    process,
+    scene::Scene,
+};
+
+const NAMESPACE: &str = "bench";
 /// How long rest is looked at.
 const REST: Duration = Duration::from_secs(10);
 
-#[derive(Debug, clap::Parser)]
-struct Arguments {
-    #[command(flatten)]
-    trunk: Trunk,
-    /// What cargo tells every bench.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
-fn main() -> ExitCode {
-    let Arguments { trunk, bench: _ } = Arguments::parse();
-    match measure(trunk).and_then(|groups| print(trunk, &groups).map(|()| figures::violations(&groups))) {
-        Ok(violations) if violations.is_empty() => ExitCode::SUCCESS,
-        Ok(violations) => {
-            for violation in violations {
-                eprintln!("error: {violation}");
-            }
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn measure(trunk: Trunk) -> Result<Vec<Group>> {
-    let progress = Progress::new(|line| eprintln!("{line}"));
-    let programs = product::build_release(&progress)?;
-    let cluster = Cluster::start(Options { progress, ..Options::default() })?;
-    agents_tests::api_server::prepare(&cluster)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut groups = runtime.block_on(play(&cluster, &programs, trunk))?;
-    let image = images::product(&images::product_reference(), &programs);
-    groups.push(sizes(&cluster, &programs, &image)?);
-    drop(runtime);
-    cluster.stop()?;
-    Ok(groups)
-}
-
-async fn play(cluster: &Cluster, programs: &product::Programs, trunk: Trunk) -> Result<Vec<Group>> {
+pub(crate) async fn play(cluster: &Cluster, programs: &Programs, trunk: Trunk) -> Result<Vec<Group>> {
     let Trunk { runs, burst, output: _ } = trunk;
-    let scene = Scene::open(cluster, &programs.agents).await?;
+    let scene = Scene::open(cluster, &programs.agents, &[NAMESPACE]).await?;
     let (controller, _) = scene.controller("first").await?;
     scene.quiet().await?;
     let empty = process::memory(&controller)?;
     let mut groups = vec![Group::new("idle, no runs", scene.rest(&controller, REST).await?)];
     groups[0].figures.extend(empty.figures(Some(15.0)));
 
-    let mut players = Players::enter(scene.client.clone(), scene.namespace())?;
-    scene.phase(&controller, &mut players, "warm", WARM_UP, Shape::OneByOne).await?;
+    let mut players = Players::enter(scene.client.clone(), NAMESPACE)?;
+    scene.phase(&controller, players.play("warm", WARM_UP, Shape::OneByOne)).await?;
     let phases = [
         ("sequential", "one run after another", runs, Shape::OneByOne),
         ("at-5-per-s", "arriving at 5/s", runs, Shape::Rate(5.0)),
@@ -87,7 +39,7 @@ async fn play(cluster: &Cluster, programs: &product::Programs, trunk: Trunk) -> 
     let mut kept = WARM_UP;
     for (name, title, count, shape) in phases {
         eprintln!("{count} runs {title}");
-        let phase: Phase = scene.phase(&controller, &mut players, name, count, shape).await?;
+        let phase = scene.phase(&controller, players.play(name, count, shape)).await?;
         groups.push(Group::new(&format!("{count} runs {title}"), phase.figures(shape)?).named(name));
         kept += count;
     }
@@ -112,16 +64,17 @@ async fn play(cluster: &Cluster, programs: &product::Programs, trunk: Trunk) -> 
     groups.push(Group::new(&format!("restarted among {kept} finished runs"), figures).named("restarted"));
     controller.terminate()?;
     players.leave();
+    groups.push(sizes(cluster, programs)?);
     Ok(groups)
 }
 
-fn sizes(cluster: &Cluster, programs: &product::Programs, image: &ImageSpec) -> Result<Group> {
-    let mebibytes = |path: &std::path::Path| -> Result<f64> {
+fn sizes(cluster: &Cluster, programs: &Programs) -> Result<Group> {
+    let mebibytes = |path: &Path| -> Result<f64> {
         #[expect(clippy::cast_precision_loss, reason = "files are smaller than 2^52 bytes")]
         Ok(std::fs::metadata(path)?.len() as f64 / 1024.0 / 1024.0)
     };
     let archive = cluster.dir().join("product.tar");
-    image.write(&archive)?;
+    images::product(&images::product_reference(), programs).write(&archive)?;
     let figure = |key, what, path| anyhow::Ok(Figure::new(key, what, mebibytes(path)?, Unit::Mebibytes));
     let figures = vec![
         figure("agents", "agents, static and stripped", &programs.agents)?,

@@ -22,12 +22,14 @@ use kube::{
     core::GroupVersionKind,
     runtime::{WatchStreamExt as _, watcher},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
+
+use crate::scene::AGENT;
 
 /// Requests of the kubelet under way at once, and of whoever makes runs.
 const CONNECTIONS: usize = 16;
@@ -43,6 +45,34 @@ pub(crate) enum Shape {
     AtOnce,
 }
 
+/// A run that is to be made.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    /// After the beginning.
+    pub(crate) at: Duration,
+    pub(crate) spec: Value,
+    pub(crate) end: End,
+}
+
+/// How a run is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Succeeded,
+    /// Without an attempt, for what its templates cost.
+    TemplateLimit,
+}
+
+impl End {
+    fn is(self, status: &Value) -> bool {
+        let (phase, reason) = (&status["phase"], &status["reason"]);
+        match self {
+            Self::Succeeded => phase == "Succeeded",
+            Self::TemplateLimit => phase == "Failed" && reason == "TemplateLimit",
+        }
+    }
+}
+
 /// A run as it was stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Made {
@@ -53,7 +83,7 @@ pub(crate) struct Made {
 /// The makers of runs and the kubelet.
 pub(crate) struct Players {
     runs: Api<DynamicObject>,
-    ended: mpsc::UnboundedReceiver<String>,
+    ended: mpsc::UnboundedReceiver<(String, Value)>,
     kubelet: JoinHandle<Result<()>>,
 }
 
@@ -70,48 +100,59 @@ impl Players {
         self.kubelet.abort();
     }
 
-    /// Makes `count` runs and waits until each has ended.
+    /// Makes `count` ordinary runs and waits until each has succeeded.
     pub(crate) async fn play(&mut self, prefix: &str, count: u32, shape: Shape) -> Result<Vec<Made>> {
+        if let Shape::Rate(rate) = shape {
+            return self.arrive(ordinary(prefix, count, rate)).await;
+        }
         let names = (0..count).map(|n| format!("{prefix}-{n:05}"));
-        let patience = Duration::from_secs(120) + Duration::from_millis(500) * count;
         let runs = self.runs.clone();
-        let create = |name: String| make(runs.clone(), name);
-        let made = match shape {
-            Shape::OneByOne => {
-                let mut made = Vec::new();
-                for name in names {
-                    made.push(create(name.clone()).await?);
-                    self.wait(HashSet::from([name]), patience).await?;
-                }
-                return Ok(made);
+        let create = |name: String| make(runs.clone(), name, ordinary_spec());
+        if shape == Shape::OneByOne {
+            let mut made = Vec::new();
+            for name in names {
+                made.push(create(name.clone()).await?);
+                self.wait(HashMap::from([(name, End::Succeeded)])).await?;
             }
-            Shape::Rate(rate) => {
-                let mut at = Instant::now();
-                let due = names.enumerate().map(|(n, name)| {
-                    at += pause(n, rate);
-                    let (at, create) = (at, create(name));
-                    async move {
-                        sleep_until(at).await;
-                        create.await
-                    }
-                });
-                due.collect::<FuturesUnordered<_>>().try_collect::<Vec<_>>().await?
-            }
-            Shape::AtOnce => stream::iter(names.map(create)).buffer_unordered(CONNECTIONS).try_collect().await?,
-        };
-        self.wait(made.iter().map(|made| made.name.clone()).collect(), patience).await?;
+            return Ok(made);
+        }
+        let made: Vec<_> = stream::iter(names.map(create)).buffer_unordered(CONNECTIONS).try_collect().await?;
+        self.wait(made.iter().map(|made| (made.name.clone(), End::Succeeded)).collect()).await?;
         Ok(made)
     }
 
-    async fn wait(&mut self, mut open: HashSet<String>, patience: Duration) -> Result<()> {
+    /// Makes each run at its time, whatever has ended, and waits until each has ended as it is to.
+    pub(crate) async fn arrive(&mut self, wanted: Vec<Wanted>) -> Result<Vec<Made>> {
+        let ends = wanted.iter().map(|run| (run.name.clone(), run.end)).collect();
+        let began = Instant::now();
+        let due = wanted.into_iter().map(|Wanted { name, at, spec, end: _ }| {
+            let create = make(self.runs.clone(), name, spec);
+            async move {
+                sleep_until(began + at).await;
+                create.await
+            }
+        });
+        let made = due.collect::<FuturesUnordered<_>>().try_collect().await?;
+        self.wait(ends).await?;
+        Ok(made)
+    }
+
+    async fn wait(&mut self, mut open: HashMap<String, End>) -> Result<()> {
+        let patience = Duration::from_secs(120) + Duration::from_millis(500) * u32::try_from(open.len())?;
         let all = async {
             while !open.is_empty() {
-                let Some(name) = self.ended.recv().await else { break };
-                open.remove(&name);
+                let Some((name, status)) = self.ended.recv().await else { break };
+                if let Some(end) = open.remove(&name)
+                    && !end.is(&status)
+                {
+                    bail!("run {name} ended otherwise than with {end:?}: {status:#}");
+                }
             }
+            Ok(())
         };
-        if timeout(patience, all).await.is_err() {
-            bail!("{} runs have not ended, {:?} for one", open.len(), open.iter().next());
+        match timeout(patience, all).await {
+            Ok(waited) => waited?,
+            Err(_) => bail!("{} runs have not ended, {:?} for one", open.len(), open.keys().next()),
         }
         if !open.is_empty() {
             (&mut self.kubelet).await??;
@@ -121,30 +162,42 @@ impl Players {
     }
 }
 
-/// The time before arrival `n`: exponential, and the same in every bench.
-fn pause(n: usize, rate: f64) -> Duration {
+/// Ordinary runs at random moments, so many a second on average; the same moments each time.
+pub(crate) fn ordinary(prefix: &str, count: u32, rate: f64) -> Vec<Wanted> {
+    let mut at = Duration::ZERO;
+    let run = |n: u32| {
+        at += pause(n, rate);
+        Wanted { name: format!("{prefix}-{n:05}"), at, spec: ordinary_spec(), end: End::Succeeded }
+    };
+    (0..count).map(run).collect()
+}
+
+fn ordinary_spec() -> Value {
+    json!({"agentRef": {"name": AGENT}, "implementation": {"inline": {"text": "say hello"}}})
+}
+
+/// The time before arrival `n`: exponential.
+fn pause(n: u32, rate: f64) -> Duration {
     let mut hasher = DefaultHasher::new();
-    n.hash(&mut hasher);
+    u64::from(n).hash(&mut hasher);
     let even = f64::from(u32::try_from(hasher.finish() >> 32).unwrap_or(0)) / f64::from(u32::MAX);
     Duration::from_secs_f64(-(1.0 - even * 0.9999).ln() / rate)
 }
 
-async fn make(runs: Api<DynamicObject>, name: String) -> Result<Made> {
+async fn make(runs: Api<DynamicObject>, name: String, spec: Value) -> Result<Made> {
     let run = serde_json::from_value(json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "AgentRun",
-        "metadata": {"name": name},
-        "spec": {"agentRef": {"name": "agent"}, "implementation": {"inline": {"text": "say hello"}}},
+        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "AgentRun", "metadata": {"name": name}, "spec": spec,
     }))?;
     let stored = runs.create(&PostParams::default(), &run).await.context("failed to make a run")?;
     Ok(Made { name, uid: stored.metadata.uid.context("a stored run has a uid")? })
 }
 
-/// Plays each pod once, and tells which runs have ended.
+/// Plays each pod once, and tells with which status runs have ended.
 async fn attend(
     client: Client,
     namespace: String,
     runs: Api<DynamicObject>,
-    ended: mpsc::UnboundedSender<String>,
+    ended: mpsc::UnboundedSender<(String, Value)>,
 ) -> Result<()> {
     let kubelet = HandKubelet::new(client.clone(), &namespace);
     let pods = Api::<Pod>::namespaced(client, &namespace);
@@ -171,9 +224,10 @@ async fn attend(
                 }
             }
             Some(seen) = runs.next() => {
-                let Ok(run) = seen else { continue };
+                let Ok(mut run) = seen else { continue };
                 let name = run.metadata.name.unwrap_or_default();
-                match run.data["status"]["phase"].as_str().unwrap_or_default() {
+                let status = run.data["status"].take();
+                match status["phase"].as_str().unwrap_or_default() {
                     "Running" => if let Some(pod) = alive.remove(&name) {
                         let (kubelet, connections) = (&kubelet, Arc::clone(&connections));
                         work.push(Box::pin(async move {
@@ -181,8 +235,7 @@ async fn attend(
                             kubelet.end(&pod, &Exit::success(&pod)).await
                         }));
                     },
-                    "Succeeded" if told.insert(name.clone()) => drop(ended.send(name)),
-                    "Failed" | "Cancelled" => bail!("run {name} ended otherwise: {:#}", run.data["status"]),
+                    "Succeeded" | "Failed" | "Cancelled" if told.insert(name.clone()) => drop(ended.send((name, status))),
                     _ => {}
                 }
             }

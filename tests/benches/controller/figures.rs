@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde_json::{Map, Value, json};
-use xtask::bench::{Output, Trunk};
+use xtask::bench::Output;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
@@ -18,6 +18,7 @@ pub(crate) enum Unit {
     MillisecondsPerSecond,
     Mebibytes,
     KibibytesPerRun,
+    Times,
 }
 
 impl Unit {
@@ -32,13 +33,14 @@ impl Unit {
             Self::MillisecondsPerSecond => "ms/s",
             Self::Mebibytes => "MiB",
             Self::KibibytesPerRun => "KiB/run",
+            Self::Times => "times",
         }
     }
 
     fn show(self, value: f64) -> String {
         let digits = match self {
             Self::Count => 0,
-            Self::PerRun | Self::PerSecond | Self::Seconds | Self::Milliseconds | Self::Mebibytes => 2,
+            Self::PerRun | Self::PerSecond | Self::Seconds | Self::Milliseconds | Self::Mebibytes | Self::Times => 2,
             Self::MillisecondsPerRun | Self::MillisecondsPerSecond | Self::KibibytesPerRun => 3,
         };
         format!("{value:.digits$}")
@@ -135,10 +137,18 @@ pub(crate) fn violations(groups: &[Group]) -> Vec<String> {
     violations
 }
 
-pub(crate) fn print(trunk: Trunk, groups: &[Group]) -> Result<()> {
-    let text = match trunk.output {
+/// What was measured, with which numbers, and how it is printed.
+#[derive(Debug)]
+pub(crate) struct Heading {
+    pub(crate) bench: &'static str,
+    pub(crate) numbers: Value,
+    pub(crate) output: Output,
+}
+
+pub(crate) fn print(heading: &Heading, groups: &[Group]) -> Result<()> {
+    let text = match heading.output {
         Output::Table => for_people(groups),
-        Output::Json => serde_json::to_string_pretty(&for_machines(trunk, groups))? + "\n",
+        Output::Json => serde_json::to_string_pretty(&for_machines(heading, groups))? + "\n",
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the result")
 }
@@ -167,8 +177,7 @@ fn for_people(groups: &[Group]) -> String {
     text
 }
 
-fn for_machines(trunk: Trunk, groups: &[Group]) -> Value {
-    let Trunk { runs, burst, output: _ } = trunk;
+fn for_machines(heading: &Heading, groups: &[Group]) -> Value {
     let groups: Map<String, Value> = groups
         .iter()
         .map(|Group { key, title: _, figures }| {
@@ -188,5 +197,10 @@ fn for_machines(trunk: Trunk, groups: &[Group]) -> Value {
         })
         .collect();
     let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    json!({"bench": "trunk", "cpus": cpus, "runs": runs, "burst": burst, "figures": groups})
+    let Heading { bench, numbers, output: _ } = heading;
+    let mut result = json!({"bench": bench, "cpus": cpus, "figures": groups});
+    for (name, number) in numbers.as_object().into_iter().flatten() {
+        result[name] = number.clone();
+    }
+    result
 }

@@ -6,7 +6,7 @@ use agents_tests::controller::Controller;
 use anyhow::{Context as _, Result};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::figures::{Figure, Gate, Target, Unit};
+use crate::{Figure, Gate, Target, Unit};
 
 /// CPU time of all its threads since its start; unlike the ticks of `/proc`, exact to microseconds.
 pub(crate) fn cpu(controller: &Controller) -> Result<Duration> {
