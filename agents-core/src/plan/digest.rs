@@ -3,8 +3,7 @@
 //! It covers templates, resolved values and the pod. It leaves out what differs between two attempts of one plan and
 //! what belongs to the place it runs in: the attempt's number, its limits, file locations, report addresses.
 
-use std::collections::BTreeMap;
-
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -39,39 +38,46 @@ pub fn of_runner_spec(spec: &Value) -> String {
 
 /// The digest of any JSON value: object members in the order of their names, no white space.
 pub fn of_json(value: &Value) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     write_canonical(value, &mut text);
-    sha256(text.as_bytes())
+    sha256(&text)
 }
 
-/// Sorts members itself: whether `serde_json` keeps insertion order depends on features of the whole build.
-fn write_canonical(value: &Value, out: &mut String) {
+/// Sorts members itself: whether `serde_json` keeps insertion order depends on features of the whole build. Every Job
+/// that is seen is hashed, so nothing is copied on the way.
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => write_scalar(value, out),
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (n, item) in items.iter().enumerate() {
                 if n > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write_canonical(item, out);
             }
-            out.push(']');
+            out.push(b']');
         }
         Value::Object(members) => {
-            let sorted: BTreeMap<&String, &Value> = members.iter().collect();
-            out.push('{');
+            let mut sorted: Vec<(&String, &Value)> = members.iter().collect();
+            sorted.sort_unstable_by_key(|(name, _)| *name);
+            out.push(b'{');
             for (n, (name, member)) in sorted.into_iter().enumerate() {
                 if n > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                out.push_str(&Value::from(name.as_str()).to_string());
-                out.push(':');
+                write_scalar(name, out);
+                out.push(b':');
                 write_canonical(member, out);
             }
-            out.push('}');
+            out.push(b'}');
         }
     }
+}
+
+fn write_scalar(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+    // Writing to memory cannot fail, and neither can a scalar.
+    let _ = serde_json::to_writer(out, value);
 }
 
 fn remove(value: &mut Value, path: &[&str]) {

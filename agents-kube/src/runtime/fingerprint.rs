@@ -53,7 +53,7 @@ pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
     /// Of a pod's spec, as JSON.
-    pub fn of(spec: &Value) -> Self {
+    pub fn of(spec: Value) -> Self {
         let text = digest::of_json(&projection(spec));
         // A digest of ours reads back; one that did not would only ever differ.
         Self::parse(&text).unwrap_or(Self([0; 32]))
@@ -90,33 +90,34 @@ pub(super) fn report_key(spec: &Value) -> Option<Box<str>> {
     key["value"].as_str().map(Into::into)
 }
 
-fn projection(spec: &Value) -> Value {
-    let of = |field: &str, name: &str| -> Vec<Map<String, Value>> {
-        list(&spec[field]).filter(|container| container["name"] == name).map(container).collect()
+/// Takes apart what it is given: every state of every Job is looked at, and most of it is large.
+fn projection(mut spec: Value) -> Value {
+    let mut of = |field: &str, name: &str| -> Vec<Value> {
+        let ours = taken_list(&mut spec, field).into_iter().filter(|container| container["name"] == name);
+        ours.map(container).collect()
     };
     let (containers, before) = (of("containers", CONTAINER), of("initContainers", INSTALL_CONTAINER));
     let mounted: BTreeSet<&str> = containers
         .iter()
         .chain(&before)
-        .filter_map(|container| container.get("volumeMounts"))
-        .flat_map(list)
+        .flat_map(|container| list(&container["volumeMounts"]))
         .filter_map(|mount| mount["name"].as_str())
         .collect();
-    let volumes: Vec<Value> = list(&spec["volumes"])
+    let volumes: Vec<Value> = taken_list(&mut spec, "volumes")
+        .into_iter()
         .filter(|volume| volume["name"].as_str().is_some_and(|name| mounted.contains(name)))
-        .filter_map(|volume| {
-            let mut volume = volume.clone();
+        .filter_map(|mut volume| {
             // A bound of its size, which others may set or spell otherwise.
             if let Some(folder) = volume.get_mut("emptyDir").and_then(Value::as_object_mut) {
                 folder.remove("sizeLimit");
             }
-            said(&volume)
+            said(volume)
         })
         .collect();
     json!({"pod": picked(spec, POD), "containers": containers, "before": before, "volumes": volumes})
 }
 
-fn container(container: &Value) -> Map<String, Value> {
+fn container(container: Value) -> Value {
     let mut picked = picked(container, OF_CONTAINER);
     picked.entry("terminationMessagePath").or_insert_with(|| json!(DEFAULT_MESSAGE_PATH));
     if let Some(Value::Array(variables)) = picked.get_mut("env") {
@@ -125,32 +126,43 @@ fn container(container: &Value) -> Map<String, Value> {
             picked.remove("env");
         }
     }
-    picked
+    Value::Object(picked)
 }
 
-fn picked(object: &Value, fields: &[&str]) -> Map<String, Value> {
-    fields.iter().filter_map(|field| Some(((*field).to_owned(), said(object.get(*field)?)?))).collect()
+fn picked(mut object: Value, fields: &[&str]) -> Map<String, Value> {
+    fields.iter().filter_map(|field| Some(((*field).to_owned(), said(taken(&mut object, field)?)?))).collect()
+}
+
+fn taken(object: &mut Value, field: &str) -> Option<Value> {
+    object.get_mut(field).map(Value::take)
+}
+
+fn taken_list(object: &mut Value, field: &str) -> Vec<Value> {
+    match taken(object, field) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
 }
 
 /// The value without what the API server leaves out: nothing, and texts, lists and objects with nothing in them.
-fn said(value: &Value) -> Option<Value> {
+fn said(value: Value) -> Option<Value> {
     match value {
         Value::Null => None,
-        Value::String(text) => (!text.is_empty()).then(|| value.clone()),
+        Value::String(ref text) => (!text.is_empty()).then_some(value),
         Value::Array(items) => {
             // An empty word of a command is a word.
             let items: Vec<_> = items
-                .iter()
-                .map(|item| if item.is_string() { item.clone() } else { said(item).unwrap_or(Value::Null) })
+                .into_iter()
+                .map(|item| if item.is_string() { item } else { said(item).unwrap_or(Value::Null) })
                 .collect();
             (!items.is_empty()).then_some(Value::Array(items))
         }
         Value::Object(members) => {
             let members: Map<_, _> =
-                members.iter().filter_map(|(name, value)| Some((name.clone(), said(value)?))).collect();
+                members.into_iter().filter_map(|(name, value)| Some((name, said(value)?))).collect();
             (!members.is_empty()).then_some(Value::Object(members))
         }
-        Value::Bool(_) | Value::Number(_) => Some(value.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value),
     }
 }
 

@@ -259,9 +259,9 @@ impl From<raw::Job> for JobView {
         let attempt = metadata.labels.attempt();
         let marks = Box::new(Marks {
             plan: metadata.annotations.plan.clone(),
-            pod: Fingerprint::of(&spec.template.spec),
             made: metadata.annotations.pod.as_deref().and_then(Fingerprint::parse),
             report_key: report_key(&spec.template.spec),
+            pod: Fingerprint::of(spec.template.spec),
         });
         let end = |kind: &str| conditions.iter().find(|condition| condition.is_true(kind));
         let end = [
