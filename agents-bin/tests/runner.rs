@@ -1070,4 +1070,6 @@ fn a_full_disk_costs_output_and_never_the_report() {
     assert_eq!(report.reason.as_deref(), Some("ProviderExited"));
     let log = fs::read_to_string(kept.join("log.txt")).unwrap();
     assert!(log.len() <= 2 * 1024 * 1024 && log.contains("end\n"), "{}", log.len());
+    let error = report.error.unwrap_or_default();
+    assert!(error.contains("bytes of the output are not in the log: No space left"), "{error}");
 }

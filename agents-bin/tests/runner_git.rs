@@ -237,6 +237,23 @@ fn a_head_that_names_nothing_is_said_with_what_is_there() {
     assert!(error.contains("no branch, but the tags `v1`"), "{error}");
 }
 
+/// Answers every request with these bytes, until the test ends.
+fn answering(answer: String) -> std::net::SocketAddr {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in server.incoming() {
+            let mut reader = std::io::BufReader::new(connection.unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|length| length > 2) {
+                line.clear();
+            }
+            let _ = reader.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    here
+}
+
 #[test]
 fn a_redirect_is_refused_and_its_target_named() {
     let world = World::new();
@@ -244,28 +261,63 @@ fn a_redirect_is_refused_and_its_target_named() {
     elsewhere.set_nonblocking(true).unwrap();
     let there = elsewhere.local_addr().unwrap();
     for number in [301, 302, 307, 308] {
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let here = server.local_addr().unwrap();
-        // Answers every request, until the test ends.
-        std::thread::spawn(move || {
-            for connection in server.incoming() {
-                let mut reader = std::io::BufReader::new(connection.unwrap());
-                let mut line = String::new();
-                while reader.read_line(&mut line).is_ok_and(|length| length > 2) {
-                    line.clear();
-                }
-                let location = format!("http://user:hunter2@{there}/new.git/info/refs?service=git-upload-pack");
-                let answer = format!(
-                    "HTTP/1.1 {number} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                );
-                let _ = reader.get_mut().write_all(answer.as_bytes());
-            }
-        });
+        let location = format!("http://user:hunter2@{there}/new.git/info/refs?service=git-upload-pack");
+        let here = answering(format!(
+            "HTTP/1.1 {number} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ));
         let error = world.refused(json!({"url": format!("http://{here}/old.git")}));
         assert!(error.contains(&format!("redirect to `http://{there}/new.git`,")), "{error}");
         assert!(error.contains("git.url") && !error.contains("hunter2"), "{error}");
     }
     assert_eq!(elsewhere.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it was followed");
+}
+
+/// git takes an answer without a whole line for a repository without a commit.
+#[test]
+fn a_page_is_no_empty_repository() {
+    let world = World::new();
+    let page = "<!doctype html><html><title>Sign in</title></html>";
+    let pages = [
+        ("text/html", ""),
+        ("text/html", page),
+        ("text/html", "<html>\n<title>Sign in</title>\n</html>\n"),
+        ("application/json", r#"{"error":"not found"}"#),
+        ("text/plain", page),
+    ];
+    for (kind, body) in pages {
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n");
+        let url = format!("http://{}/team/project.git", answering(format!("{head}\r\n{body}")));
+        for coordinates in [json!({"url": url}), json!({"url": url, "ref": "main"})] {
+            let error = world.refused(coordinates);
+            let is_told = error.contains("`git.url` is no git repository") || error.contains("info/refs not valid");
+            assert!(is_told, "{body}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_git_server_without_a_commit_is_a_place_to_start() {
+    let world = World::new();
+    let none = format!("{} capabilities^{{}}\0agent=git/1\n", "0".repeat(40));
+    let body = format!("001e# service=git-upload-pack\n0000{:04x}{none}0000", none.len() + 4);
+    let kind = "application/x-git-upload-pack-advertisement";
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+    let here = answering(format!("{head}Connection: close\r\n\r\n{body}"));
+    let (code, report, _) = world.run(json!({"url": format!("http://{here}/empty.git")}), "exit 0");
+    assert_eq!(code, 0, "{report:?}");
+}
+
+#[test]
+fn a_server_that_wants_credentials_is_told_with_the_remedy() {
+    let world = World::new();
+    let here = answering(
+        "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            .to_owned(),
+    );
+    let error = world.refused(json!({"url": format!("http://{here}/private.git")}));
+    assert!(error.contains("secretEnv") && error.contains("credential helper"), "{error}");
 }
 
 #[test]

@@ -106,6 +106,17 @@ fn longer(steps: &mut Steps<'_>, rings: &[Ring]) {
         let status = cargo().args(["test", "--quiet", "--lib"]).args(crates).env("PROPTEST_CASES", CASES).status();
         if status.context("failed to start cargo")?.success() { Ok(()) } else { bail!("a property does not hold") }
     });
+    steps.step("every crash point of local runs", |_| {
+        let mut command = cargo();
+        command
+            .args(["test", "--quiet", "--package=agents-bin", "--test=crash_points"])
+            .env("AGENTS_CRASH_POINTS", "all");
+        if command.status().context("failed to start cargo")?.success() {
+            Ok(())
+        } else {
+            bail!("a crash changes a result")
+        }
+    });
     steps.step("mutants", |steps| mutants::run(steps));
     steps.step("fuzz", |steps| fuzz::run(FUZZ_MINUTES, None, |line| steps.say(line)));
 }

@@ -94,6 +94,16 @@ pub(crate) fn main(args: Args) -> ExitCode {
     match run(form, engine, events) {
         Ok(ended) => {
             table::print(form, &ended);
+            for ended in &ended {
+                if let Err(error) = ended.was_told() {
+                    let run = &ended.run.metadata.name;
+                    tracing::warn!(
+                        run,
+                        error = &error as &dyn std::error::Error,
+                        "the next command will tell it again"
+                    );
+                }
+            }
             ExitCode::from(exit_code(&ended))
         }
         Err(error) => {

@@ -94,8 +94,14 @@ async fn look(
     loop {
         let Some(run) = world.run(name) else { return };
         if is_finished(&run) || world.is_given_up(name) {
+            // The record may be ahead of what was seen here: of a run that ended under an engine before, nothing was.
+            let last = LocalWorld::ended_as(&run).or_else(|| current.clone());
+            if let Some(last) = last.as_ref().filter(|last| current.as_ref().map(|seen| &seen.name) != Some(&last.name))
+            {
+                let _ = attempts.send(last.clone());
+            }
             drop(attempts);
-            finish(world, name, &run, current).await;
+            finish(world, name, &run, last).await;
             return;
         }
         let reference = world.reference(&run);

@@ -163,9 +163,20 @@ pub struct Ended {
     pub folder: PathBuf,
     /// Why the run was given up, if it was: its record is then behind, or it has not ended.
     pub trouble: Option<String>,
+    /// Locked until the end is told: another engine must not take it for one that nobody tells.
+    kept: Arc<RunFolder>,
 }
 
 impl Ended {
+    /// Notes that whoever started the run knows how it ended. Until then the next engine tells it again; from then on
+    /// it runs the same manifest anew.
+    ///
+    /// # Errors
+    /// Nothing can be noted in the run's folder.
+    pub fn was_told(&self) -> io::Result<()> {
+        if self.trouble.is_none() && is_finished(&self.run) { self.kept.told() } else { Ok(()) }
+    }
+
     /// The run as a manifest, as its record is written.
     pub fn to_yaml(&self) -> String {
         places::written(&self.run).unwrap_or_default()
@@ -227,6 +238,7 @@ impl Engine {
             run.spec.parameters.extend(given);
             let failed = |source| EngineError::Folder { run: name.1.clone(), out: out.clone(), source };
             let (folder, mut run) = RunFolder::choose(&locks, manifest.run).map_err(failed)?;
+            let was_finished = is_finished(&run);
             for other in &folder.passed_over {
                 let place = other.display();
                 remarks.push(format!(
@@ -235,8 +247,12 @@ impl Engine {
                 ));
             }
             if folder.has_begun() {
-                let place = folder.path().display();
-                remarks.push(format!("{} is continued: {place} holds its unfinished execution", name.1));
+                let (place, run) = (folder.path().display(), &name.1);
+                remarks.push(if was_finished {
+                    format!("{run} had ended: {place} holds its execution, whose end was not told yet")
+                } else {
+                    format!("{run} is continued: {place} holds its unfinished execution")
+                });
             }
             if let Some(status) = &mut run.status {
                 // What was in the way then is judged anew.
@@ -249,7 +265,7 @@ impl Engine {
                 secrets: Arc::clone(&secrets),
             })
             .map_err(failed)?;
-            runs.insert(name, (run, Place { folder, adapter }));
+            runs.insert(name, (run, Place { folder: Arc::new(folder), adapter }));
         }
         let elsewhere: Vec<_> = runs
             .iter()
@@ -343,11 +359,12 @@ impl Engine {
         names
             .iter()
             .filter_map(|name| {
-                let folder = world.place(name)?.folder.path().to_owned();
+                let kept = Arc::clone(&world.place(name)?.folder);
+                let folder = kept.path().to_owned();
                 let mut run = world.run(name)?;
                 let (unstored, trouble) = world.troubles().left(name);
                 run.status = unstored.or(run.status);
-                Some(Ended { run, folder, trouble })
+                Some(Ended { run, folder, trouble, kept })
             })
             .collect()
     }

@@ -3,8 +3,8 @@
 //! `<out>/<run>/` holds `run.yaml` (the AgentRun with its uid and status: the record), `log.txt`, `outputs/`,
 //! `workspace` (a link to that of the last attempt) and `attempts/`. An engine holds the lock of every folder it works
 //! in: a range of one file for all of them, so that a thousand runs need no thousand descriptors. A folder whose record
-//! is unfinished and says the same as the manifest is continued; any other folder stays as it is, and the run gets
-//! `<run>-2`, `<run>-3` and so on.
+//! is unfinished, or whose end no command has told yet (`.untold`), and says the same as the manifest is continued; any
+//! other folder stays as it is, and the run gets `<run>-2`, `<run>-3` and so on.
 //!
 //! Everything made here is for its owner alone, whatever the umask; of outputs and workspaces the provider decides.
 
@@ -36,7 +36,10 @@ const RECORD: &str = "run.yaml";
 /// The file below `out` whose ranges are the locks of the folders beside it.
 const LOCKS: &str = ".agents-run.locks";
 /// What makes a folder ours is still missing in it: nothing, or what a dead engine had begun with.
-const BEGINNINGS: [&str; 2] = [RUN_FOLDER_MARKER, ".run.yaml"];
+const BEGINNINGS: [&str; 3] = [RUN_FOLDER_MARKER, UNTOLD, ".run.yaml"];
+/// Stands in a folder until the command has told how its run ended: a record that says so does not mean that log and
+/// outputs are in place, nor that anybody knows.
+const UNTOLD: &str = ".untold";
 /// Most folders of one name that are looked at.
 const MAX_FOLDERS: usize = 10_000;
 /// Largest record that is read back, in bytes.
@@ -85,11 +88,12 @@ impl RunFolder {
             match folder.recorded()? {
                 None if folder.is_unused()? => {
                     write_private(&folder.path.join(RUN_FOLDER_MARKER), RUN_FOLDER_MARK.as_bytes())?;
+                    write_private(&folder.path.join(UNTOLD), b"")?;
                     folder.record(&run)?;
                     folder.passed_over = passed_over;
                     return Ok((folder, run));
                 }
-                Some(found) if is_continued(&found, &run) => {
+                Some(found) if is_same(&found, &run) && (!is_finished(&found) || folder.is_untold()) => {
                     folder.passed_over = passed_over;
                     return Ok((folder, found));
                 }
@@ -174,6 +178,18 @@ impl RunFolder {
         let text = fs::read_to_string(&path)?;
         let node: Result<Node, _> = serde_saphyr::from_str(&text);
         Ok(node.ok().and_then(|node| serde_json::from_value(node.to_json()).ok()))
+    }
+
+    /// Notes that the end of the run was told: from now on the same manifest is a new run.
+    pub(super) fn told(&self) -> io::Result<()> {
+        match fs::remove_file(self.path.join(UNTOLD)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn is_untold(&self) -> bool {
+        self.path.join(UNTOLD).exists()
     }
 
     fn is_unused(&self) -> io::Result<bool> {
@@ -284,12 +300,12 @@ fn set(file: &File, at: i64, kind: libc::c_int) -> nix::Result<()> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(|_| ())
 }
 
-/// Whether the recorded run is the wanted one, not yet at its end.
-fn is_continued(found: &Resource<AgentRun>, wanted: &Resource<AgentRun>) -> bool {
+/// Whether the recorded run is the wanted one.
+fn is_same(found: &Resource<AgentRun>, wanted: &Resource<AgentRun>) -> bool {
     let mut spec = found.spec.clone();
     spec.cancel = wanted.spec.cancel;
     let identity = |run: &Resource<AgentRun>| (run.metadata.namespace.clone(), run.metadata.name.clone());
-    !is_finished(found) && identity(found) == identity(wanted) && spec == wanted.spec
+    identity(found) == identity(wanted) && spec == wanted.spec
 }
 
 /// The same file under a second name where the disk can do that: logs are long. Nothing writes to it any more.

@@ -7,11 +7,12 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, Resource, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, Meta, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{Observed, Remembered, RunSnapshot, Settings, current_ref, decide, is_finished},
     },
+    name::SubmissionKey,
     plan::{Bounds, Defaults},
     policy::Rules,
     resolve::{Found, References},
@@ -44,7 +45,7 @@ const START_LIMIT_SECONDS: i64 = 60;
 /// A run and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) folder: RunFolder,
+    pub(super) folder: Arc<RunFolder>,
     pub(super) adapter: ProcessAdapter,
 }
 
@@ -112,6 +113,13 @@ impl LocalWorld {
     /// Where the attempt under way is found, or the one that comes next.
     pub(super) fn reference(&self, run: &Resource<AgentRun>) -> RuntimeRef {
         current_ref(run, &self.references(run), &self.settings)
+    }
+
+    /// Where the last attempt of a run that has ended is found.
+    pub(super) fn ended_as(run: &Resource<AgentRun>) -> Option<RuntimeRef> {
+        let last = run.status.as_ref().filter(|_| is_finished(run))?.attempts.last()?;
+        let Meta { uid, namespace, name, .. } = &run.metadata;
+        Some(RuntimeRef::of(RuntimeKind::Process, namespace, name, &SubmissionKey::of_attempt(uid, last.number)))
     }
 
     /// Wants every run that has not ended to end.

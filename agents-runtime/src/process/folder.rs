@@ -25,7 +25,7 @@ use super::identity::ProcessIdentity;
 
 /// Largest file of ours that is read back, in bytes: a spec with all payloads at their bounds stays below.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
-/// Beginning of the names of folders that are being prepared.
+/// Beginning of the names of what is being prepared: the folder of a submission, and each file in it.
 const PREPARING: &str = ".preparing-";
 
 /// Whose folder it is: the record that makes a submission one, however often and by whomever it is sent.
@@ -179,6 +179,12 @@ impl Folder {
         self.write("broken.json", &Broken { message })
     }
 
+    /// Removes what a launcher that died was writing. The engine that would do it otherwise may live on.
+    pub(super) fn sweep(&self) {
+        // What stays is in nobody's way.
+        let _ = sweep_in(&self.0);
+    }
+
     /// Whether something holds the lock: the runner, or anything it started that is left.
     pub(super) fn is_locked(&self) -> io::Result<bool> {
         let file = match OpenOptions::new().read(true).open(self.lock()) {
@@ -303,10 +309,10 @@ impl Folder {
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        let beside = self.0.join(format!(".{name}.{}.{}", std::process::id(), count()));
+        let beside = self.0.join(preparing_name(&ProcessIdentity::current()?));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        serde_json::to_writer(&mut file, value)?;
-        file.flush()?;
+        // At once: the writer of values asks the system for every bracket.
+        file.write_all(&serde_json::to_vec(value)?)?;
         file.sync_all()?;
         fs::rename(&beside, self.0.join(name))?;
         sync_folder(&self.0)
@@ -319,17 +325,36 @@ fn is_proven(report: &Report, proof: &str) -> bool {
     (!key.is_empty() && digest::sha256(key.as_bytes()) == proof) || is_on(Mutant::BelievesAnyReport)
 }
 
-/// Removes folders that dead engines were preparing.
+/// Removes what dead processes were preparing below `root` and in every submission.
 pub(super) fn sweep(root: &Path) -> io::Result<()> {
-    let me = ProcessIdentity::current()?;
+    sweep_in(root)?;
     for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            // It may be in use, gone, or not ours: what stays there is in nobody's way.
+            let _ = sweep_in(&entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn sweep_in(folder: &Path) -> io::Result<()> {
+    let me = ProcessIdentity::current()?;
+    for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(maker) = name.to_str().and_then(|name| preparing_maker(name, &me.boot_id)) else {
             continue;
         };
-        if !maker.is_alive()? {
-            fs::remove_dir_all(entry.path())?;
+        if maker.is_alive()? {
+            continue;
+        }
+        let removed =
+            if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        match removed {
+            // Another process sweeps too.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
         }
     }
     Ok(())

@@ -91,6 +91,7 @@ fn launch(folder: &Folder, runner: &Path, args: impl Iterator<Item = OsString>) 
     if folder.cancelled()?.is_some() {
         return Ok(CANCELLED);
     }
+    folder.sweep();
     let output = OpenOptions::new().append(true).create(true).mode(0o600).open(folder.output())?;
     let mut command = Command::new(runner);
     command.args(args).arg(folder.spec()).stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);

@@ -345,9 +345,9 @@ fn run_provider(
     if left > 0 {
         outcome.remarks.push(format!("{left} processes of the provider could not be ended"));
     }
-    let (found, problem) = streams.finish(DRAIN);
+    let (found, problems) = streams.finish(DRAIN);
     outcome.found = found;
-    outcome.remarks.extend(problem);
+    outcome.remarks.extend(problems);
     Ok(())
 }
 

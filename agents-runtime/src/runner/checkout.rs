@@ -26,7 +26,7 @@ use thiserror::Error;
 use super::{
     env::OF_ANOTHER_REPOSITORY,
     folder::{FileError, Missing, Obstacle, open_below, open_regular, open_trusted, write_whole},
-    remote::{is_redirect, list, redirect_target, unborn_head},
+    remote::{is_redirect, list, redirect_target, speaks_git, unborn_head, wants_credentials},
     supervise::{Ending, Supervisor},
 };
 use crate::lines::first_whole;
@@ -60,6 +60,20 @@ pub(super) enum CheckoutError {
              when that is the repository's new address, name it in `git.url`",
             .0.as_ref().map_or_else(|| "that names no address".to_owned(), |target| format!("to `{target}`")))]
     Redirect(Option<String>),
+    /// What answers over HTTP is no git server: a page of a proxy or of a login, or nothing at all.
+    #[error("what answers at `git.url` is no git repository: it is a web page or an empty answer")]
+    NotGit,
+    /// The server wants to know who asks, and nothing here says it.
+    #[error(
+        "git {command}: {problem}; the repository wants credentials: put a token into a Secret, name it in the \
+             provider's `secretEnv`, and set up a git credential helper that answers with it"
+    )]
+    NoCredentials {
+        /// Its command.
+        command: String,
+        /// What it wrote last.
+        problem: String,
+    },
     /// Without a ref there is nothing to check out, though the repository is not empty.
     #[error("the repository's HEAD names {}, which is not there; name in `git.ref` what to check out: it has {}",
             .head.as_ref().map_or_else(|| "a branch".to_owned(), |head| format!("`{head}`")), .has)]
@@ -175,7 +189,9 @@ impl Git<'_> {
         };
         let is_object = |text: &String| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let head = ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).filter(is_object);
-        let branch = ask(&["symbolic-ref", "--quiet", "--short", "HEAD"]).map(|name| cut(&name, 256));
+        // Its short form is not the branch's name where a tag has the same.
+        let branch = ask(&["symbolic-ref", "--quiet", "HEAD"])
+            .and_then(|name| name.strip_prefix("refs/heads/").map(|name| cut(name, 256)));
         let commits = head.as_ref().and_then(|head| {
             let range = base.as_ref().map_or_else(|| head.clone(), |base| format!("{base}..{head}"));
             ask(&["rev-list", "--count", &range, "--"])?.parse().ok()
@@ -251,11 +267,14 @@ impl Git<'_> {
                 let trace = self.traced("GIT_TRACE_CURL", config, url);
                 CheckoutError::Redirect(redirect_target(&trace))
             }
+            CheckoutError::Git { command, problem } if wants_credentials(&problem) => {
+                CheckoutError::NoCredentials { command, problem }
+            }
             other => other,
         }
     }
 
-    /// What git writes into a trace when it asks the remote for its HEAD. Only for what has failed: it asks once more.
+    /// What git writes into a trace when it asks the remote for its HEAD. Only for what looks wrong: it asks once more.
     fn traced(&mut self, trace: &str, config: &Path, url: &str) -> String {
         let file = self.own_folder.join("trace");
         // What git appends to is ours alone.
@@ -359,9 +378,20 @@ impl Cloned<'_, '_> {
             self.uninterrupted()?;
             let refs = self.call(&["for-each-ref", "--format=%(refname)", "refs/remotes/origin", "refs/tags"])?;
             // A repository without a commit is a fine place to start; one whose commits are elsewhere is not.
-            return if refs.is_empty() { Ok(()) } else { Err(self.no_head(&refs)) };
+            return if refs.is_empty() { self.proven() } else { Err(self.no_head(&refs)) };
         }
         self.call(&["checkout", "--quiet", "--force", "HEAD", "--"]).map(drop)
+    }
+
+    /// Whether what has no refs is a repository: git takes any answer over HTTP that has no whole line for an empty one,
+    /// as it would be on a server of mere files.
+    fn proven(&mut self) -> Result<(), CheckoutError> {
+        let is_http = ["http://", "https://"].iter().any(|scheme| self.url.to_ascii_lowercase().starts_with(scheme));
+        if !is_http || speaks_git(&self.git.traced("GIT_TRACE_CURL", self.config, self.url)) {
+            return Ok(());
+        }
+        self.uninterrupted()?;
+        Err(CheckoutError::NotGit)
     }
 
     fn no_head(&mut self, refs: &str) -> CheckoutError {
@@ -392,6 +422,10 @@ impl Cloned<'_, '_> {
         }
         if self.place.join(".git/shallow").exists() {
             remarks.push("the repository is a shallow clone itself: its older commits are missing".to_owned());
+        }
+        let modules = self.call(&["ls-files", "-z", "--", ":(top).gitmodules"]).unwrap_or_default();
+        if !modules.is_empty() {
+            remarks.push("the repository has submodules, which are not fetched: their folders are empty".to_owned());
         }
         remarks
     }
@@ -426,6 +460,9 @@ impl Cloned<'_, '_> {
         if is_whole_commit || reference.starts_with("refs/") {
             self.call(&["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", "origin", reference])?;
             return self.detach("FETCH_HEAD");
+        }
+        if self.call(&["for-each-ref", "--count=1", "refs/remotes/origin", "refs/tags"])?.is_empty() {
+            self.proven()?;
         }
         Err(CheckoutError::NoReference(reference.to_owned()))
     }

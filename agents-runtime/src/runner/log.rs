@@ -98,16 +98,15 @@ impl Log {
             self.rotate();
         }
         let mut written = self.current.file.write_all(part);
-        let has_no_room = |error: &io::Error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded
-            )
-        };
-        if written.as_ref().is_err_and(has_no_room) {
+        if let Err(error) = written {
             self.take_back();
-            self.make_room();
-            written = self.current.file.write_all(part);
+            written = if has_no_room(&error) {
+                self.problem.get_or_insert(error);
+                self.make_room();
+                self.current.file.write_all(part)
+            } else {
+                Err(error)
+            };
         }
         match written {
             Ok(()) => self.current.size += size,
@@ -127,6 +126,12 @@ impl Log {
 
     /// Gives the older output up, so that the tail finds a place on a full disk.
     fn make_room(&mut self) {
+        let before = self.left_out;
+        self.give_up();
+        self.lost += self.left_out - before;
+    }
+
+    fn give_up(&mut self) {
         if let Some(Segment { file, size }) = self.previous.take() {
             // It may be open under another name; its space is what we want back.
             let _ = file.set_len(0);
@@ -168,13 +173,13 @@ impl Log {
         if let Some(folder) = self.place.as_ref().and_then(|place| place.folder().ok()) {
             self.folder = folder;
         }
-        if (self.previous.is_some() || !is_same(&self.folder, &self.name, &self.current.file))
+        if (self.previous.is_some() || self.left_out > 0 || !is_same(&self.folder, &self.name, &self.current.file))
             && let Err(error) = self.join()
         {
             self.problem.get_or_insert(error);
         }
         let problem = self.problem.take()?;
-        Some(format!("{} bytes of the log were not written: {problem}", self.lost))
+        Some(format!("{} bytes of the output are not in the log: {problem}", self.lost))
     }
 
     fn join(&mut self) -> io::Result<()> {
@@ -197,6 +202,11 @@ impl Log {
         let _ = unlinkat(&self.folder, of_no_use.as_str(), UnlinkatFlags::NoRemoveDir);
         copied
     }
+}
+
+/// Whether giving something up could help.
+pub(super) fn has_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

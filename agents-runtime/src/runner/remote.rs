@@ -12,6 +12,19 @@ pub(super) fn is_redirect(problem: &str) -> bool {
     problem.split_once("returned error: 30").is_some_and(|(_, rest)| rest.starts_with(['1', '2', '3', '7', '8']))
 }
 
+/// Whether git's words mean that the server asked for a user or password and nothing here answers.
+pub(super) fn wants_credentials(problem: &str) -> bool {
+    problem.contains("could not read Username for") || problem.contains("could not read Password for")
+}
+
+/// Whether a git server has answered, by a trace of HTTP: its answer has a type of its own.
+pub(super) fn speaks_git(trace: &str) -> bool {
+    let headers = trace.lines().filter_map(|line| line.split_once("Recv header: ")?.1.split_once(':'));
+    headers
+        .filter(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        .any(|(_, value)| value.trim().eq_ignore_ascii_case("application/x-git-upload-pack-advertisement"))
+}
+
 /// The repository that the last redirect in a trace of HTTP points to, without user, password and query: those may be
 /// credentials.
 pub(super) fn redirect_target(trace: &str) -> Option<String> {

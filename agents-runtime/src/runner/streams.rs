@@ -25,7 +25,7 @@ use nix::{
 
 use super::{
     lines::Lines,
-    log::Log,
+    log::{Log, has_no_room},
     redact::{Redactor, Secrets},
     usage::{Found, UsageReader},
 };
@@ -41,6 +41,8 @@ struct Shared {
     log: Log,
     /// The stream whose line the log's last line is, while it has no end.
     unfinished: Option<Stream>,
+    /// What our own streams did not take although somebody listens, in bytes, and why.
+    refused: Option<(u64, Errno)>,
 }
 
 impl Shared {
@@ -90,7 +92,7 @@ impl Streams {
         usage: Option<UsageReader>,
     ) -> std::io::Result<Self> {
         let (report, done) = mpsc::channel();
-        let log = Arc::new(Mutex::new(Shared { log, unfinished: None }));
+        let log = Arc::new(Mutex::new(Shared { log, unfinished: None, refused: None }));
         let abandon = Arc::new(AtomicBool::new(false));
         for (stream, source, usage) in [(Stream::Out, out, usage), (Stream::Err, err, None)] {
             let (log, abandon, secrets, report) = (log.clone(), abandon.clone(), secrets.clone(), report.clone());
@@ -104,7 +106,7 @@ impl Streams {
     }
 
     /// Waits for both ends, at most for `patience`; then finishes the log. Returns what was read and what went wrong.
-    pub(super) fn finish(mut self, patience: Duration) -> (Found, Option<String>) {
+    pub(super) fn finish(mut self, patience: Duration) -> (Found, Vec<String>) {
         let until = Instant::now() + patience;
         while self.running > 0 {
             match self.done.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -127,8 +129,12 @@ impl Streams {
                 Err(_) => break,
             }
         }
-        let problem = lock(&self.log).log.finish();
-        (self.found, problem)
+        let mut shared = lock(&self.log);
+        let refused =
+            shared.refused.map(|(bytes, error)| format!("{bytes} bytes of the output were not shown: {error}"));
+        let problems = shared.log.finish().into_iter().chain(refused).collect();
+        drop(shared);
+        (self.found, problems)
     }
 }
 
@@ -148,7 +154,18 @@ fn pump(
     let mut listening = true;
     let mut deliver = |block: &[u8]| {
         lock(log).write(stream, block);
-        listening = listening && pass_on(stream, block, abandon);
+        if !listening {
+            return;
+        }
+        match pass_on(stream, block, abandon) {
+            Passed::Whole => {}
+            Passed::Nowhere => listening = false,
+            Passed::AllBut(bytes, error) => {
+                let mut shared = lock(log);
+                let before = shared.refused.map_or(0, |(before, _)| before);
+                shared.refused = Some((before + bytes, error));
+            }
+        }
     };
     while !abandon.load(Ordering::Relaxed) {
         match poll(&mut [PollFd::new(source.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MS)) {
@@ -179,8 +196,16 @@ fn pump(
     usage.map(UsageReader::finish)
 }
 
-/// Writes to the runner's own stream; false when nobody listens there any more.
-fn pass_on(stream: Stream, mut block: &[u8], abandon: &AtomicBool) -> bool {
+/// What became of a block on the runner's own stream.
+enum Passed {
+    Whole,
+    /// Nobody listens there any more.
+    Nowhere,
+    /// The stream is a file that has no room for so many bytes.
+    AllBut(u64, Errno),
+}
+
+fn pass_on(stream: Stream, mut block: &[u8], abandon: &AtomicBool) -> Passed {
     let (out, err) = (std::io::stdout(), std::io::stderr());
     let target = match stream {
         Stream::Out => out.as_fd(),
@@ -188,20 +213,21 @@ fn pass_on(stream: Stream, mut block: &[u8], abandon: &AtomicBool) -> bool {
     };
     while !block.is_empty() {
         match write(target, block) {
-            Ok(0) => return false,
+            Ok(0) => return Passed::Nowhere,
             Ok(length) => block = &block[length..],
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
                 // Somebody else made the stream non-blocking.
                 let _ = poll(&mut [PollFd::new(target, PollFlags::POLLOUT)], PollTimeout::from(PATIENCE_MS));
                 if abandon.load(Ordering::Relaxed) {
-                    return false;
+                    return Passed::Nowhere;
                 }
             }
-            Err(_) => return false,
+            Err(error) if has_no_room(&error.into()) => return Passed::AllBut(block.len() as u64, error),
+            Err(_) => return Passed::Nowhere,
         }
     }
-    true
+    Passed::Whole
 }
 
 #[cfg(test)]
@@ -213,7 +239,7 @@ mod tests {
     fn no_line_of_the_log_is_of_both_streams() {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::create(open_trusted(folder.path()).unwrap(), "log.txt", 4096).unwrap();
-        let mut shared = Shared { log, unfinished: None };
+        let mut shared = Shared { log, unfinished: None, refused: None };
         for (stream, block) in [
             (Stream::Out, "asks "),
             (Stream::Out, "on> "),
