@@ -253,7 +253,7 @@ fn pods(args: &Args) -> Result<Pods> {
         volume_size,
     };
     if let Some(Fault { field, problem }) = bounds.faults().into_iter().next() {
-        bail!("bounds of a run's pod: {field}: {problem}");
+        bail!("{}: {problem}", named(&field));
     }
     let mut policy = Rules::default();
     for entry in args.allowed_service_accounts.iter().filter(|entry| !entry.is_empty()) {
@@ -377,6 +377,17 @@ impl Clock for SystemClock {
     fn boot(&self) -> Duration {
         // Linux has this clock since 2.6.39, and reading it cannot fail otherwise.
         clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+    }
+}
+
+/// A bound by its flag and its value in the chart.
+fn named(field: &str) -> String {
+    let (part, rest) = field.split_once('.').unwrap_or((field, ""));
+    let (amounts, resource) = rest.split_once('.').unwrap_or((rest, ""));
+    match part {
+        "agent" => format!("--run-{amounts} (runs.{amounts} of the chart): {resource}"),
+        "installer" => format!("--install-{amounts} (runs.install.{amounts} of the chart): {resource}"),
+        _ => "--run-volume-size (runs.volumeSize of the chart)".to_owned(),
     }
 }
 

@@ -7,10 +7,13 @@ use thiserror::Error;
 use crate::{
     api::agent_run::Output,
     plan::runner_spec::{ArtifactPaths, HOME, OUTPUTS_DIR, WORKSPACE},
+    status::cut,
 };
 
 /// Where the decoded spec lies for the provider.
 pub const SPEC_COPY: &str = "/workspace/.agent/runner-spec.json";
+/// Longest name of a file on the file systems of nodes, in bytes (NAME_MAX).
+const MAX_NAME: usize = 255;
 /// Longest path, in bytes.
 const MAX_PATH: usize = 4096;
 
@@ -63,6 +66,12 @@ pub enum NotAllowed {
     /// It is longer than 4096 bytes.
     #[error("path is longer than {MAX_PATH} bytes")]
     TooLong,
+    /// No file system has room for such a name.
+    #[error("path has a name longer than {MAX_NAME} bytes, which no file can have: `{}`", cut(.0, 64))]
+    LongName(String),
+    /// It is the folder of the outputs itself, or one above.
+    #[error("path `{0}` is a folder that is always there, and no file")]
+    Folder(String),
 }
 
 /// Splits an absolute path below one of the two folders.
@@ -85,6 +94,9 @@ pub fn beneath(path: &str) -> Result<Beneath, NotAllowed> {
     if components.is_empty() {
         return Err(NotAllowed::Outside(path.to_owned()));
     }
+    if let Some(long) = components.iter().find(|part| part.len() > MAX_NAME) {
+        return Err(NotAllowed::LongName(long.clone()));
+    }
     Ok(Beneath { root, components })
 }
 
@@ -103,7 +115,11 @@ pub fn split(path: &str) -> Option<(RootName, &str)> {
 pub fn of_output(output: &Output) -> Result<Beneath, NotAllowed> {
     let path = output.path.as_deref().unwrap_or(&output.name);
     let path = if path.starts_with('/') { path.to_owned() } else { format!("{OUTPUTS_DIR}/{path}") };
+    let outputs = beneath(OUTPUTS_DIR)?;
     match beneath(&path)? {
+        place if outputs.components.starts_with(&place.components) && outputs.root == place.root => {
+            Err(NotAllowed::Folder(place.logical()))
+        }
         place @ Beneath { root: RootName::Workspace, .. } => Ok(place),
         Beneath { .. } => Err(NotAllowed::Outside(path)),
     }
@@ -210,6 +226,11 @@ mod tests {
         {
             assert!(place(Some(path)).is_err(), "{path:?}");
         }
+        // What can be no file: the folder of the outputs, one above, and a name that no file has.
+        for path in [".", "./", "/workspace/.agent", "/workspace/.agent/outputs/", &"a".repeat(256)] {
+            assert!(place(Some(path)).is_err(), "{path:?}");
+        }
+        assert!(place(Some(&"a".repeat(255))).is_ok());
     }
 
     proptest! {

@@ -275,7 +275,10 @@ fn taken(kind: &str, namespace: &str, name: &str, owner: Option<&OwnerView>) -> 
 }
 
 fn another(kind: &str, namespace: &str, name: &str, why: &str) -> AdapterError {
-    AdapterError::conflict(format!("{kind} {namespace}/{name} exists and was made by someone else: {why}; delete it"))
+    AdapterError::conflict(format!(
+        "{kind} {namespace}/{name} exists and was made by someone else, or by a controller with other defaults: {why}; \
+         delete it"
+    ))
 }
 
 /// Whether a Job with the marks `found` executes what one with the marks `wanted` would.
