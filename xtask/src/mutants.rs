@@ -29,7 +29,7 @@ const ROWS: &[(Mutant, &[&str], &[&str])] = &[
     (Mutant::ResubmitsUnrecorded, SIMULATION, &["unstored::"]),
     (Mutant::LeavesTheEndedAlive, SIMULATION, &["strays::"]),
     (Mutant::DoubtsFirstAttemptsOnly, SIMULATION, &["restart::"]),
-    (Mutant::AdoptsByOwner, SIMULATION, &["strays::"]),
+    (Mutant::AdoptsByOwner, SIMULATION, &["forged::"]),
     (Mutant::CutsTheGrace, RUNNER, &["grace", "peace"]),
     (Mutant::BelievesAnyReport, PROCESSES, &["a_report_of_a_provider_that_killed"]),
 ];

@@ -96,12 +96,8 @@ pub(crate) fn main(args: Args) -> ExitCode {
             table::print(form, &ended);
             for ended in &ended {
                 if let Err(error) = ended.was_told() {
-                    let run = &ended.run.metadata.name;
-                    tracing::warn!(
-                        run,
-                        error = &error as &dyn std::error::Error,
-                        "the next command will tell it again"
-                    );
+                    let (run, error) = (&ended.run.metadata.name, &error as &dyn std::error::Error);
+                    tracing::warn!(run, error, "the next command will tell it again");
                 }
             }
             ExitCode::from(exit_code(&ended))

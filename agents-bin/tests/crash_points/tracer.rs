@@ -30,6 +30,9 @@ pub enum Prey {
     Engine,
     /// Any process between the engine's `spawn` and the runner's `exec`; the engine lives on.
     Launcher,
+    /// The engine, when a launcher of it is at such a call. The launcher is held after the call: it goes on when others
+    /// have taken up its work.
+    EngineOfLauncher,
 }
 
 /// What is done to a life.
@@ -49,6 +52,8 @@ pub struct Life {
     pub calls: Vec<String>,
     /// Of an engine that ended by itself.
     pub code: Option<i32>,
+    /// A launcher that was held and is stopped still.
+    pub held: Option<Pid>,
 }
 
 /// Lives `command` with its output in `out` and `err`, to the end of everything that is traced.
@@ -81,7 +86,7 @@ pub fn live(command: &Command, out: &Path, err: &Path, hunt: &Hunt) -> Life {
         programs: BTreeMap::new(),
         dead: BTreeSet::new(),
         termed: false,
-        life: Life { calls: Vec::new(), code: None },
+        life: Life { calls: Vec::new(), code: None, held: None },
     };
     trace.follow();
     drop(ended);
@@ -177,7 +182,7 @@ impl Trace<'_> {
     fn is_prey(&self, owner: Pid) -> bool {
         match self.hunt.prey {
             Prey::Engine => owner == self.engine && self.programs.contains_key(&owner),
-            Prey::Launcher => owner != self.engine,
+            Prey::Launcher | Prey::EngineOfLauncher => owner != self.engine,
         }
     }
 
@@ -190,8 +195,14 @@ impl Trace<'_> {
         let Some(call) = calls::entered(pid, owner) else { return };
         self.life.calls.push(call);
         if self.hunt.at == Some(self.life.calls.len()) {
-            kill(owner, Signal::SIGKILL).unwrap();
-            self.dead.insert(owner);
+            let victim = if self.hunt.prey == Prey::EngineOfLauncher { self.engine } else { owner };
+            kill(victim, Signal::SIGKILL).unwrap();
+            self.dead.insert(victim);
+            if victim != owner {
+                kill(owner, Signal::SIGSTOP).unwrap();
+                ptrace::detach(pid, None).unwrap();
+                self.life.held = Some(owner);
+            }
         }
     }
 

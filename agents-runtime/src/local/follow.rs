@@ -25,7 +25,11 @@ use nix::{
 };
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{Event, stage::Stage, world::LocalWorld};
+use super::{
+    Event,
+    stage::Stage,
+    world::{LocalWorld, last_of},
+};
 use crate::manifest::ObjectName;
 use crate::{
     adapter::RuntimeAdapter,
@@ -95,10 +99,10 @@ async fn look(
         let Some(run) = world.run(name) else { return };
         if is_finished(&run) || world.is_given_up(name) {
             // The record may be ahead of what was seen here: of a run that ended under an engine before, nothing was.
-            let last = LocalWorld::ended_as(&run).or_else(|| current.clone());
-            if let Some(last) = last.as_ref().filter(|last| current.as_ref().map(|seen| &seen.name) != Some(&last.name))
-            {
-                let _ = attempts.send(last.clone());
+            let seen = current.as_ref().map(|seen| seen.name.clone());
+            let last = last_of(&run).or(current);
+            if let Some(unseen) = last.as_ref().filter(|last| Some(&last.name) != seen.as_ref()) {
+                let _ = attempts.send(unseen.clone());
             }
             drop(attempts);
             finish(world, name, &run, last).await;

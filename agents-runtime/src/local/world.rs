@@ -115,13 +115,6 @@ impl LocalWorld {
         current_ref(run, &self.references(run), &self.settings)
     }
 
-    /// Where the last attempt of a run that has ended is found.
-    pub(super) fn ended_as(run: &Resource<AgentRun>) -> Option<RuntimeRef> {
-        let last = run.status.as_ref().filter(|_| is_finished(run))?.attempts.last()?;
-        let Meta { uid, namespace, name, .. } = &run.metadata;
-        Some(RuntimeRef::of(RuntimeKind::Process, namespace, name, &SubmissionKey::of_attempt(uid, last.number)))
-    }
-
     /// Wants every run that has not ended to end.
     pub(super) fn cancel_all(&self) {
         for (name, run) in self.runs().iter_mut() {
@@ -320,6 +313,13 @@ impl World for LocalWorld {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
+}
+
+/// Where the last attempt of a run that has ended is found.
+pub(super) fn last_of(run: &Resource<AgentRun>) -> Option<RuntimeRef> {
+    let last = run.status.as_ref().filter(|_| is_finished(run))?.attempts.last()?;
+    let Meta { uid, namespace, name, .. } = &run.metadata;
+    Some(RuntimeRef::of(RuntimeKind::Process, namespace, name, &SubmissionKey::of_attempt(uid, last.number)))
 }
 
 /// A run that says it is another than the one it was gathered for: were it passed over, it would never end.

@@ -11,7 +11,8 @@
 //! | claim | – | held | a launcher is at work | waits for it | Pending |
 //! | claim, cancel | – | free | cancelled before it started | nothing | Finished, `Cancelled` |
 //! | start | lives | held | running | nothing | Running |
-//! | start, cancel | lives | held | ending | nothing | Stopping |
+//! | start, cancel | lives | held | to be ended, and the runner does not know it yet | nothing | Running |
+//! | start, cancel, signal | lives | held | ending | nothing | Stopping |
 //! | start, report | gone | free | ended | nothing | Finished, with the report |
 //! | start, report without the runner's key | gone | free | something else wrote it | nothing | Finished, `ReportLost` |
 //! | start, any report | gone | held | something that the runner started is left | nothing | kills the rest; Stopping |
@@ -24,7 +25,8 @@
 //!   of a start may write it; the record is on disk before the runner is executed. So there is at most one execution,
 //!   and without the record there was none.
 //! - *cancel*: the wish is on disk before anything is signalled. The launcher looks for it after it has recorded
-//!   itself, the canceller looks for the record after it has written the wish: one of them sees the other.
+//!   itself, the canceller looks for the record after it has written the wish: one of them sees the other. What lives and
+//!   has no record of a signal is not called ending, so whoever wants its end cancels again.
 //!
 //! A report is the runner's when it repeats a key that only the runner was given, in its environment: a provider is a
 //! process of the same user and may write the file, and may kill its runner. The launcher records the key's digest with
@@ -182,7 +184,8 @@ impl ProcessAdapter {
     fn look(&self, folder: &Folder, claim: Claim) -> io::Result<State> {
         let known = || self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         let proof = known().get(folder.path()).cloned();
-        let state = facts(folder, claim, proof.as_deref())?.state();
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).contains(folder.path());
+        let state = facts(folder, claim, proof.as_deref(), told)?.state();
         if matches!(state, State::Ended(_)) {
             known().remove(folder.path());
         }
@@ -392,12 +395,14 @@ fn report_key() -> io::Result<String> {
 }
 
 /// Reads what is known, in the order that makes it consistent: once the runner is seen gone, its report is final.
-/// `proof` is the digest of the report's key where this engine knows it; else the record of the start has it.
-fn facts(folder: &Folder, claim: Claim, proof: Option<&str>) -> io::Result<Facts> {
+/// `proof` is the digest of the report's key where this engine knows it; else the record of the start has it. `told` is
+/// whether this engine sent the signal to end; else there is a record of it.
+fn facts(folder: &Folder, claim: Claim, proof: Option<&str>, told: bool) -> io::Result<Facts> {
     let cancelled = folder.cancelled()?;
     // The lock comes before the record: a launcher that let go of it has recorded itself or never will.
     let mut locked = folder.is_locked()?;
     let started = folder.started()?;
+    let signalled = told || cancelled.is_some() && folder.signalled()?;
     let runner_alive = match &started {
         Some(started) => started.process.is_alive()?,
         None => false,
@@ -410,7 +415,8 @@ fn facts(folder: &Folder, claim: Claim, proof: Option<&str>) -> io::Result<Facts
         }
         Some(_) | None => (None, ReportFile::Absent),
     };
-    Ok(Facts { claim, cancelled, started, runner_alive, locked, broken, report, last_sign: folder.last_sign()? })
+    let last_sign = folder.last_sign()?;
+    Ok(Facts { claim, cancelled, signalled, started, runner_alive, locked, broken, report, last_sign })
 }
 
 /// The spec as this runner gets it: the well-known folders are folders of the submission.

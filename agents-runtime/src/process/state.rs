@@ -14,6 +14,8 @@ use super::folder::{Broken, Cancelled, Claim, ReportFile, Started};
 pub(super) struct Facts {
     pub(super) claim: Claim,
     pub(super) cancelled: Option<Cancelled>,
+    /// Whether the runner was sent the signal to end.
+    pub(super) signalled: bool,
     pub(super) started: Option<Started>,
     pub(super) runner_alive: bool,
     pub(super) locked: bool,
@@ -41,7 +43,7 @@ pub(super) enum State {
 
 impl Facts {
     pub(super) fn state(&self) -> State {
-        let Self { claim, cancelled, started, runner_alive, locked, broken, report, last_sign } = self;
+        let Self { claim, cancelled, signalled, started, runner_alive, locked, broken, report, last_sign } = self;
         let Some(started) = started else {
             return match (cancelled, locked) {
                 (_, true) => State::Launching,
@@ -58,10 +60,8 @@ impl Facts {
             };
         };
         if *runner_alive {
-            return match cancelled {
-                Some(_) => State::Stopping,
-                None => State::Running(started.clone()),
-            };
+            // A wish that nobody was told of ends nothing: an engine may have died between the two.
+            return if *signalled { State::Stopping } else { State::Running(started.clone()) };
         }
         let without_report = |reason: Reason, message: &str| {
             Box::new(Finish {
@@ -149,6 +149,7 @@ mod tests {
                 claimed_by: process.clone(),
             },
             cancelled: bit(0).then_some(Cancelled { at }),
+            signalled: bit(5),
             started: bit(1).then_some(Started { process, at, proof_digest: String::new() }),
             runner_alive: bit(2),
             locked: bit(3),
@@ -178,14 +179,23 @@ mod tests {
     proptest! {
         /// The one rule everything rests on: what may be launched has no record of a start, of a cancel or of a lock.
         #[test]
-        fn only_what_never_began_may_be_launched(bits in 0u8..32, report in report_file()) {
+        fn only_what_never_began_may_be_launched(bits in 0u8..64, report in report_file()) {
             let facts = facts(bits, report);
             let launchable = facts.state() == State::Claimed;
             prop_assert_eq!(launchable, facts.started.is_none() && facts.cancelled.is_none() && !facts.locked);
         }
 
+        /// Whoever wants an end waits for what is ending and cancels everything else.
         #[test]
-        fn what_lives_is_never_called_ended(bits in 0u8..32, report in report_file()) {
+        fn a_runner_is_called_ending_exactly_when_it_was_told(bits in 0u8..64, report in report_file()) {
+            let facts = facts(bits, report);
+            if facts.started.is_some() && facts.runner_alive {
+                prop_assert_eq!(facts.signalled, facts.state() == State::Stopping);
+            }
+        }
+
+        #[test]
+        fn what_lives_is_never_called_ended(bits in 0u8..64, report in report_file()) {
             let facts = facts(bits, report);
             let live = facts.locked || (facts.started.is_some() && facts.runner_alive);
             if live {
