@@ -72,14 +72,22 @@ impl fmt::Display for Ending {
     }
 }
 
+/// Hears signals as bytes.
+#[derive(Debug)]
+struct Ear {
+    read: UnixStream,
+    /// Without it, where no signal is listened to, the other end would be at its end and a wait for it no wait.
+    _write: UnixStream,
+}
+
 /// Listens for one attempt.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     /// TERM and INT: the second one ends the grace.
-    stop: UnixStream,
+    stop: Ear,
     /// HUP and QUIT.
-    hangup: UnixStream,
-    children: UnixStream,
+    hangup: Ear,
+    children: Ear,
     deadline: Option<Instant>,
     grace: Duration,
     interrupt: Option<Interrupt>,
@@ -259,7 +267,8 @@ impl Supervisor {
         // Rounded up, else the last millisecond would be spent spinning.
         let wait = longest.min(until_deadline);
         let millis = i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-        let mut fds = [&self.stop, &self.hangup, &self.children].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        let mut fds =
+            [&self.stop, &self.hangup, &self.children].map(|ear| PollFd::new(ear.read.as_fd(), PollFlags::POLLIN));
         // Interrupted or refused: the loops around look again.
         let _ = poll(&mut fds, PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
         let stops = drain(&self.stop);
@@ -283,21 +292,36 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn listen(signals: &[i32]) -> io::Result<UnixStream> {
+fn listen(signals: &[i32]) -> io::Result<Ear> {
     let (read, write) = UnixStream::pair()?;
     read.set_nonblocking(true)?;
     write.set_nonblocking(true)?;
     for signal in signals {
         pipe::register(*signal, write.try_clone()?)?;
     }
-    Ok(read)
+    Ok(Ear { read, _write: write })
 }
 
-fn drain(mut stream: &UnixStream) -> usize {
+fn drain(ear: &Ear) -> usize {
+    let mut stream = &ear.read;
     let mut total = 0;
     let mut bytes = [0; 64];
     while let Ok(length @ 1..) = stream.read(&mut bytes) {
         total += length;
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where HUP and QUIT are ignored, as below `nohup` in the background, nobody writes.
+    #[test]
+    fn a_wait_for_no_signal_is_a_wait() {
+        let ear = listen(&[]).unwrap();
+        let mut fds = [PollFd::new(ear.read.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0));
+        assert_eq!(drain(&ear), 0);
+    }
 }
