@@ -269,6 +269,17 @@ fn pods(args: &Args) -> Result<Pods> {
     Ok(Pods { defaults, policy })
 }
 
+/// A bound by its flag and its value in the chart.
+fn named(field: &str) -> String {
+    let (part, rest) = field.split_once('.').unwrap_or((field, ""));
+    let (amounts, resource) = rest.split_once('.').unwrap_or((rest, ""));
+    match part {
+        "agent" => format!("--run-{amounts} (runs.{amounts} of the chart): {resource}"),
+        "installer" => format!("--install-{amounts} (runs.install.{amounts} of the chart): {resource}"),
+        _ => "--run-volume-size (runs.volumeSize of the chart)".to_owned(),
+    }
+}
+
 /// Amounts by resource name.
 #[derive(Debug, Clone)]
 struct Written(BTreeMap<String, Quantity>);
@@ -377,17 +388,6 @@ impl Clock for SystemClock {
     fn boot(&self) -> Duration {
         // Linux has this clock since 2.6.39, and reading it cannot fail otherwise.
         clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
-    }
-}
-
-/// A bound by its flag and its value in the chart.
-fn named(field: &str) -> String {
-    let (part, rest) = field.split_once('.').unwrap_or((field, ""));
-    let (amounts, resource) = rest.split_once('.').unwrap_or((rest, ""));
-    match part {
-        "agent" => format!("--run-{amounts} (runs.{amounts} of the chart): {resource}"),
-        "installer" => format!("--install-{amounts} (runs.install.{amounts} of the chart): {resource}"),
-        _ => "--run-volume-size (runs.volumeSize of the chart)".to_owned(),
     }
 }
 

@@ -4,9 +4,9 @@
 //! hand; its arguments stand here, where both sides know them. It prints its result itself and fails when a count is not
 //! what it must be; times, memory and sizes are printed beside their targets and never fail, for machines are noisy.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
-use crate::cargo;
+use crate::{Success, cargo};
 
 /// What is measured.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -97,11 +97,8 @@ impl Bench {
 /// It does not build, could not measure, or a count is not what it must be; it has said which.
 pub fn run(what: &Bench) -> Result<()> {
     let (package, name, arguments) = what.program();
-    let status = cargo()
-        .args(["bench", "--quiet", "--package", package, "--bench", name, "--"])
-        .args(&arguments)
-        .status()
-        .context("failed to start cargo bench")?;
     let said = arguments.first().map_or(name, String::as_str);
-    if status.success() { Ok(()) } else { bail!("the bench {said} failed") }
+    let mut bench = cargo();
+    bench.args(["bench", "--quiet", "--package", package, "--bench", name, "--"]).args(&arguments);
+    bench.success(&format!("the bench {said} failed"))
 }

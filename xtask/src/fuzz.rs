@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cargo, workspace};
+use crate::{Success, cargo, workspace};
 
 /// What the test program `fuzz` reads, see there.
 const SECONDS_VARIABLE: &str = "AGENTS_FUZZ_SECONDS";
@@ -109,16 +109,4 @@ fn libfuzzer(target: &str, seconds: u64, corpus: &Path) -> Command {
     command.args(["-timeout=60", "-rss_limit_mb=4096", "-max_len=65536", "-print_final_stats=1"]);
     command.env(TARGET_VARIABLE, target);
     command
-}
-
-trait Success {
-    /// Runs it to its end.
-    fn success(&mut self, or: &str) -> Result<()>;
-}
-
-impl Success for Command {
-    fn success(&mut self, or: &str) -> Result<()> {
-        let status = self.status().context("failed to start cargo")?;
-        if status.success() { Ok(()) } else { bail!("{or}") }
-    }
 }

@@ -18,6 +18,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use anyhow::{Context as _, Result, bail};
+
 /// Root of the workspace this program was built from.
 pub fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -38,4 +40,20 @@ pub fn cargo() -> Command {
         }
     }
     command
+}
+
+/// How a program of another ends, where its end is all that is wanted of it.
+pub(crate) trait Success {
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// `or`, when it does not end well; or it cannot be started.
+    fn success(&mut self, or: &str) -> Result<()>;
+}
+
+impl Success for Command {
+    fn success(&mut self, or: &str) -> Result<()> {
+        let status = self.status().context("failed to start cargo")?;
+        if status.success() { Ok(()) } else { bail!("{or}") }
+    }
 }

@@ -3,10 +3,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::{
-    bench, cargo, check, fuzz,
+    Success,
+    bench::{self, Bench},
+    cargo, check, fuzz,
     heard::{Heard, listen},
     mutants,
     rings::{REQUIRE_VARIABLE, RINGS_VARIABLE, Ring},
@@ -21,6 +23,8 @@ const COLD: Duration = Duration::from_secs(60 * 60);
 const PROGRAMS: usize = 8;
 /// Cases per property with `--all`, where the property does not say how many it needs.
 const CASES: &str = "4096";
+/// What the test program `crash_points` reads, see there.
+const POINTS_VARIABLE: &str = "AGENTS_CRASH_POINTS";
 /// Minutes of fuzzing with `--all`, for all targets together.
 const FUZZ_MINUTES: u64 = 8;
 
@@ -62,8 +66,7 @@ pub fn run(required: &BTreeSet<Ring>, all: bool, mut say: impl FnMut(&str)) -> R
 fn tests(steps: &mut Steps<'_>, rings: &[&str], required: &[&str], skipped: &[String]) {
     let told = [(RINGS_VARIABLE, rings.join(",")), (REQUIRE_VARIABLE, required.join(","))];
     let built = steps.step("build of the tests", |_| {
-        let status = cargo().args(["test", "--workspace", "--no-run", "--quiet"]).status();
-        if status.context("failed to start cargo")?.success() { Ok(()) } else { bail!("the tests do not build") }
+        cargo().args(["test", "--workspace", "--no-run", "--quiet"]).success("the tests do not build")
     });
     if built.is_none() {
         return;
@@ -93,29 +96,25 @@ fn tests(steps: &mut Steps<'_>, rings: &[&str], required: &[&str], skipped: &[St
 
 /// What is too long for a gate, each a step.
 fn longer(steps: &mut Steps<'_>, rings: &[Ring]) {
-    if rings.contains(&Ring::Api) {
-        steps.step("counts of the bench", |_| bench::run(&bench::Bench::trunk()));
-        steps.step("counts beside dear templates", |_| bench::run(&bench::Bench::counts_of_neighbours()));
-    } else {
-        for bench in ["counts of the bench", "counts beside dear templates"] {
-            steps.skip(bench, "the ring api cannot run here");
+    let benches =
+        [("counts of the bench", Bench::trunk()), ("counts beside dear templates", Bench::counts_of_neighbours())];
+    for (name, bench) in benches {
+        if rings.contains(&Ring::Api) {
+            steps.step(name, |_| bench::run(&bench));
+        } else {
+            steps.skip(name, "the ring api cannot run here");
         }
     }
     steps.step("more cases of every property", |_| {
         let crates = ["--package=agents-core", "--package=agents-runtime", "--package=agents-kube"];
-        let status = cargo().args(["test", "--quiet", "--lib"]).args(crates).env("PROPTEST_CASES", CASES).status();
-        if status.context("failed to start cargo")?.success() { Ok(()) } else { bail!("a property does not hold") }
+        let mut properties = cargo();
+        properties.args(["test", "--quiet", "--lib"]).args(crates).env("PROPTEST_CASES", CASES);
+        properties.success("a property does not hold")
     });
     steps.step("every crash point of local runs", |_| {
-        let mut command = cargo();
-        command
-            .args(["test", "--quiet", "--package=agents-bin", "--test=crash_points"])
-            .env("AGENTS_CRASH_POINTS", "all");
-        if command.status().context("failed to start cargo")?.success() {
-            Ok(())
-        } else {
-            bail!("a crash changes a result")
-        }
+        let mut points = cargo();
+        points.args(["test", "--quiet", "--package=agents-bin", "--test=crash_points"]).env(POINTS_VARIABLE, "all");
+        points.success("a crash changes a result")
     });
     steps.step("mutants", |steps| mutants::run(steps));
     steps.step("fuzz", |steps| fuzz::run(FUZZ_MINUTES, None, |line| steps.say(line)));

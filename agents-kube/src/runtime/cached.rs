@@ -78,9 +78,9 @@ impl JobApi for CachedJobs {
         let pods = pods.map_err(|error| ApiError::undecodable(step, &error))?;
         let read_back = |pod: PodView| {
             let key = Key::new(&pod.namespace, &pod.name);
-            self.pods.read_back(&key, Some(pod.clone()), began).map_or(pod, Arc::unwrap_or_clone)
+            self.pods.read_back(&key, Some(pod), began).map(Arc::unwrap_or_clone)
         };
-        Ok(pods.into_iter().map(read_back).collect())
+        Ok(pods.into_iter().filter_map(read_back).collect())
     }
 
     async fn set_job_ttl(

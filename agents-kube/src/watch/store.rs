@@ -86,10 +86,7 @@ impl<P: Projection> Store<P> {
 
     /// An object of the list.
     pub(super) fn listed(&mut self, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
-        let Seen { key, uid, version, mut slot, weight } = seen;
-        if let Some(known) = self.known(&key, &uid) {
-            slot.beside(&known);
-        }
+        let Seen { key, uid, version, slot, weight } = self.compared(seen);
         let heard = self.heard(&key, &uid, now);
         let entry = Entry { uid, version, slot, weight, heard, generation: self.generation };
         let change = match self.entries.get(&key) {
@@ -125,10 +122,7 @@ impl<P: Projection> Store<P> {
 
     /// An event of the watch. Repeated and older ones change nothing.
     pub(super) fn event(&mut self, said: Said, seen: Seen<P>, now: Duration) -> Option<Change<P>> {
-        let Seen { key, uid, version, mut slot, weight } = seen;
-        if let Some(known) = self.known(&key, &uid) {
-            slot.beside(&known);
-        }
+        let Seen { key, uid, version, slot, weight } = self.compared(seen);
         let known = self.entries.get(&key);
         let stale = match (said, known) {
             (Said::Present, Some(entry)) => entry.version.reaches(&version) == Some(true),
@@ -165,13 +159,21 @@ impl<P: Projection> Store<P> {
         change
     }
 
+    /// With what only the state known before shows of it.
+    fn compared(&self, mut seen: Seen<P>) -> Seen<P> {
+        if let Some(known) = self.known(&seen.key, &seen.uid) {
+            seen.slot.beside(known);
+        }
+        seen
+    }
+
     /// What is known of this very object, by the watch or by a read.
-    fn known(&self, key: &Key, uid: &str) -> Option<Arc<P>> {
+    fn known<'a>(&'a self, key: &Key, uid: &str) -> Option<&'a P> {
         let found = match self.overlays.get(key) {
             Some(Overlay::Object(object, _, _)) => Some(object),
             Some(Overlay::Gone(..)) | None => self.entries.get(key).and_then(|entry| entry.slot.object()),
         };
-        found.filter(|found| found.identity().uid == uid).cloned()
+        found.map(AsRef::as_ref).filter(|found| found.identity().uid == uid)
     }
 
     fn heard(&self, key: &Key, uid: &Arc<str>, now: Duration) -> Duration {
@@ -204,7 +206,7 @@ impl<P: Projection> Store<P> {
         let key = Key::new(identity.namespace, identity.name);
         let version = Version::parse(identity.resource_version);
         if let Some(known) = self.known(&key, identity.uid) {
-            object.beside(&known);
+            object.beside(known);
         }
         let object = Arc::new(object);
         self.doubtful.remove(&key);

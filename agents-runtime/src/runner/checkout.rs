@@ -376,17 +376,22 @@ impl Cloned<'_, '_> {
     fn check_out_default(&mut self) -> Result<(), CheckoutError> {
         if self.commit("HEAD").is_none() {
             self.uninterrupted()?;
-            let refs = self.call(&["for-each-ref", "--format=%(refname)", "refs/remotes/origin", "refs/tags"])?;
+            let refs = self.refs()?;
             // A repository without a commit is a fine place to start; one whose commits are elsewhere is not.
             return if refs.is_empty() { self.proven() } else { Err(self.no_head(&refs)) };
         }
         self.call(&["checkout", "--quiet", "--force", "HEAD", "--"]).map(drop)
     }
 
+    /// The names of all branches and tags, a line each.
+    fn refs(&mut self) -> Result<String, CheckoutError> {
+        self.call(&["for-each-ref", "--format=%(refname)", "refs/remotes/origin", "refs/tags"])
+    }
+
     /// Whether what has no refs is a repository: git takes any answer over HTTP that has no whole line for an empty one,
     /// as it would be on a server of mere files.
     fn proven(&mut self) -> Result<(), CheckoutError> {
-        let is_http = ["http://", "https://"].iter().any(|scheme| self.url.to_ascii_lowercase().starts_with(scheme));
+        let is_http = ["http://", "https://"].iter().any(|scheme| self.url.starts_with(scheme));
         if !is_http || speaks_git(&self.git.traced("GIT_TRACE_CURL", self.config, self.url)) {
             return Ok(());
         }
@@ -461,7 +466,7 @@ impl Cloned<'_, '_> {
             self.call(&["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", "origin", reference])?;
             return self.detach("FETCH_HEAD");
         }
-        if self.call(&["for-each-ref", "--count=1", "refs/remotes/origin", "refs/tags"])?.is_empty() {
+        if self.refs()?.is_empty() {
             self.proven()?;
         }
         Err(CheckoutError::NoReference(reference.to_owned()))

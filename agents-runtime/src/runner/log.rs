@@ -98,15 +98,11 @@ impl Log {
             self.rotate();
         }
         let mut written = self.current.file.write_all(part);
-        if let Err(error) = written {
+        if written.as_ref().is_err_and(has_no_room) {
+            self.problem = self.problem.take().or(written.err());
             self.take_back();
-            written = if has_no_room(&error) {
-                self.problem.get_or_insert(error);
-                self.make_room();
-                self.current.file.write_all(part)
-            } else {
-                Err(error)
-            };
+            self.lost += self.make_room();
+            written = self.current.file.write_all(part);
         }
         match written {
             Ok(()) => self.current.size += size,
@@ -124,29 +120,25 @@ impl Log {
         let _ = file.set_len(*size).and_then(|()| file.seek(SeekFrom::Start(*size)));
     }
 
-    /// Gives the older output up, so that the tail finds a place on a full disk.
-    fn make_room(&mut self) {
-        let before = self.left_out;
-        self.give_up();
-        self.lost += self.left_out - before;
+    /// Gives the older output up, so that the tail finds a place on a full disk. Returns how much it was.
+    fn make_room(&mut self) -> u64 {
+        let Some(Segment { file, size }) = self.previous.take() else {
+            return self.start_over();
+        };
+        // It may be open under another name; its space is what we want back.
+        let _ = file.set_len(0);
+        let _ = unlinkat(&self.folder, self.previous_name().as_str(), UnlinkatFlags::NoRemoveDir);
+        self.left_out += size;
+        size
     }
 
-    fn give_up(&mut self) {
-        if let Some(Segment { file, size }) = self.previous.take() {
-            // It may be open under another name; its space is what we want back.
-            let _ = file.set_len(0);
-            let _ = unlinkat(&self.folder, self.previous_name().as_str(), UnlinkatFlags::NoRemoveDir);
-            self.left_out += size;
-        } else {
-            self.start_over();
-        }
-    }
-
-    fn start_over(&mut self) {
-        self.left_out += std::mem::take(&mut self.current.size);
+    fn start_over(&mut self) -> u64 {
+        let size = std::mem::take(&mut self.current.size);
+        self.left_out += size;
         if let Err(error) = self.current.file.set_len(0).and_then(|()| self.current.file.rewind()) {
             self.problem.get_or_insert(error);
         }
+        size
     }
 
     fn rotate(&mut self) {

@@ -19,19 +19,13 @@ pub(super) fn wants_credentials(problem: &str) -> bool {
 
 /// Whether a git server has answered, by a trace of HTTP: its answer has a type of its own.
 pub(super) fn speaks_git(trace: &str) -> bool {
-    let headers = trace.lines().filter_map(|line| line.split_once("Recv header: ")?.1.split_once(':'));
-    headers
-        .filter(|(name, _)| name.eq_ignore_ascii_case("content-type"))
-        .any(|(_, value)| value.trim().eq_ignore_ascii_case("application/x-git-upload-pack-advertisement"))
+    received(trace, "content-type").any(|kind| kind.eq_ignore_ascii_case("application/x-git-upload-pack-advertisement"))
 }
 
 /// The repository that the last redirect in a trace of HTTP points to, without user, password and query: those may be
 /// credentials.
 pub(super) fn redirect_target(trace: &str) -> Option<String> {
-    let location = trace.lines().rev().find_map(|line| {
-        let (name, value) = line.split_once("Recv header: ")?.1.split_once(':')?;
-        name.eq_ignore_ascii_case("location").then(|| value.trim())
-    })?;
+    let location = received(trace, "location").next_back()?;
     let address = location.split(['?', '#']).next().unwrap_or_default();
     let address =
         ["/info/refs", "/git-upload-pack"].iter().find_map(|end| address.strip_suffix(end)).unwrap_or(address);
@@ -45,6 +39,14 @@ pub(super) fn redirect_target(trace: &str) -> Option<String> {
         None => address.to_owned(),
     };
     (!public.is_empty()).then(|| cut(&public, MAX_TRACED))
+}
+
+/// The values of a header in all answers that a trace of HTTP tells of.
+fn received<'a>(trace: &'a str, header: &'a str) -> impl DoubleEndedIterator<Item = &'a str> {
+    trace.lines().filter_map(move |line| {
+        let (name, value) = line.split_once("Recv header: ")?.1.split_once(':')?;
+        name.eq_ignore_ascii_case(header).then(|| value.trim())
+    })
 }
 
 /// The ref that a remote's HEAD names though it is not there, out of a trace of packets. Only newer servers say it.
