@@ -186,13 +186,18 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     let at_provider = || format!("AgentProvider/{} spec.workload.serviceAccountName", provider.metadata.name);
     let service_account_at = named_at.or_else(|| of_provider.is_some().then(at_provider));
     let service_account = job.service_account.clone().or(of_provider);
-    let (requests, limits) = resources([
+    let of_run = run_workload.and_then(|workload| workload.resources.as_ref());
+    let of_others = [
         provider_workload.and_then(|workload| workload.resources.as_ref()),
         agent.spec.resources.as_ref(),
         job.resources.as_ref(),
-        run_workload.and_then(|workload| workload.resources.as_ref()),
-    ]);
-    within_limits(&requests, &limits)?;
+    ];
+    let (requests, limits) = resources(of_others.into_iter().chain([of_run]));
+    // Of a copy in part the run's layers are not known.
+    if run.metadata.left_out.is_none() {
+        let alone = job_of_run(run);
+        within_limits(&requests, &limits, &resources([alone.resources.as_ref(), of_run]), agent, provider)?;
+    }
     let mut unsupported = unsupported(run, agent, provider, implementation_name.as_deref(), implementation);
     unsupported.job(&job);
     left_out.append(&mut unsupported.warnings);
@@ -270,10 +275,7 @@ fn job_settings(
 ) -> (JobRuntime, Option<String>) {
     // The checks have refused contradictions.
     let mut known = Faults::default();
-    let mut overrides =
-        run.spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()).unwrap_or_default();
-    normalise::service_account("spec.runtimeOverrides", &mut overrides, &mut known);
-    let mut layers = vec![("spec.runtimeOverrides", overrides)];
+    let mut layers = vec![("spec.runtimeOverrides", overrides(run, &mut known))];
     let of_agent = format!("Agent/{} spec.runtime", agent.metadata.name);
     for (at, runtime) in [("spec.runtime", &run.spec.runtime), (&of_agent, &agent.spec.runtime)] {
         if let Some(runtime) = runtime {
@@ -286,6 +288,23 @@ fn job_settings(
     let named_at = named.map(|(at, _)| format!("{at}.job.serviceAccount"));
     let job = layers.into_iter().map(|(_, job)| job).reduce(normalise::over).unwrap_or_default();
     (job, named_at)
+}
+
+fn overrides(run: &Resource<AgentRun>, known: &mut Faults) -> JobRuntime {
+    let mut overrides =
+        run.spec.runtime_overrides.as_ref().and_then(|overrides| overrides.job.clone()).unwrap_or_default();
+    normalise::service_account("spec.runtimeOverrides", &mut overrides, known);
+    overrides
+}
+
+/// What the run itself says of its Jobs.
+fn job_of_run(run: &Resource<AgentRun>) -> JobRuntime {
+    let mut known = Faults::default();
+    let overrides = overrides(run, &mut known);
+    match &run.spec.runtime {
+        Some(runtime) => normalise::over(overrides, normalise::runtime("spec.runtime", runtime, &mut known).job),
+        None => overrides,
+    }
 }
 
 fn texts(parameters: &Parameters) -> BTreeMap<String, String> {
@@ -336,8 +355,11 @@ fn faults_of<K: Check>(object: &Resource<K>) -> Vec<(String, Fault)> {
     kept::faults(object).into_iter().map(|fault| (name.clone(), fault)).collect()
 }
 
+/// Requests and limits by name.
+type Amounts = (BTreeMap<String, String>, BTreeMap<String, String>);
+
 /// Requests and limits of all layers, the later ones winning.
-fn resources(layers: [Option<&Resources>; 4]) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+fn resources<'a>(layers: impl IntoIterator<Item = Option<&'a Resources>>) -> Amounts {
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     for layer in layers.into_iter().flatten() {
         add_resources(layer, &mut requests, &mut limits);
@@ -345,21 +367,69 @@ fn resources(layers: [Option<&Resources>; 4]) -> (BTreeMap<String, String>, BTre
     (requests, limits)
 }
 
-/// Requests that are above their limit: each layer may be sound and one layer's request still pass another's limit.
-fn within_limits(requests: &BTreeMap<String, String>, limits: &BTreeMap<String, String>) -> Result<(), Unresolved> {
+/// Requests that are above their limit, with both: each layer may be sound and one layer's request still pass another's
+/// limit.
+fn above_limits<'a>(
+    requests: &'a BTreeMap<String, String>,
+    limits: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
     let amount = |text: &String| text.parse::<Quantity>().ok();
-    let above = requests.iter().filter_map(|(name, asked)| {
+    requests.iter().filter_map(move |(name, asked)| {
         let limit = limits.get(name)?;
-        (amount(asked)? > amount(limit)?).then(|| Fault {
-            field: format!("spec.workload.resources.requests.{name}"),
-            problem: format!(
-                "{asked} of {name}, more than {limit} of limits.{name}: with the resources of AgentProvider, Agent and run \
-                 together"
-            ),
-        })
+        (amount(asked)? > amount(limit)?).then_some((name.as_str(), asked.as_str(), limit.as_str()))
+    })
+}
+
+/// Refuses requests above their limit: for good where the run itself says both, and until somebody mends the Agent or the
+/// provider where one of the two is theirs.
+fn within_limits(
+    requests: &BTreeMap<String, String>,
+    limits: &BTreeMap<String, String>,
+    (asked_by_run, bounded_by_run): &Amounts,
+    agent: &Resource<Agent>,
+    provider: &Resource<AgentProvider>,
+) -> Result<(), Unresolved> {
+    let problem = |(name, asked, limit): (&str, &str, &str)| {
+        format!(
+            "{asked} of {name}, more than {limit} of limits.{name}: with the resources of AgentProvider, Agent and run \
+             together"
+        )
+    };
+    let at = |name: &str| format!("spec.workload.resources.requests.{name}");
+    let (of_run, of_others): (Vec<_>, Vec<_>) = above_limits(requests, limits).partition(|(name, asked, limit)| {
+        asked_by_run.get(*name).is_some_and(|own| own == asked)
+            && bounded_by_run.get(*name).is_some_and(|own| own == limit)
     });
-    let faults: Vec<_> = above.collect();
-    if faults.is_empty() { Ok(()) } else { Err(Unresolved::Invalid(faults)) }
+    if !of_run.is_empty() {
+        let faults = of_run.into_iter().map(|above| Fault { field: at(above.0), problem: problem(above) });
+        return Err(Unresolved::Invalid(faults.collect()));
+    }
+    let says = |layer: Option<&Resources>, name: &str| {
+        let (requests, limits) = resources([layer]);
+        requests.contains_key(name) || limits.contains_key(name)
+    };
+    let missing = of_others.into_iter().map(|above| {
+        let of_provider = provider.spec.workload.as_ref().and_then(|workload| workload.resources.as_ref());
+        // Where both say something, the Agent's is what counts.
+        let only_provider = says(of_provider, above.0) && !agent_says(agent, |layer| says(layer, above.0));
+        let object = if only_provider {
+            format!("AgentProvider/{}", provider.metadata.name)
+        } else {
+            format!("Agent/{}", agent.metadata.name)
+        };
+        mend(object, &format!("does not go with the run: {}: {}", at(above.0), problem(above)))
+    });
+    let missing: Vec<_> = missing.collect();
+    if missing.is_empty() { Ok(()) } else { Err(Unresolved::Missing(missing)) }
+}
+
+/// Whether one of the places where an Agent can give resources does.
+fn agent_says(agent: &Resource<Agent>, says: impl Fn(Option<&Resources>) -> bool) -> bool {
+    let runtime = agent.spec.runtime.as_ref().map(|runtime| {
+        let mut known = Faults::default();
+        normalise::runtime("spec.runtime", runtime, &mut known).job
+    });
+    says(agent.spec.resources.as_ref()) || says(runtime.and_then(|job| job.resources).as_ref())
 }
 
 /// Lays one spelling of resources over what is there: `cpu`, `memory` and `ephemeral` are request and limit in one.

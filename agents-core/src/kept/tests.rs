@@ -57,6 +57,8 @@ fn spec() -> impl Strategy<Value = Value> {
         1 => Just(json!({"secrets": ["s"]})),
         1 => Just(json!({"goal": {"objective": "all of it"}})),
         1 => Just(json!({"workload": {"image": "other:1"}})),
+        1 => Just(json!({"workload": {"resources": {"limits": {"cpu": "4"}}}})),
+        1 => Just(json!({"runtimeOverrides": {"job": {"resources": {"limits": {"cpu": "4"}}}}})),
         1 => Just(json!({"runtime": {"type": "temporal"}})),
         1 => Just(json!({"runtime": {"type": "job", "config": {"colour": "red"}}})),
         1 => Just(json!({"implementation": {"inline": {"text": "{{ not rendered }}".repeat(2_000)}}})),
@@ -135,12 +137,20 @@ proptest! {
     fn a_copy_leads_to_the_plan_of_the_whole_or_asks_for_it(
         spec in spec(),
         work in prop_oneof![Just(10_usize), Just(60_000)],
+        narrow in any::<bool>(),
         looks in prop::collection::vec(look(), 1..8),
     ) {
         let mut run: Resource<AgentRun> = object("run-1", &spec);
-        let agent = Arc::new(object::<Agent>("writer", &json!({"providerRef": {"name": "shell"}})));
+        let mut agent = json!({"providerRef": {"name": "shell"}});
         let arguments = json!(["-c", "{{ implementation.text }}", "{{ payloads.large }}"]);
-        let provider = Arc::new(object::<AgentProvider>("shell", &json!({"binary": "sh", "argsTemplate": arguments})));
+        let mut provider = json!({"binary": "sh", "argsTemplate": arguments});
+        // What goes with each other only where the run says more.
+        if narrow {
+            agent["resources"] = json!({"limits": {"cpu": "2"}});
+            provider["workload"] = json!({"resources": {"requests": {"cpu": "3"}}});
+        }
+        let agent = Arc::new(object::<Agent>("writer", &agent));
+        let provider = Arc::new(object::<AgentProvider>("shell", &provider));
         let work = object::<ImplementationSpec>("task", &json!({"text": "w".repeat(work)}));
         let mut now = T0;
         for Look { observation, certain: (consistent, proven), agent: is_there, later, cancel } in looks {

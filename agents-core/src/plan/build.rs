@@ -95,6 +95,14 @@ impl PlanError {
 /// Every template that cannot be rendered with the run's values, or everything that the kernel would refuse of what they
 /// became.
 pub fn plan(resolved: &Resolved, defaults: &Defaults) -> Result<ExecutionPlan, PlanError> {
+    plan_with(resolved, defaults, pod_of(resolved, defaults))
+}
+
+/// The same where [`pod_of`] these was made before.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with(resolved: &Resolved, defaults: &Defaults, pod: PodPlan) -> Result<ExecutionPlan, PlanError> {
     let mut spec = runner_spec(resolved);
     if let Some(provider) = &spec.provider_spec {
         // A throw-away rendering: the runner's own is the real one.
@@ -104,12 +112,12 @@ pub fn plan(resolved: &Resolved, defaults: &Defaults) -> Result<ExecutionPlan, P
             return Err(PlanError::Unstartable(faults));
         }
     }
-    let canonical = pod(resolved, &Defaults::unsaid());
+    let canonical = pod_of(resolved, &Defaults::unsaid());
     spec.pod_digest = Some(digest::of_json(&json(&canonical)));
     let digest = digest::of_runner_spec(&json(&spec));
     spec.plan_digest = Some(digest.clone());
     spec.limits.grace_seconds = Some(defaults.grace_seconds).filter(|grace| *grace != DEFAULT_GRACE_SECONDS);
-    Ok(ExecutionPlan { pod: pod(resolved, defaults), spec, digest })
+    Ok(ExecutionPlan { spec, pod, digest })
 }
 
 fn json(value: &impl serde::Serialize) -> serde_json::Value {
@@ -153,7 +161,8 @@ fn runner_spec(resolved: &Resolved) -> RunnerSpec {
     }
 }
 
-fn pod(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
+/// The pod of a resolved run, which rests on nothing that is rendered.
+pub fn pod_of(resolved: &Resolved, defaults: &Defaults) -> PodPlan {
     let mount = |volume: &str, path: &str| MountPlan {
         volume: volume.to_owned(),
         path: path.to_owned(),

@@ -9,7 +9,9 @@ mod render;
 pub mod runner_spec;
 
 pub use bounds::{Amounts, Bounds};
-pub use build::{CONTAINER, Defaults, ExecutionPlan, INSTALL_CONTAINER, PlanError, RUNNER_PATH, SPEC_DIR, plan};
+pub use build::{
+    CONTAINER, Defaults, ExecutionPlan, INSTALL_CONTAINER, PlanError, RUNNER_PATH, SPEC_DIR, plan, plan_with, pod_of,
+};
 pub use look::{Looked, ROOTS, look};
 pub use render::{MAX_RENDERED_TOTAL, Rendered, render_provider};
 pub use runner_spec::RunnerSpec;

@@ -107,24 +107,59 @@ fn an_inline_work_item_wins_over_a_reference_with_a_warning() {
     assert_eq!(resolved.ambiguous.len(), 1);
 }
 
-#[test]
-fn a_request_above_another_layers_limit_is_invalid() {
-    let resolved = |asked: &str| {
-        let agent = json!({"providerRef": {"name": "p"}, "resources": {"limits": {"cpu": "1500m"}}});
-        let run = json!({
-            "agentRef": {"name": "a"}, "implementation": {"inline": {"text": "t"}},
-            "workload": {"resources": {"requests": {"cpu": asked}}},
-        });
-        let references = References {
-            agent: Found::Object(Arc::new(object("a", &agent))),
-            provider: Found::Object(Arc::new(object("p", &json!({"binary": "b"})))),
-            implementation: Found::Absent,
-        };
-        resolve(&object("r", &run), &references)
+/// What is said of a request above a limit, and whether it is for good. The texts are requests and limits of `cpu` by
+/// provider, Agent and run.
+fn contradiction(provider: [&str; 2], agent: [&str; 2], run: [&str; 2], overrides: [&str; 2]) -> Option<String> {
+    let layer = |[asked, limit]: [&str; 2]| {
+        let mut resources = json!({});
+        for (name, value) in [("requests", asked), ("limits", limit)] {
+            if !value.is_empty() {
+                resources[name] = json!({"cpu": value});
+            }
+        }
+        resources
     };
-    assert!(resolved("1500m").is_ok());
-    let Err(Unresolved::Invalid(faults)) = resolved("2") else { panic!("resolved") };
-    assert_eq!(faults.len(), 1);
-    assert_eq!(faults[0].field, "spec.workload.resources.requests.cpu");
-    assert!(faults[0].problem.starts_with("2 of cpu, more than 1500m of limits.cpu"), "{}", faults[0].problem);
+    let references = References {
+        agent: Found::Object(Arc::new(object("a", &json!({"providerRef": {"name": "p"}, "resources": layer(agent)})))),
+        provider: Found::Object(Arc::new(object(
+            "p",
+            &json!({"binary": "b", "workload": {"resources": layer(provider)}}),
+        ))),
+        implementation: Found::Absent,
+    };
+    let run = json!({
+        "agentRef": {"name": "a"}, "implementation": {"inline": {"text": "t"}}, "workload": {"resources": layer(run)},
+        "runtimeOverrides": {"job": {"resources": layer(overrides)}},
+    });
+    match resolve(&object("r", &run), &references) {
+        Ok(_) => None,
+        Err(Unresolved::Invalid(faults)) => Some(format!("for good: {}: {}", faults[0].field, faults[0].problem)),
+        Err(Unresolved::Missing(missing)) => Some(format!("{}: {}", missing[0].unblocked_by, missing[0].message)),
+    }
+}
+
+#[test]
+fn a_request_above_a_limit_is_for_good_only_where_the_run_says_both() {
+    let none = ["", ""];
+    assert_eq!(contradiction(none, ["", "1500m"], ["1500m", ""], none), None);
+    let above = "spec.workload.resources.requests.cpu: 2 of cpu, more than 1500m of limits.cpu: with the resources of \
+                 AgentProvider, Agent and run together";
+    let table = [
+        (none, ["", "1500m"], ["2", ""], none, format!("mend Agent/a: Agent/a does not go with the run: {above}")),
+        (none, ["2", ""], ["", "1500m"], none, format!("mend Agent/a: Agent/a does not go with the run: {above}")),
+        (
+            ["2", ""],
+            none,
+            ["", "1500m"],
+            none,
+            format!("mend AgentProvider/p: AgentProvider/p does not go with the run: {above}"),
+        ),
+        (["2", ""], ["", "1500m"], none, none, format!("mend Agent/a: Agent/a does not go with the run: {above}")),
+        (["1", "1"], none, ["2", ""], ["", "1500m"], format!("for good: {above}")),
+        (none, ["", "3"], ["2", ""], ["", "1500m"], format!("for good: {above}")),
+    ];
+    for (provider, agent, run, overrides, expected) in table {
+        let found = contradiction(provider, agent, run, overrides);
+        assert_eq!(found, Some(expected), "{provider:?} {agent:?} {run:?} {overrides:?}");
+    }
 }

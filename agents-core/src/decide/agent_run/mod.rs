@@ -42,7 +42,7 @@ use crate::{
     },
     mutant::{self, Mutant},
     name::SubmissionKey,
-    plan::{self, Defaults, ExecutionPlan},
+    plan::{self, Defaults, ExecutionPlan, pod::PodPlan},
     policy::{self, Subject, Verdict},
     resolve::{Found, References, Resolved, Unresolved, resolve},
     runtime::{Observation, Owner, RuntimeRef, Submission},
@@ -510,22 +510,7 @@ impl Decision<'_> {
                 Some((blocker, until)) => self.block(&[blocker], None, until),
                 None => Plan::confirm(Confirm::WHOLE),
             },
-            Ok(resolved) => match plan::plan(&resolved, &self.settings.defaults) {
-                // The run was right when its first attempt began: what has changed since can be changed back.
-                Err(error) if !first => {
-                    let object = format!("AgentProvider/{}", resolved.provider);
-                    self.block(&[Blocker::unrenderable(object, error.to_string())], None, None)
-                }
-                Err(error) => {
-                    self.never_right(error.reason(), &format!("AgentProvider/{}: {error}", resolved.provider))
-                }
-                Ok(plan) => {
-                    let submitted = Submitted { digest: plan.digest.clone(), warning: warning(&resolved) };
-                    // Nothing was planned before.
-                    let _ = self.planned.set(Some(submitted));
-                    self.start(&resolved, plan)
-                }
-            },
+            Ok(resolved) => self.start(&resolved),
         }
     }
 
@@ -581,7 +566,7 @@ impl Decision<'_> {
     }
 
     /// What the operator's rules say of the pod; there is none to judge where the runtime has none.
-    fn judged(&self, resolved: &Resolved, execution: &ExecutionPlan, runtime: RuntimeKind) -> Verdict {
+    fn judged(&self, resolved: &Resolved, pod: &PodPlan, runtime: RuntimeKind) -> Verdict {
         match runtime {
             RuntimeKind::Process => Verdict::Allow,
             RuntimeKind::Job
@@ -591,18 +576,15 @@ impl Decision<'_> {
             | RuntimeKind::Custom => {
                 let service_account_at = resolved.service_account_at.as_deref();
                 let default_account = &self.settings.defaults.service_account;
-                let subject = Subject {
-                    namespace: &resolved.namespace,
-                    pod: &execution.pod,
-                    default_account,
-                    service_account_at,
-                };
+                let subject = Subject { namespace: &resolved.namespace, pod, default_account, service_account_at };
                 policy::judge(&self.settings.policy, subject)
             }
         }
     }
 
-    fn start(&self, resolved: &Resolved, execution: ExecutionPlan) -> Plan<AgentRunStatus> {
+    /// Starts a run that has everything it refers to, unless something is in the way. Rendering costs far more than all
+    /// the rest and comes last: what waits is looked at again and again.
+    fn start(&self, resolved: &Resolved) -> Plan<AgentRunStatus> {
         let run = self.run();
         let number = current_attempt(run.status.as_ref());
         let runtime = runtime_of(run, &self.snapshot.references, self.settings);
@@ -617,7 +599,8 @@ impl Decision<'_> {
         if !self.settings.runtimes.contains(&runtime) {
             return self.block(&[Blocker::no_runtime(runtime)], warning, None);
         }
-        match self.judged(resolved, &execution, runtime) {
+        let pod = plan::pod_of(resolved, &self.settings.defaults);
+        match self.judged(resolved, &pod, runtime) {
             Verdict::Allow => {}
             Verdict::Deny(denial) => return self.block(&[Blocker::denied(denial)], warning, None),
             Verdict::Wait(denial, until) => return self.block(&[Blocker::denied(denial)], warning, Some(until)),
@@ -625,6 +608,21 @@ impl Decision<'_> {
         if !self.snapshot.object_proven {
             return Plan::confirm(Confirm::OBJECT);
         }
+        let execution = match plan::plan_with(resolved, &self.settings.defaults, pod) {
+            Ok(execution) => execution,
+            // The run was right when its first attempt began: what has changed since can be changed back.
+            Err(error) if number > 1 => {
+                let object = format!("AgentProvider/{}", resolved.provider);
+                return self.block(&[Blocker::unrenderable(object, error.to_string())], warning, None);
+            }
+            Err(error) => {
+                let message = format!("AgentProvider/{}: {error}", resolved.provider);
+                return self.never_right(error.reason(), &message);
+            }
+        };
+        let submitted = Submitted { digest: execution.digest.clone(), warning: warning.clone() };
+        // Nothing was planned before.
+        let _ = self.planned.set(Some(submitted));
         if let Some(blind) = self.snapshot.blind_since
             && first_possible(run).is_some_and(|first| first < blind)
             && (number == 1 || !mutant::is_on(Mutant::DoubtsFirstAttemptsOnly))
