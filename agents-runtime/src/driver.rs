@@ -19,7 +19,7 @@ use agents_core::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{self, JoinSet},
     time::Instant,
 };
@@ -31,6 +31,10 @@ use crate::adapter::{AdapterError, Class};
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// Shortest wait between two tries of a failing reconcile.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// A decision that takes longer is dear: many of them in a row would keep everything else of the thread waiting.
+const DEAR: Duration = Duration::from_millis(5);
+/// Longest rest after a dear decision.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 /// Longest timer: a wake further away is looked at again on the way, so that a clock that jumps is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(600);
 
@@ -122,13 +126,42 @@ pub enum Settled {
 /// # Errors
 /// The first step that failed. An effect refused for good is no error: it is decided upon once more, with the refusal.
 pub async fn reconcile<W: World>(world: &W, key: &W::Key) -> Result<Settled, Failure> {
+    paced(world, key, &Pace::default()).await
+}
+
+/// Keeps dear decisions from taking the whole thread: one at a time, and after each the thread is left to others for as
+/// long as it took. Time is spent and never asked for: it is no input of what is decided.
+#[derive(Debug)]
+struct Pace(Semaphore);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Semaphore::new(1))
+    }
+}
+
+impl Pace {
+    async fn decide<T>(&self, decide: impl FnOnce() -> T) -> T {
+        // It is never closed.
+        let _turn = self.0.acquire().await;
+        let began = Instant::now();
+        let decided = decide();
+        let took = began.elapsed();
+        if took >= DEAR {
+            tokio::time::sleep(took.min(LONGEST_REST)).await;
+        }
+        decided
+    }
+}
+
+async fn paced<W: World>(world: &W, key: &W::Key, pace: &Pace) -> Result<Settled, Failure> {
     let mut confirm = Confirm::NOTHING;
     let mut refusal: Option<Refusal> = None;
     'decide: loop {
         let Some(snapshot) = world.gather(key, confirm).await? else {
             return Ok(Settled::Gone);
         };
-        let plan = world.decide(&snapshot, refusal.as_ref(), world.now());
+        let plan = pace.decide(|| world.decide(&snapshot, refusal.as_ref(), world.now())).await;
         if !confirm.covers(plan.confirm) {
             confirm = confirm.and(plan.confirm);
             continue;
@@ -240,15 +273,16 @@ impl<W: World> Driver<W> {
         let Self { world, options, sender: _sender, mut receiver } = self;
         let mut queue: Queue<W::Key> = Queue::new(options.seed, options.longest_backoff);
         let mut running: JoinSet<Result<Settled, Failure>> = JoinSet::new();
+        let pace = Arc::new(Pace::default());
         // A task that panics returns nothing: its id is what still tells whose it was.
         let mut keys: HashMap<task::Id, W::Key> = HashMap::new();
         loop {
             while running.len() < options.concurrency {
                 let Some(key) = queue.start() else { break };
-                let world = Arc::clone(&world);
+                let (world, pace) = (Arc::clone(&world), Arc::clone(&pace));
                 let task = running.spawn({
                     let key = key.clone();
-                    async move { reconcile(&*world, &key).await }
+                    async move { paced(&*world, &key, &pace).await }
                 });
                 keys.insert(task.id(), key);
             }

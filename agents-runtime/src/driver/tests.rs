@@ -315,3 +315,56 @@ async fn a_shutdown_waits_for_looks_under_way_but_not_for_ever() {
         assert!(world.looks("b").is_empty(), "nothing new is begun");
     }
 }
+
+/// A world whose every decision is dear, and counts them.
+struct Dear(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl World for Dear {
+    type Key = usize;
+    type Snapshot = ();
+    type Status = ();
+
+    async fn gather(&self, _: &usize, _: Confirm) -> Result<Option<()>, Failure> {
+        Ok(Some(()))
+    }
+
+    fn decide(&self, (): &(), _: Option<&Refusal>, _: Timestamp) -> Plan<()> {
+        std::thread::sleep(DEAR);
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Plan::settled()
+    }
+
+    async fn perform(&self, (): &(), _: &Effect) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn store(&self, (): &(), (): &()) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// Counted rather than timed: how many decisions are made while somebody else of the thread waits for its turn.
+#[tokio::test]
+async fn dear_decisions_leave_the_thread_to_others_after_each() {
+    let world = Arc::new(Dear(std::sync::atomic::AtomicUsize::new(0)));
+    let driver = Driver::new(Arc::clone(&world), Options::default());
+    (0..40).for_each(|key| driver.requests().ask(key));
+    let stop = CancellationToken::new();
+    let work = tokio::spawn(driver.run(stop.clone()));
+    let decided = || world.0.load(std::sync::atomic::Ordering::SeqCst);
+    let (mut before, mut most) = (0, 0);
+    while before < 40 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let now = decided();
+        most = most.max(now - before);
+        before = now;
+    }
+    stop.cancel();
+    work.await.unwrap();
+    assert!(most <= 2, "{most} decisions in a row");
+}
