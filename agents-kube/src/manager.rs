@@ -35,7 +35,7 @@ use crate::{
     client::{Calls, Target},
     control::{
         AgentRunWorld, Asks, Caches, DeclarationWorld, FailedCreates, Namespaces, Notices, NoticesTask, Pruned,
-        StrayWorld, Submitted, UnreadableWorld, Unrecorded,
+        StrayWorld, Submitted, UnreadableWorld, Unrecorded, found,
     },
     lease::{self, Elector, Ended, Term, Trouble},
     runtime::{CachedJobs, JobAdapter, JobSettings, ReportSecret},
@@ -217,7 +217,8 @@ impl Builder {
             policy,
         };
         let elector = lease.map(|LeaseOptions { namespace, name, former, params }| {
-            let elector = Elector::new(calls.clone(), namespace, name, identity.clone(), params);
+            let elector = Elector::new(calls.clone(), namespace, name, identity.clone(), params)
+                .leaving(found::leave(&settings.defaults));
             match former {
                 Some((namespace, name)) => elector.after(namespace, name),
                 None => elector,
@@ -242,6 +243,7 @@ impl Builder {
             undecided: Mutex::default(),
             unrecorded: Arc::clone(&unrecorded),
             submitted: Submitted::default(),
+            former_defaults: Mutex::default(),
             tenure,
             notices,
             pruned: Pruned::new(AgentRun::KIND),
@@ -397,6 +399,10 @@ impl Manager {
                     && term.gap.saturating_add(COLLECTION_MARGIN) > keep
                 {
                     *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = term.acted_until;
+                }
+                if let Some(term) = &term {
+                    let former = found::former(&term.left, &world.settings.defaults);
+                    *world.former_defaults.lock().unwrap_or_else(PoisonError::into_inner) = former;
                 }
                 health.leading.store(true, Ordering::Release);
                 caches.ask_all(&asks);

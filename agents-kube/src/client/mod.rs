@@ -310,6 +310,20 @@ impl Calls {
         self.exchange(step, Asked { target, name: None, mutates: true }, request).await
     }
 
+    /// What would be stored if `body` were created, after everything that admission changes; nothing is created.
+    pub async fn would_create<P: DeserializeOwned>(
+        &self,
+        target: &Target,
+        step: &'static str,
+        namespace: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<P, ApiError> {
+        let body = encode(step, body)?;
+        let dry = PostParams { dry_run: true, ..self.post() };
+        let request = target.requests(Some(namespace)).create(&dry, body);
+        self.exchange(step, Asked { target, name: None, mutates: false }, request).await
+    }
+
     /// Replaces an object; with the resourceVersion in `body`, only if it has not changed.
     pub async fn replace<P: DeserializeOwned>(
         &self,

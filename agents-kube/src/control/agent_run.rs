@@ -11,11 +11,10 @@ use agents_core::{
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{
-            Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, expected, open_attempt,
-            ref_on,
+            Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, open_attempt, ref_on,
         },
     },
-    mutant::{self, Mutant},
+    plan::Defaults,
     resolve::{Found, References},
     runtime::{Observation, RuntimeRef},
     status::Reason,
@@ -40,7 +39,7 @@ use crate::{
     client::{ApiError, ApiErrorKind, Calls, OrAbsent, Target},
     lease::Tenure,
     object,
-    runtime::{is_ours, is_the_job_of, observe},
+    runtime::{is_ours, observe},
     watch::{Key, Projection, Slot},
 };
 
@@ -64,6 +63,8 @@ pub struct AgentRunWorld {
     pub unrecorded: Arc<Unrecorded>,
     /// Which Jobs are known to be the ones of attempts that no status has recorded yet.
     pub submitted: Submitted,
+    /// What earlier leaders filled in where it differs from what this one does; known once this replica leads.
+    pub former_defaults: Mutex<Vec<Defaults>>,
     /// Why Jobs have no pods.
     pub failed_creates: FailedCreates,
     /// The right to act, when there is an election.
@@ -76,7 +77,11 @@ pub struct AgentRunWorld {
 
 impl AgentRunWorld {
     /// The run, read consistently when it is in doubt or when `confirm` wants it and the cache's age is not proven.
-    async fn run(&self, key: &Key, confirm: Confirm) -> Result<Option<(Arc<Resource<AgentRun>>, bool)>, Failure> {
+    pub(super) async fn run(
+        &self,
+        key: &Key,
+        confirm: Confirm,
+    ) -> Result<Option<(Arc<Resource<AgentRun>>, bool)>, Failure> {
         let runs = &self.caches.runs;
         let fresh = runs.is_fresh();
         let cached = runs.get(key);
@@ -99,7 +104,7 @@ impl AgentRunWorld {
     }
 
     /// Reads the work item, when the cache holds only a part of it.
-    async fn read_whole(&self, references: &mut References) -> Result<(), Failure> {
+    pub(super) async fn read_whole(&self, references: &mut References) -> Result<(), Failure> {
         let Found::Object(work) = &references.implementation else { return Ok(()) };
         if work.metadata.left_out.is_none() {
             return Ok(());
@@ -165,40 +170,6 @@ impl AgentRunWorld {
     /// Nothing of the run is left to be decided for the first time.
     fn decided(&self, key: &Key) {
         self.undecided.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
-
-    /// Whether what was found by name alone is what would be submitted. Everybody may make a Job that says that it is a
-    /// run's; one that executes something else, or whose plan nobody can make now, is not believed.
-    async fn is_what_would_be_submitted(
-        &self,
-        key: &Key,
-        run: &Arc<Resource<AgentRun>>,
-        references: &References,
-        reference: &RuntimeRef,
-    ) -> Result<bool, Failure> {
-        let job = self.caches.jobs.get(&Key::new(&reference.namespace, reference.name.as_str()));
-        // What another adapter executes is not watched: it answers for it.
-        let Some(job) = job.as_ref().and_then(Slot::object).filter(|_| reference.runtime == RuntimeKind::Job) else {
-            return Ok(true);
-        };
-        // What is planned from a part of the objects has another digest.
-        let (mut run, mut references) = (Arc::clone(run), references.clone());
-        self.read_whole(&mut references).await?;
-        if run.metadata.left_out.is_some() {
-            match self.run(key, Confirm::WHOLE).await? {
-                Some((whole, _)) => run = whole,
-                None => return Ok(false),
-            }
-        }
-        let is_it =
-            expected(&run, &references, &self.settings).is_some_and(|submission| is_the_job_of(&submission, job));
-        let is_it = is_it || mutant::is_on(Mutant::AdoptsByOwner);
-        if is_it {
-            self.submitted.remember(key, reference, Some(&job.uid));
-        } else {
-            tracing::debug!(run = %key, job = job.name, job.uid = job.uid, "a job of that name is not the attempt's");
-        }
-        Ok(is_it)
     }
 
     /// What the caches say.

@@ -5,6 +5,7 @@ mod caches;
 mod declaration;
 mod declared;
 mod failed_creates;
+pub mod found;
 mod notices;
 mod pruned;
 mod status_write;

@@ -35,6 +35,12 @@ use crate::{
 
 /// Since when nobody has led and judged what happened; kept from the acquisition until [`Term::recovered`].
 pub const UNLED_SINCE: &str = "agents.proompteng.ai/unled-since";
+/// What this leader and those before it left for the next ones, as a JSON list with the latest first.
+pub const LEFT_BY: &str = "agents.proompteng.ai/left-by-leaders";
+/// Leaders whose words are kept: each may have handed something over that is not recorded yet.
+const MAX_LEFT: usize = 5;
+/// Longest word of a leader that is read, in bytes.
+const MAX_WORD: usize = 4096;
 /// Deadline of one call: several must fit into a tenure.
 const CALL_DEADLINE: Duration = Duration::from_secs(3);
 /// Time between two log lines about an election that is interrupted for long.
@@ -79,6 +85,10 @@ pub struct Elector {
     /// Namespace and name of the lease before this one.
     former: Option<(String, String)>,
     unled_since: Option<Timestamp>,
+    /// What this leader leaves for the next ones.
+    word: Option<String>,
+    /// What the leaders before this one left, the latest first.
+    left: Vec<String>,
     tenure: Tenure,
     recovered: Arc<AtomicBool>,
     trouble: Trouble,
@@ -151,6 +161,8 @@ pub struct Term {
     pub gap: Duration,
     /// When that leader had acted last at the latest: it may have acted for as long as its last renewal lasted.
     pub acted_until: Option<Timestamp>,
+    /// What the last few leaders left ([`Elector::leaving`]) where that differs, the latest first.
+    pub left: Vec<String>,
     recovered: Arc<AtomicBool>,
 }
 
@@ -193,6 +205,8 @@ impl Elector {
             object: None,
             former: None,
             unled_since: None,
+            word: None,
+            left: Vec::new(),
             tenure,
             recovered: Arc::default(),
             trouble: Trouble::default(),
@@ -205,6 +219,13 @@ impl Elector {
     pub fn after(mut self, namespace: impl Into<String>, name: impl Into<String>) -> Self {
         let former = (namespace.into(), name.into());
         self.former = (former != (self.namespace.clone(), self.name.clone())).then_some(former);
+        self
+    }
+
+    /// Leaves `word` for later leaders: at most 4 KiB that say by what this one acts.
+    #[must_use]
+    pub fn leaving(mut self, word: impl Into<String>) -> Self {
+        self.word = Some(word.into()).filter(|word| word.len() <= MAX_WORD);
         self
     }
 
@@ -247,6 +268,7 @@ impl Elector {
                     unled_since: self.unled_since,
                     gap,
                     acted_until: self.unled_since.and_then(|since| since.checked_add(self.params.duration).ok()),
+                    left: self.left.clone(),
                     recovered: Arc::clone(&self.recovered),
                 });
             }
@@ -358,11 +380,11 @@ impl Elector {
         }
     }
 
-    /// Since when nobody has led, as the lease before this one tells.
-    async fn former_times(&self) -> Result<Option<Timestamp>, ApiError> {
+    /// The lease before this one.
+    async fn former_lease(&self) -> Result<Option<Lease>, ApiError> {
         let Some((namespace, name)) = &self.former else { return Ok(None) };
         match self.calls.get::<Lease>(&Target::of::<Lease>(), "read the former lease", namespace, name).await {
-            Ok(lease) => Ok(unled_since(&lease, &self.identity)),
+            Ok(lease) => Ok(Some(lease)),
             Err(error) if matches!(error.class, Class::Retry | Class::RetryAfter(_)) => Err(error),
             Err(error) => {
                 tracing::debug!(lease = name, %namespace, %error, "there is no former lease");
@@ -391,10 +413,17 @@ impl Elector {
         lease.metadata.resource_version = over.map(str::to_owned);
         lease.metadata.managed_fields = None;
         if acquires {
-            self.unled_since = match over {
-                Some(_) => unled_since(&lease, &self.identity),
-                None => self.former_times().await?,
-            };
+            let former = if over.is_some() { Some(lease.clone()) } else { self.former_lease().await? };
+            self.unled_since = former.as_ref().and_then(|former| unled_since(former, &self.identity));
+            self.left = former.as_ref().map(left_by).unwrap_or_default();
+            self.left.retain(|word| self.word.as_ref() != Some(word));
+            self.left.truncate(MAX_LEFT - 1);
+            if let Some(word) = &self.word {
+                let all: Vec<&String> = std::iter::once(word).chain(&self.left).collect();
+                // Texts have a JSON form.
+                let all = serde_json::to_string(&all).unwrap_or_default();
+                lease.metadata.annotations.get_or_insert_default().insert(LEFT_BY.to_owned(), all);
+            }
             if let Some(since) = self.unled_since {
                 let annotations = lease.metadata.annotations.get_or_insert_default();
                 annotations.insert(UNLED_SINCE.to_owned(), since.to_string());
@@ -442,6 +471,13 @@ impl Elector {
     fn boot(&self) -> Duration {
         self.calls.clock().boot()
     }
+}
+
+/// What leaders have left in the lease, as far as it can be read.
+fn left_by(lease: &Lease) -> Vec<String> {
+    let annotation = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(LEFT_BY));
+    let words: Vec<String> = annotation.and_then(|words| serde_json::from_str(words).ok()).unwrap_or_default();
+    words.into_iter().filter(|word| word.len() <= MAX_WORD).collect()
 }
 
 /// Since when nobody has led and judged, as the lease tells before it is taken. An acquisition of ours whose answer was

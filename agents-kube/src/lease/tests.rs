@@ -366,3 +366,24 @@ async fn waiting_ends_when_told_to_stop() {
     let (term, ()) = tokio::join!(second.acquire(&stop), stopping);
     assert!(term.is_none());
 }
+
+/// Each leader may have handed something over that is not recorded when the next one begins.
+#[tokio::test(start_paused = true)]
+async fn the_last_few_leaders_leave_word_once_each() {
+    let cluster = cluster();
+    let never = CancellationToken::new();
+    for (n, word) in ["one", "two", "two", "three", "one", "four", "five", "six"].into_iter().enumerate() {
+        let mut leader = cluster.elector(&format!("leader-{n}")).leaving(word);
+        let _term = leader.acquire(&never).await.unwrap();
+        time::sleep(Duration::from_secs(60)).await;
+    }
+    let term = cluster.elector("next").leaving("six").acquire(&never).await.unwrap();
+    assert_eq!(term.left, ["five", "four", "one", "three"]);
+    // A lease whose words cannot be read, or are longer than any of ours, still is a lease.
+    for left in ["no list".to_owned(), json!(["x".repeat(MAX_WORD + 1)]).to_string()] {
+        time::sleep(Duration::from_secs(60)).await;
+        cluster.set(|store| store.lease.as_mut().unwrap()["metadata"]["annotations"][LEFT_BY] = json!(left));
+        let term = cluster.elector("later").leaving("seven").acquire(&never).await.unwrap();
+        assert_eq!(term.left, Vec::<String>::new());
+    }
+}

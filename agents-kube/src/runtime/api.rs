@@ -7,7 +7,10 @@ use std::fmt;
 use async_trait::async_trait;
 use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 
-use super::view::{ConfigMapView, JobView, PodView};
+use super::{
+    fingerprint::Fingerprint,
+    view::{ConfigMapView, JobView, PodView},
+};
 use crate::client::ApiError;
 
 /// Calls of the Kubernetes API.
@@ -18,6 +21,16 @@ use crate::client::ApiError;
 pub trait JobApi: Send + Sync + fmt::Debug {
     /// Creates a Job.
     async fn create_job(&self, namespace: &str, job: &Job) -> Result<JobView, ApiError>;
+    /// What a Job would be once it was admitted; nothing is created.
+    async fn would_create_job(&self, namespace: &str, job: &Job) -> Result<JobView, ApiError>;
+    /// Notes `pod` in a Job as the fingerprint that it was made with.
+    async fn note_fingerprint(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        pod: Fingerprint,
+    ) -> Result<JobView, ApiError>;
     /// Reads a Job; `None` when there is none.
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, ApiError>;
     /// Lists the pods of the Job with this uid.

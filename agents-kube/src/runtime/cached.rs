@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::{
     api::JobApi,
-    manifest::ANNOTATION_KEPT,
+    fingerprint::Fingerprint,
+    manifest::{ANNOTATION_KEPT, ANNOTATION_POD},
     view::{ConfigMapView, JobView, PodView},
 };
 use crate::{
@@ -50,6 +51,25 @@ impl JobApi for CachedJobs {
         let began = self.boot();
         let created: JobView = self.calls.create(&Target::of::<Job>(), "create the job", namespace, job).await?;
         Ok(self.jobs.wrote(created, None, began).as_ref().clone())
+    }
+
+    async fn would_create_job(&self, namespace: &str, job: &Job) -> Result<JobView, ApiError> {
+        self.calls.would_create(&Target::of::<Job>(), "ask what the job would be", namespace, job).await
+    }
+
+    async fn note_fingerprint(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        pod: Fingerprint,
+    ) -> Result<JobView, ApiError> {
+        let began = self.boot();
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": {ANNOTATION_POD: pod.to_string()}}}));
+        let step = "note what admission made of the job";
+        let changed: JobView = self.calls.patch(&Target::of::<Job>(), step, namespace, name, None, &patch).await?;
+        self.jobs.read_back(&Key::new(namespace, name), Some(changed.clone()), began);
+        Ok(changed)
     }
 
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, ApiError> {

@@ -18,10 +18,11 @@ use agents_runtime::{
 };
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 
 use super::{
     api::JobApi,
+    fingerprint::Fingerprint,
     manifest::{JobSettings, Manifests, manifests},
     observe::{has_ended, is_ours, is_run, observe},
     view::{ConfigMapView, JobView, Marks, OwnerView},
@@ -114,18 +115,29 @@ impl JobAdapter {
         }
     }
 
-    async fn adopt(&self, submission: &Submission, wanted: &Marks) -> Result<RuntimeRef, AdapterError> {
+    async fn adopt(&self, submission: &Submission, made: &Job, wanted: &Marks) -> Result<RuntimeRef, AdapterError> {
         let (namespace, name) = (&submission.namespace, submission.name.as_str());
         let job = self.read(namespace, name).await?;
         match job {
             Some(job) if is_ours(&job, &submission.owner.uid) && job.attempt == Some(submission.key.attempt) => {
-                if is_same(&job.marks, wanted) {
+                if is_same(&job.marks, wanted) || is_admitted(&*self.api, made, wanted, &job).await {
                     return Ok(reference(submission, &job));
                 }
                 Err(another("Job", namespace, name, "what it executes is not the plan of this attempt"))
             }
             Some(job) => Err(taken("Job", namespace, name, job.owner.as_ref())),
             None => Err(gone_again(&format!("create Job {namespace}/{name}"))),
+        }
+    }
+
+    /// Where admission has rewritten the pod template, the Job no longer says what it is; nobody else would end it then,
+    /// should its run be gone.
+    async fn note_admission(&self, namespace: &str, job: &JobView) {
+        if job.marks.agree() {
+            return;
+        }
+        if let Err(error) = self.api.note_fingerprint(namespace, &job.name, &job.uid, job.marks.pod).await {
+            tracing::debug!(%error, job = job.name, "what admission made of the job is not noted");
         }
     }
 
@@ -189,8 +201,11 @@ impl RuntimeAdapter for JobAdapter {
         }
         let (namespace, name) = (&submission.namespace, &submission.name);
         match self.api.create_job(namespace, &job).await {
-            Ok(job) => Ok(reference(submission, &job)),
-            Err(error) if error.kind == ApiErrorKind::AlreadyExists => self.adopt(submission, &marks).await,
+            Ok(created) => {
+                self.note_admission(namespace, &created).await;
+                Ok(reference(submission, &created))
+            }
+            Err(error) if error.kind == ApiErrorKind::AlreadyExists => self.adopt(submission, &job, &marks).await,
             Err(error) => Err(classify(&format!("create Job {namespace}/{name}"), error)),
         }
     }
@@ -286,6 +301,34 @@ fn is_same(found: &Marks, wanted: &Marks) -> bool {
     // The key is another one when another controller made it.
     let Marks { plan, pod, made: _, report_key: _ } = found;
     (*plan == wanted.plan && *pod == wanted.pod) || mutant::is_on(Mutant::AdoptsByOwner)
+}
+
+/// Whether `found` is what admission makes of `made` in this cluster, by a create that creates nothing.
+async fn is_admitted(api: &dyn JobApi, made: &Job, wanted: &Marks, found: &JobView) -> bool {
+    found.marks.plan == wanted.plan && admitted(api, &found.namespace, made).await == Some(found.marks.pod)
+}
+
+/// What admission makes of the pod of a Job; `None` where that is not known.
+async fn admitted(api: &dyn JobApi, namespace: &str, made: &Job) -> Option<Fingerprint> {
+    let mut trial = made.clone();
+    // Its own name is taken.
+    trial.metadata.generate_name = trial.metadata.name.take().map(|name| name + "-");
+    match api.would_create_job(namespace, &trial).await {
+        Ok(job) => Some(job.marks.pod),
+        Err(error) => {
+            tracing::debug!(%error, "what admission makes of a job is not known");
+            None
+        }
+    }
+}
+
+/// Whether `job` is what admission makes of the Job of `submission` in this cluster; `None` where that is not known.
+pub async fn is_admitted_job_of(api: &dyn JobApi, submission: &Submission, job: &JobView) -> Option<bool> {
+    let Manifests { config_map: _, job: made, marks } = manifests(submission, JobSettings::default(), None).ok()?;
+    if job.attempt != Some(submission.key.attempt) || job.marks.plan != marks.plan {
+        return Some(false);
+    }
+    admitted(api, &submission.namespace, &made).await.map(|pod| pod == job.marks.pod)
 }
 
 /// Whether `job`, found under its name, is the Job that `submission` makes: the same plan and the same pod.

@@ -132,7 +132,7 @@ pub fn manifests(
 
     let encoded = spec::encode(runner_spec)?;
     let others = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let carrier = spec::carrier(name, encoded.len(), others)?;
+    let carrier = spec::carrier(name, runner_spec, encoded.len(), others)?;
     let mut template_annotations = annotations.clone();
     let config_map = match &carrier {
         SpecCarrier::Annotation => {

@@ -3,7 +3,7 @@
 
 use agents_core::{
     name::ChildName,
-    plan::{RunnerSpec, pod::SPEC_FILE},
+    plan::{RunnerSpec, digest::sha256, pod::SPEC_FILE},
 };
 use agents_runtime::spec_file;
 
@@ -50,12 +50,25 @@ pub(super) fn encode(spec: &RunnerSpec) -> Result<String, CarrierError> {
     spec_file::encode(&json).map_err(CarrierError::Compress)
 }
 
-/// The carrier of an encoded spec of `bytes` bytes beside annotations of `others` bytes.
-pub(super) fn carrier(name: &ChildName, bytes: usize, others: usize) -> Result<SpecCarrier, CarrierError> {
+/// What tells a spec from another one of the same attempt, whose Job was refused before its provider was mended. The time
+/// that is left is another one at each try.
+fn identity(spec: &RunnerSpec) -> Result<String, CarrierError> {
+    let mut untimed = spec.clone();
+    untimed.limits.timeout_seconds = None;
+    Ok(sha256(&serde_json::to_vec(&untimed).map_err(CarrierError::Json)?))
+}
+
+/// The carrier of `spec`, which has `bytes` bytes when encoded, beside annotations of `others` bytes.
+pub(super) fn carrier(
+    name: &ChildName,
+    spec: &RunnerSpec,
+    bytes: usize,
+    others: usize,
+) -> Result<SpecCarrier, CarrierError> {
     if bytes.saturating_add(others).saturating_add(ANNOTATION_SPEC.len()) <= MAX_ANNOTATIONS {
         Ok(SpecCarrier::Annotation)
     } else if bytes.saturating_add(SPEC_FILE.len()) <= MAX_CONFIG_MAP {
-        Ok(SpecCarrier::ConfigMap(name.beside("spec")))
+        Ok(SpecCarrier::ConfigMap(name.beside(&format!("spec/{}", identity(spec)?))))
     } else {
         Err(CarrierError::SpecTooLarge { bytes })
     }

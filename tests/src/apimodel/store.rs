@@ -110,6 +110,8 @@ pub struct Store {
     short_of_defaults: BTreeSet<Key>,
     /// Fields of a run's status that the definition does not know and drops.
     pub(super) dropped: Vec<&'static str>,
+    /// What an admission webhook puts before the images of Jobs as they are created.
+    pub(super) job_mirror: &'static str,
 }
 
 impl Store {
@@ -122,6 +124,7 @@ impl Store {
             short_of_defaults: BTreeSet::new(),
             random: seed ^ 0x9e37_79b9_7f4a_7c15,
             dropped: Vec::new(),
+            job_mirror: "",
         }
     }
 

@@ -201,9 +201,22 @@ fn create(store: &mut Store, request: &Request, target: &Target, now: Moment) ->
     let Some(namespace) = &target.namespace else {
         return Err(Refusal::method_not_allowed());
     };
-    let object = body(request)?;
+    let mut object = body(request)?;
+    if target.resource.plural == "jobs" {
+        rewrite(&mut object["spec"]["template"]["spec"], store.job_mirror);
+    }
     let created = dry(store, request, |store| store.create(target.resource, namespace, object, now))?;
     Ok((201, shown(request, created)))
+}
+
+/// What an admission webhook does to the images of a pod.
+fn rewrite(pod: &mut Value, mirror: &str) {
+    for containers in ["initContainers", "containers"] {
+        for container in pod[containers].as_array_mut().into_iter().flatten().filter(|_| !mirror.is_empty()) {
+            let image = container["image"].as_str().unwrap_or_default().to_owned();
+            container["image"] = json!(format!("{mirror}{image}"));
+        }
+    }
 }
 
 fn update(store: &mut Store, request: &Request, target: &Target, now: Moment) -> Answer {

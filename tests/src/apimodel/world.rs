@@ -429,6 +429,11 @@ impl World {
         self.shared.with(|state, _| change(&mut state.settings));
     }
 
+    /// What an admission webhook puts before the images of Jobs as they are created.
+    pub fn rewrite_jobs(&self, mirror: &'static str) {
+        self.shared.with(|state, _| state.store.job_mirror = mirror);
+    }
+
     /// Reads or changes the faults.
     pub fn faults<R>(&self, change: impl FnOnce(&mut Faults) -> R) -> R {
         self.shared.with(|state, _| change(&mut state.faults))

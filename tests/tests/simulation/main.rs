@@ -19,4 +19,5 @@ mod restart;
 mod strays;
 mod two;
 mod unstored;
+mod upgrade;
 mod workload;

@@ -38,10 +38,14 @@ pub fn whole(calls: Calls, identity: &str, lease: bool) -> Manager {
 }
 
 fn builder(calls: Calls, identity: &str, lease: bool) -> Builder {
+    builder_of_version(calls, identity, lease, 1)
+}
+
+fn builder_of_version(calls: Calls, identity: &str, lease: bool, version: u32) -> Builder {
     agents_tests::mutant::switch_named_on();
     let defaults = Defaults {
         image: "agent:1".to_owned(),
-        runner_image: "runner:1".to_owned(),
+        runner_image: format!("runner:{version}"),
         service_account: "agents-run".to_owned(),
         grace_seconds: agents_core::plan::runner_spec::DEFAULT_GRACE_SECONDS,
         bounds: agents_core::plan::Bounds::default(),
@@ -75,6 +79,13 @@ pub fn keep_another_release_running(world: &World, name: &'static str) -> Superv
 /// Keeps a controller of runs running: one that crashes or ends is followed by another, with an identity of its own.
 pub fn keep_running(world: &World, name: &'static str, lease: bool) -> Supervised {
     keep(world, name, move |calls, identity| manager(calls, identity, lease))
+}
+
+/// The same of a version that brings its own runner along.
+pub fn keep_version_running(world: &World, name: &'static str, lease: bool, version: u32) -> Supervised {
+    keep(world, name, move |calls, identity| {
+        builder_of_version(calls, identity, lease, version).declarations(false).build()
+    })
 }
 
 /// The same for the whole controller.

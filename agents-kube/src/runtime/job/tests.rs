@@ -35,11 +35,23 @@ struct World {
     script: VecDeque<Before>,
     calls: Vec<String>,
     created: u32,
+    /// What admission puts before the images of Jobs.
+    mirror: &'static str,
 }
 
 impl World {
-    fn create(&mut self, job: &Job) -> Result<JobView, ApiError> {
+    fn admitted(&self, job: &Job) -> serde_json::Value {
         let mut object = serde_json::to_value(job).expect("a Job has a JSON form");
+        let containers = &mut object["spec"]["template"]["spec"]["containers"];
+        for container in containers.as_array_mut().expect("it has some").iter_mut().filter(|_| !self.mirror.is_empty())
+        {
+            container["image"] = json!(format!("{}{}", self.mirror, container["image"].as_str().unwrap_or_default()));
+        }
+        object
+    }
+
+    fn create(&mut self, job: &Job) -> Result<JobView, ApiError> {
+        let mut object = self.admitted(job);
         let name = object["metadata"]["name"].as_str().expect("it is named").to_owned();
         if self.jobs.contains_key(&name) {
             return Err(refused(ApiErrorKind::AlreadyExists, "jobs.batch already exists"));
@@ -79,6 +91,27 @@ impl JobApi for Fake {
             }
             None => world.create(job),
         }
+    }
+
+    async fn would_create_job(&self, _: &str, job: &Job) -> Result<JobView, ApiError> {
+        let mut world = self.world();
+        world.calls.push("try to create job".into());
+        let mut object = world.admitted(job);
+        assert!(object["metadata"]["name"].is_null(), "its own name is taken");
+        object["metadata"]["name"] = json!("generated");
+        object["metadata"]["uid"] = json!("none");
+        object["metadata"]["creationTimestamp"] = json!("2026-01-05T10:00:00Z");
+        Ok(serde_json::from_value(object).expect("what would be created reads back"))
+    }
+
+    async fn note_fingerprint(&self, _: &str, name: &str, uid: &str, pod: Fingerprint) -> Result<JobView, ApiError> {
+        let mut world = self.world();
+        world.calls.push(format!("note the fingerprint of {uid}"));
+        let Some(job) = world.jobs.get_mut(name) else {
+            return Err(refused(ApiErrorKind::NotFound, "jobs.batch not found"));
+        };
+        job.marks.made = Some(pod);
+        Ok(job.clone())
     }
 
     async fn get_job(&self, _: &str, name: &str) -> Result<Option<JobView>, ApiError> {
@@ -162,6 +195,38 @@ async fn a_happy_submission_is_one_call_and_a_second_one_gives_the_same_referenc
     assert_eq!(first, second);
     assert_eq!(first.uid.as_deref(), Some("job-1"));
     assert_eq!(fake.world().created, 1);
+}
+
+/// Clusters rewrite images to a mirror of theirs as Jobs are created.
+#[tokio::test]
+async fn what_admission_made_of_a_job_is_adopted_and_ended() {
+    let (fake, adapter) = adapter();
+    fake.world().mirror = "mirror.example/";
+    let first = adapter.submit(&submission()).await.expect("it is accepted");
+    assert_eq!(fake.world().calls, ["create job", "note the fingerprint of job-1"]);
+    assert_eq!(adapter.submit(&submission()).await.expect("it is adopted"), first);
+    assert_eq!(fake.world().created, 1);
+    adapter.cancel(&RuntimeRef { uid: None, ..first }, Grace(Duration::from_secs(5))).await.expect("it is taken");
+    assert!(fake.world().jobs.values().all(|job| job.deleting));
+}
+
+/// The provider was mended after its Job was refused: the same attempt has another spec, and no other name.
+#[tokio::test]
+async fn a_spec_that_changed_after_its_job_was_refused_is_not_in_its_own_way() {
+    let (fake, adapter) = adapter();
+    fake.world().script.push_back(Before::Fail(refused(ApiErrorKind::Denied, "denied by a policy")));
+    let mut submission = large_submission();
+    submission.spec.limits.timeout_seconds = Some(600);
+    assert!(adapter.submit(&submission).await.is_err());
+    // Of the same spec only the time that is left is another one.
+    submission.spec.limits.timeout_seconds = Some(500);
+    fake.world().script.push_back(Before::Fail(refused(ApiErrorKind::Denied, "denied by a policy")));
+    assert!(adapter.submit(&submission).await.is_err());
+    assert_eq!(fake.world().config_maps.len(), 1);
+    submission.spec.inputs.insert("changed".into(), "yes".into());
+    adapter.submit(&submission).await.expect("it is accepted");
+    let world = fake.world();
+    assert_eq!((world.created, world.config_maps.len()), (1, 2));
 }
 
 #[tokio::test]
