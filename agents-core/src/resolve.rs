@@ -186,18 +186,10 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     let at_provider = || format!("AgentProvider/{} spec.workload.serviceAccountName", provider.metadata.name);
     let service_account_at = named_at.or_else(|| of_provider.is_some().then(at_provider));
     let service_account = job.service_account.clone().or(of_provider);
+    let of_provider = provider_workload.and_then(|workload| workload.resources.as_ref());
     let of_run = run_workload.and_then(|workload| workload.resources.as_ref());
-    let of_others = [
-        provider_workload.and_then(|workload| workload.resources.as_ref()),
-        agent.spec.resources.as_ref(),
-        job.resources.as_ref(),
-    ];
-    let (requests, limits) = resources(of_others.into_iter().chain([of_run]));
-    // Of a copy in part the run's layers are not known.
-    if run.metadata.left_out.is_none() {
-        let alone = job_of_run(run);
-        within_limits(&requests, &limits, &resources([alone.resources.as_ref(), of_run]), agent, provider)?;
-    }
+    let (requests, limits) = resources([of_provider, agent.spec.resources.as_ref(), job.resources.as_ref(), of_run]);
+    within_limits(&requests, &limits, run, agent, provider)?;
     let mut unsupported = unsupported(run, agent, provider, implementation_name.as_deref(), implementation);
     unsupported.job(&job);
     left_out.append(&mut unsupported.warnings);
@@ -355,11 +347,10 @@ fn faults_of<K: Check>(object: &Resource<K>) -> Vec<(String, Fault)> {
     kept::faults(object).into_iter().map(|fault| (name.clone(), fault)).collect()
 }
 
-/// Requests and limits by name.
-type Amounts = (BTreeMap<String, String>, BTreeMap<String, String>);
-
 /// Requests and limits of all layers, the later ones winning.
-fn resources<'a>(layers: impl IntoIterator<Item = Option<&'a Resources>>) -> Amounts {
+fn resources<'a>(
+    layers: impl IntoIterator<Item = Option<&'a Resources>>,
+) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     for layer in layers.into_iter().flatten() {
         add_resources(layer, &mut requests, &mut limits);
@@ -385,10 +376,16 @@ fn above_limits<'a>(
 fn within_limits(
     requests: &BTreeMap<String, String>,
     limits: &BTreeMap<String, String>,
-    (asked_by_run, bounded_by_run): &Amounts,
+    run: &Resource<AgentRun>,
     agent: &Resource<Agent>,
     provider: &Resource<AgentProvider>,
 ) -> Result<(), Unresolved> {
+    // Of a copy in part the run's layers are not known.
+    if run.metadata.left_out.is_some() {
+        return Ok(());
+    }
+    let of_workload = run.spec.workload.as_ref().and_then(|workload| workload.resources.as_ref());
+    let (asked_by_run, bounded_by_run) = resources([job_of_run(run).resources.as_ref(), of_workload]);
     let problem = |(name, asked, limit): (&str, &str, &str)| {
         format!(
             "{asked} of {name}, more than {limit} of limits.{name}: with the resources of AgentProvider, Agent and run \

@@ -1,6 +1,6 @@
 //! A test ring over one shared cluster: started before its first test, taken down after its last.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use xtask::{
@@ -36,8 +36,13 @@ pub fn run(ring: Ring, threads: usize, prepare: fn(&Cluster) -> anyhow::Result<(
     let trials = cases
         .iter()
         .map(|(name, case)| {
-            let (cluster, case) = (Arc::clone(&cluster), *case);
-            Trial::test(*name, move || case(&cluster).map_err(|error| format!("{error:#}").into()))
+            let (cluster, name, case) = (Arc::clone(&cluster), *name, *case);
+            Trial::test(name, move || {
+                let began = Instant::now();
+                let result = case(&cluster).map_err(|error| format!("{error:#}").into());
+                eprintln!("{name} took {:.1} s", began.elapsed().as_secs_f64());
+                result
+            })
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
