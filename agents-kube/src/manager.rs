@@ -229,12 +229,12 @@ impl Builder {
         let declarations =
             declarations.then(|| Arc::new(DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone())));
         let unrecorded = Arc::new(Unrecorded::default());
-        let (notices, sender) = Notices::new(calls.clone(), &identity);
+        let (notices, sender) = Notices::new(calls.clone().optional(), &identity);
         let grace = settings.defaults.grace_seconds;
         let strays = StrayWorld::new(calls.clone(), Arc::clone(&caches), registry.clone(), grace, tenure.clone());
         let unreadable = UnreadableWorld::new(calls.clone(), Arc::clone(&caches), tenure.clone(), notices.clone());
         let world = AgentRunWorld {
-            failed_creates: FailedCreates::new(calls.clone()),
+            failed_creates: FailedCreates::new(calls.clone().optional(), Arc::clone(&caches.jobs)),
             calls,
             caches: Arc::clone(&caches),
             adapters: registry,

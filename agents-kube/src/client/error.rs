@@ -303,7 +303,7 @@ mod tests {
             "kind": "Status", "apiVersion": "v1", "code": code, "details": {"name": "j", "group": "batch", "kind": "Job"},
         });
         merge(&mut body, status);
-        let asked = Asked { target: &Target::of::<Job>(), name: Some("j"), mutates };
+        let asked = Asked { target: &Target::of::<Job>(), namespace: "ns", name: Some("j"), mutates };
         ApiError::of_verdict("try", judge(&asked, code, None, &serde_json::to_vec(&body).unwrap()))
     }
 
@@ -346,7 +346,7 @@ mod tests {
         );
         let bad = answer(400, &json!({ "message": "parsing time \"canary\" as \"2006\": cannot parse" }), true);
         assert_eq!(bad.message, "parsing time \"…\" as \"…\": cannot parse");
-        let asked = Asked { target: &Target::of::<Job>(), name: Some("j"), mutates: false };
+        let asked = Asked { target: &Target::of::<Job>(), namespace: "ns", name: Some("j"), mutates: false };
         let page = ApiError::of_verdict("try", judge(&asked, 502, None, b"<html>canary</html>"));
         assert_eq!(page.message, "status 502 was answered without the API server's explanation");
     }

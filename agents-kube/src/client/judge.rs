@@ -22,6 +22,8 @@ const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Asked<'a> {
     /// The kind.
     pub(crate) target: &'a Target,
+    /// Its namespace; empty for all, and for what has none.
+    pub(crate) namespace: &'a str,
     /// The object; `None` for a collection, and for an object without a name of its own.
     pub(crate) name: Option<&'a str>,
     /// Whether it is a write.
@@ -86,6 +88,8 @@ pub(crate) fn read(body: &[u8]) -> Option<Status> {
 fn said(asked: &Asked<'_>, code: u16, wait: Option<Duration>, status: &Status) -> ApiErrorKind {
     let meant = status.details.as_ref().is_some_and(|details| asked.is_meant_by(details));
     match (code, status.reason.as_str()) {
+        // A webhook's own 429 is about what it was asked, and no wait of the API server.
+        (429, _) if is_denial(&status.message) => ApiErrorKind::Denied,
         (401 | 429, _) => unsaid(asked, code, wait),
         (403, _) => ApiErrorKind::Forbidden,
         (404, _) if meant && asked.name.is_some() => ApiErrorKind::NotFound,
@@ -145,7 +149,7 @@ mod tests {
     }
 
     fn error(code: u16, retry_after: Option<u64>, body: &[u8], mutates: bool) -> ApiError {
-        let asked = Asked { target: &Target::of::<Job>(), name: Some("j"), mutates };
+        let asked = Asked { target: &Target::of::<Job>(), namespace: "ns", name: Some("j"), mutates };
         ApiError::of_verdict("try", judge(&asked, code, retry_after, body))
     }
 
@@ -198,6 +202,11 @@ mod tests {
             body["details"]["causes"] = json!([{"message": "no", "field": "spec.template"}]);
         });
         assert_eq!(error(400, None, &webhook, true).kind, ApiErrorKind::Denied);
+        let busy = status(429, "TooManyRequests", |body| {
+            body["message"] = json!("admission webhook \"x.test\" denied the request: too many at once");
+        });
+        let refused = error(429, Some(60), &busy, true);
+        assert_eq!((refused.kind, refused.class), (ApiErrorKind::Denied, Class::WaitForChange), "one tenant's limit");
     }
 
     #[test]
@@ -238,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_not_served_is_told_from_an_object_that_is_absent() {
-        let listing = Asked { target: &Target::of::<Job>(), name: None, mutates: false };
+        let listing = Asked { target: &Target::of::<Job>(), namespace: "ns", name: None, mutates: false };
         assert_eq!(judge(&listing, 404, None, b"404 page not found\n").kind, ApiErrorKind::NotServed);
         assert_eq!(error(404, None, b"404 page not found\n", false).kind, ApiErrorKind::Unavailable);
         assert_eq!(error(404, None, b"<html></html>", true).kind, ApiErrorKind::Ambiguous);

@@ -8,16 +8,9 @@ mod deadline;
 mod error;
 mod judge;
 mod listing;
+mod waits;
 
-use std::{
-    borrow::Cow,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -41,6 +34,7 @@ pub use self::{
 use self::{
     judge::{Asked, Verdict, judge, judge_status},
     listing::{Frame, Listing, ListingError},
+    waits::{Standing, Waits},
 };
 use crate::clock::Clock;
 
@@ -97,7 +91,8 @@ impl fmt::Debug for Target {
 /// # Guarantees
 /// A call ends before its deadline. It is sent at most once. A write asks the API server to give up after 10 s. After
 /// a 429 no clone of this client sends anything for as long as the answer asks, at most [`MAX_RETRY_AFTER`]: calls fail
-/// meanwhile with what is left of that time.
+/// meanwhile with what is left of that time. [`Calls::optional`] and [`Calls::regardless`] are the exceptions, and a
+/// refusal of an admission webhook or policy is none of the API server's waits, whatever its code.
 ///
 /// # Errors
 /// Every call fails with [`ApiError`], whose `step` is the one given.
@@ -108,18 +103,19 @@ pub struct Calls {
     manager: Arc<str>,
     deadline: Duration,
     fenced: bool,
-    /// Boot time in nanoseconds before which nothing is sent; `None` for one that heeds no such wait.
-    not_before: Option<Arc<AtomicU64>>,
+    standing: Standing,
+    waits: Arc<Waits>,
 }
 
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, clock, manager, deadline, fenced, not_before: _ } = self;
+        let Self { client: _, clock, manager, deadline, fenced, standing, waits: _ } = self;
         f.debug_struct("Calls")
             .field("clock", clock)
             .field("manager", manager)
             .field("deadline", deadline)
             .field("fenced", fenced)
+            .field("standing", standing)
             .finish_non_exhaustive()
     }
 }
@@ -208,16 +204,22 @@ impl Calls {
 
     /// Uses a client made elsewhere. Without the fence below its buffer, a call that ran out of time counts as sent.
     pub fn new(client: Client, clock: Arc<dyn Clock>, manager: impl Into<Arc<str>>) -> Self {
-        let not_before = Some(Arc::default());
-        Self { client, clock, manager: manager.into(), deadline: DEADLINE, fenced: false, not_before }
+        let (manager, standing, waits) = (manager.into(), Standing::Usual, Arc::default());
+        Self { client, clock, manager, deadline: DEADLINE, fenced: false, standing, waits }
     }
 
     /// The same client, except that a 429 to another call does not hold this one's calls back, nor one of its own any
     /// other: for the few calls that cannot wait, such as the renewal of a lease.
     #[must_use]
-    pub fn regardless(mut self) -> Self {
-        self.not_before = None;
-        self
+    pub fn regardless(self) -> Self {
+        Self { standing: Standing::Regardless, ..self }
+    }
+
+    /// The same client for calls that nothing depends on, such as Events: a 429 to the others holds them back, one of
+    /// theirs holds back none but their like in the same namespace.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        Self { standing: Standing::Optional, ..self }
     }
 
     /// The same with another deadline per call.
@@ -246,7 +248,7 @@ impl Calls {
         name: &str,
     ) -> Result<P, ApiError> {
         let request = target.requests(Some(namespace)).get(name, &kube::api::GetParams::default());
-        self.exchange(step, Asked { target, name: Some(name), mutates: false }, request).await
+        self.exchange(step, Asked { target, namespace, name: Some(name), mutates: false }, request).await
     }
 
     /// Reads one page of at most `limit` objects and hands each on while the page arrives, so that what is held is one
@@ -270,7 +272,8 @@ impl Calls {
             ..ListParams::default()
         };
         let request = target.requests(namespace.as_deref()).list(&params);
-        let asked = Asked { target, name: None, mutates: false };
+        let namespace = namespace.as_deref().unwrap_or_default();
+        let asked = Asked { target, namespace, name: None, mutates: false };
         self.send(step, asked, request, async |asked, response| {
             if !response.status().is_success() {
                 let refused = self.receive(step, asked, response).await;
@@ -307,7 +310,7 @@ impl Calls {
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
         let request = target.requests(Some(namespace)).create(&self.post(), body);
-        self.exchange(step, Asked { target, name: None, mutates: true }, request).await
+        self.exchange(step, Asked { target, namespace, name: None, mutates: true }, request).await
     }
 
     /// What would be stored if `body` were created, after everything that admission changes; nothing is created.
@@ -321,7 +324,7 @@ impl Calls {
         let body = encode(step, body)?;
         let dry = PostParams { dry_run: true, ..self.post() };
         let request = target.requests(Some(namespace)).create(&dry, body);
-        self.exchange(step, Asked { target, name: None, mutates: false }, request).await
+        self.exchange(step, Asked { target, namespace, name: None, mutates: false }, request).await
     }
 
     /// Replaces an object; with the resourceVersion in `body`, only if it has not changed.
@@ -335,7 +338,7 @@ impl Calls {
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
         let request = target.requests(Some(namespace)).replace(name, &self.post(), body);
-        self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await
+        self.exchange(step, Asked { target, namespace, name: Some(name), mutates: true }, request).await
     }
 
     /// Replaces an object's whole status; with the resourceVersion in `body`, only if the object has not changed.
@@ -349,7 +352,7 @@ impl Calls {
     ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
         let request = target.requests(Some(namespace)).replace_subresource("status", name, &self.post(), body);
-        self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await
+        self.exchange(step, Asked { target, namespace, name: Some(name), mutates: true }, request).await
     }
 
     /// Patches an object, or one of its subresources.
@@ -372,7 +375,7 @@ impl Calls {
             Some(subresource) => requests.patch_subresource(subresource, name, &params, patch),
             None => requests.patch(name, &params, patch),
         };
-        self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await
+        self.exchange(step, Asked { target, namespace, name: Some(name), mutates: true }, request).await
     }
 
     /// Deletes an object, or begins to. An object that is gone gives [`ApiErrorKind::NotFound`], one with another uid
@@ -393,13 +396,14 @@ impl Calls {
             ..DeleteParams::default()
         };
         let request = target.requests(Some(namespace)).delete(name, &params);
-        let Anything {} = self.exchange(step, Asked { target, name: Some(name), mutates: true }, request).await?;
+        let Anything {} =
+            self.exchange(step, Asked { target, namespace, name: Some(name), mutates: true }, request).await?;
         Ok(())
     }
 
     /// Reads an answer's body, or what is said instead.
     async fn receive(&self, step: &'static str, sent: &Sent<'_>, response: Response<Body>) -> Result<Bytes, ApiError> {
-        let Sent { asked: Asked { target, name, mutates }, body: written } = sent;
+        let Sent { asked: Asked { target, namespace, name, mutates }, body: written } = sent;
         let code = response.status();
         let retry_after =
             response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -410,26 +414,23 @@ impl Calls {
             return Ok(body);
         }
         let created = name.is_none().then(|| name_in(written)).flatten();
-        let asked = Asked { target, name: name.or(created.as_deref()), mutates: *mutates };
-        Err(self.judged(step, judge(&asked, code.as_u16(), retry_after, &body)))
+        let asked = Asked { target, namespace, name: name.or(created.as_deref()), mutates: *mutates };
+        Err(self.judged(step, &asked, judge(&asked, code.as_u16(), retry_after, &body)))
     }
 
-    /// What a verdict comes to for the caller; one that asks for a wait holds the whole client back.
-    fn judged(&self, step: &'static str, verdict: Verdict) -> ApiError {
-        if let (ApiErrorKind::TooManyRequests { retry_after }, Some(not_before)) = (verdict.kind, &self.not_before) {
-            let until = self.clock.boot().saturating_add(retry_after).as_nanos();
-            let before = not_before.fetch_max(u64::try_from(until).unwrap_or(u64::MAX), Ordering::AcqRel);
-            if Duration::from_nanos(before) < self.clock.boot() {
-                tracing::warn!(step, wait = ?retry_after, "the API server asks for fewer requests: nothing is sent meanwhile");
-            }
+    /// What a verdict comes to for the caller; one that asks for a wait holds calls back.
+    fn judged(&self, step: &'static str, asked: &Asked<'_>, verdict: Verdict) -> ApiError {
+        if let ApiErrorKind::TooManyRequests { retry_after } = verdict.kind
+            && self.waits.asked(self.standing, asked.namespace, self.clock.boot(), retry_after)
+        {
+            tracing::warn!(step, wait = ?retry_after, "the API server asks for fewer requests: nothing is sent meanwhile");
         }
         ApiError::of_verdict(step, verdict)
     }
 
     /// Fails while the API server's wait lasts.
-    fn may_send(&self, step: &'static str) -> Result<(), ApiError> {
-        let Some(not_before) = &self.not_before else { return Ok(()) };
-        let left = Duration::from_nanos(not_before.load(Ordering::Acquire)).saturating_sub(self.clock.boot());
+    fn may_send(&self, step: &'static str, namespace: &str) -> Result<(), ApiError> {
+        let left = self.waits.left(self.standing, namespace, self.clock.boot());
         if left.is_zero() { Ok(()) } else { Err(ApiError::held(step, left)) }
     }
 
@@ -458,7 +459,7 @@ impl Calls {
         read: impl AsyncFnOnce(&Sent<'_>, Response<Body>) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
         let mutates = asked.mutates;
-        self.may_send(step)?;
+        self.may_send(step, asked.namespace)?;
         let mut request = request.map_err(|error| ApiError::new(step, ApiErrorKind::Invalid, error.to_string()))?;
         if mutates {
             *request.uri_mut() = with_server_timeout(request.uri());
@@ -493,8 +494,9 @@ impl Calls {
         resource_version: &str,
         timeout: Duration,
     ) -> Result<Body, ApiError> {
-        self.may_send(step)?;
         let Scope { namespace, labels, fields } = scope;
+        let asked_in = namespace.as_deref().unwrap_or_default();
+        self.may_send(step, asked_in)?;
         let params = kube::api::WatchParams {
             label_selector: labels.clone(),
             field_selector: fields.clone(),
@@ -516,7 +518,8 @@ impl Calls {
             if response.status().is_success() {
                 return Ok(response.into_body());
             }
-            let sent = Sent { asked: Asked { target, name: None, mutates: false }, body: Bytes::new() };
+            let asked = Asked { target, namespace: asked_in, name: None, mutates: false };
+            let sent = Sent { asked, body: Bytes::new() };
             match self.receive(step, &sent, response).await {
                 Err(error) => Err(error),
                 Ok(_) => Err(ApiError::new(step, ApiErrorKind::Unavailable, "the answer is not a watch")),
@@ -530,7 +533,7 @@ impl Calls {
 pub(crate) fn told_in_watch(target: &Target, object: &[u8]) -> ApiError {
     let status = judge::read(object);
     let code = status.as_ref().map_or(0, |status| status.code);
-    let asked = Asked { target, name: None, mutates: false };
+    let asked = Asked { target, namespace: "", name: None, mutates: false };
     ApiError::of_verdict("watch", judge_status(&asked, code, None, status))
 }
 

@@ -216,6 +216,51 @@ async fn a_wait_is_of_the_whole_client_but_not_of_its_lease() {
     assert_eq!(log.lock().unwrap().len(), 4);
 }
 
+/// What nothing depends on waits for the others and for its like in its namespace; nobody else waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_an_optional_call_holds_back_its_like_in_its_namespace_alone() {
+    let log = log();
+    let calls = throttled(&log, "30");
+    let (events, others) = (calls.clone().optional(), calls.clone().optional());
+    let sent = || log.lock().unwrap().len();
+    let target = Target::of::<AgentRun>();
+    let tell = async |calls: &Calls, namespace: &str| {
+        calls.create::<AgentRun>(&target, "create an event", namespace, &json!({})).await.unwrap_err()
+    };
+    tell(&events, "a").await;
+    let held = tell(&others, "a").await;
+    assert!(matches!(held.kind, ApiErrorKind::TooManyRequests { .. }), "{held:?}");
+    assert_eq!(sent(), 1, "its like waits");
+    tell(&others, "b").await;
+    assert_eq!(sent(), 2, "another namespace's does not");
+    calls.get::<AgentRun>(&target, "read the run", "a", "r").await.unwrap_err();
+    assert_eq!(sent(), 3, "nor does the work");
+    tell(&events, "c").await;
+    assert_eq!(sent(), 3, "the wait of the whole client is everybody's");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    tell(&events, "a").await;
+    assert_eq!(sent(), 4);
+}
+
+/// A webhook of one tenant that answers with 429 is no reason for the others to wait.
+#[tokio::test(start_paused = true)]
+async fn a_webhooks_own_429_holds_nothing_back() {
+    let log = log();
+    let calls = scripted(&log, || {
+        let denied = json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 429, "reason": "TooManyRequests",
+            "message": "admission webhook \"tenant.test\" denied the request: later", "details": {"retryAfterSeconds": 60},
+        });
+        Box::pin(async move { answer(429, &denied) })
+    });
+    let target = Target::of::<AgentRun>();
+    for sent in 1..=3 {
+        let denied = calls.create::<AgentRun>(&target, "create the run", "ns", &json!({})).await.unwrap_err();
+        assert_eq!((denied.kind, denied.class), (ApiErrorKind::Denied, Class::WaitForChange));
+        assert_eq!(log.lock().unwrap().len(), sent);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_cut_or_no_document_leaves_a_write_in_doubt() {
     let whole = serde_json::to_vec(&run()).unwrap();

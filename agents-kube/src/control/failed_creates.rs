@@ -1,42 +1,76 @@
 //! Why a Job has no pod. A Job's controller says it in Events alone, which are listed when a Job has had no pod for some
-//! time, and again now and then while it has none; a Job with a pod costs nothing.
+//! time, and again now and then while it has none: one list for all such Jobs of a namespace. A Job with a pod costs
+//! nothing.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use agents_core::{
     decide::{EffectKind, Plan},
     runtime::{Hindrance, Observation},
-    status::{Reason, after, seconds},
+    status::{Reason, after, cut, seconds},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use serde::Deserialize;
+use tokio::{sync, time};
 
 use crate::{
     client::{Calls, Scope, Target},
     runtime::JobView,
+    watch::{Key, Watch},
 };
 
 /// How long a Job may be without a pod before anybody asks, in seconds.
 const QUIET_SECONDS: i64 = 10;
-/// Shortest time between two lists for one Job, in seconds.
+/// Shortest time between two lists of one namespace, in seconds.
 const AGAIN_SECONDS: i64 = 25;
 /// Time between two looks at a Job that has not started and of which nothing was said, in seconds.
 const LOOK_SECONDS: i64 = 30;
-/// How long an answer is kept after it was asked for last, in seconds.
+/// How long what was said in a namespace is kept after it was asked for last, in seconds.
 const KEPT_SECONDS: i64 = 600;
-/// Events of one Job that are read at most; its controller repeats one rather than making many.
-const MAX_EVENTS: u32 = 20;
+/// Events on a page. They are about one thousand bytes each, and the API server has the page as a whole.
+const PAGE: u32 = 500;
+/// Pages of one look: Jobs that are not ours can have any number of Events, and the next look goes on where this ended.
+const PAGES: usize = 4;
+/// Bytes after which a look asks for no further page.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Longest time of one look: runs wait for it.
+const MAX_LOOK: Duration = Duration::from_secs(5);
+/// Longest message that is kept, in bytes.
+const MAX_MESSAGE: usize = 1024;
 
 /// What is known of Jobs without pods.
 #[derive(Debug)]
 pub struct FailedCreates {
     calls: Calls,
-    /// When its events were listed, and what they said, by the uid of the Job.
-    known: Mutex<HashMap<String, (Timestamp, Option<Hindrance>)>>,
+    jobs: Arc<Watch<JobView>>,
+    /// By namespace. Who looks holds the namespace's lock, so that everybody else of it waits and takes the same answer.
+    known: Mutex<BTreeMap<String, Arc<sync::Mutex<Known>>>>,
+}
+
+/// What is known of the Jobs of one namespace.
+#[derive(Debug, Default)]
+struct Known {
+    /// When its Events were listed last.
+    asked: Option<Timestamp>,
+    /// Where the next look goes on, if the last one did not come to the end.
+    next: Option<String>,
+    /// What the look that goes on has found so far, by the uid of the Job.
+    finding: HashMap<String, Said>,
+    /// What was said, by the uid of the Job.
+    found: HashMap<String, Said>,
+}
+
+/// What was said of one Job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    first: Timestamp,
+    last: Timestamp,
+    message: String,
 }
 
 /// Makes sure that a Job that may have no pod is looked at again in time: neither why it has none nor that there is room
@@ -65,6 +99,7 @@ struct Told {
     #[serde(default)]
     message: String,
     metadata: ToldMeta,
+    involved_object: Involved,
     #[serde(default)]
     first_timestamp: Option<Timestamp>,
     #[serde(default)]
@@ -79,25 +114,54 @@ struct ToldMeta {
     creation_timestamp: Timestamp,
 }
 
-impl Told {
-    fn first(&self) -> Timestamp {
-        self.first_timestamp.or(self.event_time).unwrap_or(self.metadata.creation_timestamp)
-    }
+#[derive(Debug, Deserialize)]
+struct Involved {
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    uid: String,
+}
 
-    fn last(&self) -> Timestamp {
-        self.last_timestamp.or(self.event_time).unwrap_or(self.metadata.creation_timestamp)
+impl Told {
+    fn said(self) -> (String, Said) {
+        let Self { message, metadata, involved_object, first_timestamp, last_timestamp, event_time } = self;
+        let made = event_time.unwrap_or(metadata.creation_timestamp);
+        let (first, last) = (first_timestamp.unwrap_or(made), last_timestamp.unwrap_or(made));
+        (involved_object.uid, Said { first, last, message: cut(&message, MAX_MESSAGE) })
     }
 }
 
-impl FailedCreates {
-    /// Asks by `calls`.
-    pub fn new(calls: Calls) -> Self {
-        Self { calls, known: Mutex::default() }
+impl Said {
+    /// Both together: the latest words, since the first.
+    fn and(self, other: Self) -> Self {
+        let first = self.first.min(other.first);
+        let latest = if other.last > self.last { other } else { self };
+        Self { first, ..latest }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, Option<Hindrance>)>> {
-        // A panic while the lock was held leaves at most one answer out.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hindrance(&self) -> Hindrance {
+        let message = plain(&self.message);
+        // `exceeded quota: …`, and `failed quota: …: must specify …`.
+        let quota = message.starts_with("exceeded quota") || message.starts_with("failed quota");
+        let reason = if quota { Reason::QuotaExceeded } else { Reason::StartFailed };
+        Hindrance { reason, message, since: self.first }
+    }
+}
+
+fn add(to: &mut HashMap<String, Said>, uid: String, said: Said) {
+    let said = match to.remove(&uid) {
+        Some(known) => known.and(said),
+        None => said,
+    };
+    to.insert(uid, said);
+}
+
+impl FailedCreates {
+    /// Asks by `calls`, about Jobs that `jobs` has.
+    pub fn new(calls: Calls, jobs: Arc<Watch<JobView>>) -> Self {
+        Self { calls, jobs, known: Mutex::default() }
     }
 
     /// Why `job`, which has no pod, has none, as far as its controller has said.
@@ -106,48 +170,73 @@ impl FailedCreates {
         if now < after(job.created, seconds(QUIET_SECONDS)) {
             return None;
         }
-        if let Some((asked, found)) = self.known().get(&job.uid)
-            && now < after(*asked, seconds(AGAIN_SECONDS))
-        {
-            return found.clone();
-        }
-        let found = self.ask(job).await;
-        let mut known = self.known();
-        known.retain(|_, (asked, _)| now < after(*asked, seconds(KEPT_SECONDS)));
-        known.insert(job.uid.clone(), (now, found.clone()));
-        found
-    }
-
-    async fn ask(&self, job: &JobView) -> Option<Hindrance> {
-        let scope = Scope {
-            namespace: Some(job.namespace.clone()),
-            labels: None,
-            fields: Some(format!("involvedObject.uid={},reason=FailedCreate", job.uid)),
-        };
-        let step = "list the events of a job without a pod";
-        let mut told = Vec::new();
-        // One that cannot be read tells nothing.
-        let take = |event: &[u8]| told.extend(serde_json::from_slice::<Told>(event).ok());
-        let listed = self.calls.list(&Target::of::<Event>(), step, &scope, MAX_EVENTS, None, take).await;
-        match listed {
-            Ok(_) => hindrance(&told),
-            // It is told less well then, and nothing else depends on it.
-            Err(error) => {
-                tracing::debug!(%error, job = job.name, "why a job has no pod is not known");
-                None
+        let known = self.in_namespace(&job.namespace, now);
+        let mut known = known.lock().await;
+        let now = self.calls.clock().now();
+        if known.asked.is_none_or(|asked| now >= after(asked, seconds(AGAIN_SECONDS))) {
+            known.asked = Some(now);
+            // What is known stays: it is told less well then, and nothing else depends on it.
+            if time::timeout(MAX_LOOK, self.look(&job.namespace, &mut known)).await.is_err() {
+                tracing::debug!(namespace = job.namespace, "why Jobs have no pods was not answered in time");
             }
         }
+        known.found.get(&job.uid).map(Said::hindrance)
     }
-}
 
-fn hindrance(told: &[Told]) -> Option<Hindrance> {
-    let latest = told.iter().max_by_key(|told| told.last())?;
-    let since = told.iter().map(Told::first).min()?;
-    let message = plain(&latest.message);
-    // `exceeded quota: …`, and `failed quota: …: must specify …`.
-    let quota = message.starts_with("exceeded quota") || message.starts_with("failed quota");
-    let reason = if quota { Reason::QuotaExceeded } else { Reason::StartFailed };
-    Some(Hindrance { reason, message, since })
+    fn in_namespace(&self, namespace: &str, now: Timestamp) -> Arc<sync::Mutex<Known>> {
+        // Nothing is left half done under this lock.
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = |known: &Known| known.asked.is_some_and(|asked| now >= after(asked, seconds(KEPT_SECONDS)));
+        // One that is locked is being used.
+        all.retain(|_, known| known.try_lock().map_or(true, |known| !stale(&known)));
+        Arc::clone(all.entry(namespace.to_owned()).or_default())
+    }
+
+    /// Reads some pages of what Jobs' controllers say in a namespace.
+    async fn look(&self, namespace: &str, known: &mut Known) {
+        let scope = Scope {
+            namespace: Some(namespace.to_owned()),
+            labels: None,
+            fields: Some("involvedObject.kind=Job,reason=FailedCreate".to_owned()),
+        };
+        let step = "list the events of jobs without pods";
+        let mut bytes = 0_usize;
+        for _ in 0..PAGES {
+            let (next, finding) = (known.next.take(), &mut known.finding);
+            if next.is_none() {
+                finding.clear();
+            }
+            let take = |event: &[u8]| {
+                // One that cannot be read tells nothing.
+                let Ok(told) = serde_json::from_slice::<Told>(event) else { return };
+                let Involved { namespace, name, uid } = &told.involved_object;
+                let job = self.jobs.get(&Key::new(namespace, name));
+                if job.as_ref().and_then(|job| job.object()).is_some_and(|job| job.uid == *uid) {
+                    let (uid, said) = told.said();
+                    add(finding, uid, said);
+                }
+            };
+            let page = match self.calls.list(&Target::of::<Event>(), step, &scope, PAGE, next, take).await {
+                Ok(page) => page,
+                // The next look begins anew.
+                Err(error) => {
+                    tracing::debug!(%error, namespace, "why jobs have no pods is not known");
+                    return;
+                }
+            };
+            known.next = page.next;
+            if known.next.is_none() {
+                known.found = std::mem::take(&mut known.finding);
+                return;
+            }
+            bytes = bytes.saturating_add(page.bytes);
+            if bytes >= MAX_BYTES {
+                break;
+            }
+        }
+        let Known { finding, found, .. } = known;
+        found.extend(finding.iter().map(|(uid, said)| (uid.clone(), said.clone())));
+    }
 }
 
 /// The message without what is another one at each try: the name of the pod, and what of the quota is used.
@@ -168,17 +257,17 @@ fn plain(message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn told(message: &str, first: &str, last: &str) -> Told {
-        serde_json::from_value(serde_json::json!({
+    fn told(message: &str, first: &str, last: &str) -> (String, Said) {
+        let told: Told = serde_json::from_value(serde_json::json!({
             "metadata": {"creationTimestamp": first}, "message": message, "firstTimestamp": first, "lastTimestamp": last,
-            "eventTime": null,
+            "eventTime": null, "involvedObject": {"kind": "Job", "namespace": "ns", "name": "run-1", "uid": "u"},
         }))
-        .expect("it is an Event")
+        .expect("it is an Event");
+        told.said()
     }
 
     #[test]
     fn the_latest_words_count_without_what_differs_at_each_try() {
-        assert_eq!(hindrance(&[]), None);
         let quota =
             "pods \"run-1-x7k2p\" is forbidden: exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9";
         let table = [
@@ -210,9 +299,16 @@ mod tests {
                 told(&message, "2026-01-05T10:00:10Z", "2026-01-05T10:03:00Z"),
                 told("older", "2026-01-05T10:00:01Z", "2026-01-05T10:00:02Z"),
             ];
-            let found = hindrance(&events).expect("it was told");
-            assert_eq!((found.reason, found.message.as_str()), (reason, expected));
-            assert_eq!(found.since, "2026-01-05T10:00:01Z".parse().expect("a time"));
+            for order in [[0, 1], [1, 0]] {
+                let mut all = HashMap::new();
+                for at in order {
+                    let (uid, said) = events[at].clone();
+                    add(&mut all, uid, said);
+                }
+                let found = all["u"].hindrance();
+                assert_eq!((found.reason, found.message.as_str()), (reason, expected));
+                assert_eq!(found.since, "2026-01-05T10:00:01Z".parse().expect("a time"));
+            }
         }
     }
 }

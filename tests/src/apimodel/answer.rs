@@ -45,6 +45,12 @@ impl Refusal {
         self
     }
 
+    /// The same by an admission webhook that judges what a request is for.
+    pub(super) fn by_webhook(mut self, request: &Request) -> Self {
+        self.message = format!("admission webhook \"tenant.test\" denied the request: {}", self.message);
+        self.of(request)
+    }
+
     /// The refusal a fault script asks for.
     pub fn scripted(code: u16) -> Self {
         let (reason, message) = match code {

@@ -48,6 +48,8 @@ pub enum Words {
     OfTheObject,
     /// The API server, about its namespace.
     OfAnother,
+    /// An admission webhook, through the API server.
+    OfAWebhook,
     /// A proxy, in HTML.
     Html,
     /// Nobody.
@@ -63,6 +65,7 @@ impl Words {
         match self {
             Self::OfTheObject => status(Refusal::scripted(code).of(request)),
             Self::OfAnother => status(Refusal::scripted(code).of_namespace(request)),
+            Self::OfAWebhook => status(Refusal::scripted(code).by_webhook(request)),
             Self::Html => b"<html><body>no</body></html>".to_vec(),
             Self::Nothing => vec![],
             Self::Cut => {
@@ -116,6 +119,7 @@ pub struct When {
     verb: Option<Verb>,
     resource: Option<&'static str>,
     subresource: Option<bool>,
+    namespace: Option<String>,
     name: Option<String>,
     client: Option<String>,
     effects: bool,
@@ -162,6 +166,12 @@ impl When {
         Self { subresource: Some(status), ..self }
     }
 
+    /// Only in this namespace.
+    #[must_use]
+    pub fn within(self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self }
+    }
+
     /// Only objects of this name.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
@@ -175,10 +185,12 @@ impl When {
     }
 
     pub(super) fn matches(&self, request: &Request, client: &str) -> bool {
-        let Self { verb, resource, subresource, name, client: wanted, effects, writes, verdicts } = self;
+        let Self { verb, resource, subresource, namespace, name, client: wanted, effects, writes, verdicts } = self;
+        let asked_in = request.target.as_ref().and_then(|target| target.namespace.as_deref());
         verb.is_none_or(|verb| verb == request.verb)
             && resource.is_none_or(|plural| request.plural() == plural)
             && subresource.is_none_or(|status| request.is_status() == status)
+            && namespace.as_deref().is_none_or(|namespace| asked_in == Some(namespace))
             && name.as_deref().is_none_or(|name| request.name.as_deref() == Some(name))
             && wanted.as_deref().is_none_or(|wanted| wanted == client)
             && (!effects || request.is_effect())

@@ -68,7 +68,7 @@ fn parse_field_term(resource: &Resource, term: &str) -> Result<(String, String, 
         (_, "metadata.name" | "metadata.namespace")
             | ("agentruns" | "pods", "status.phase")
             | ("pods", "spec.nodeName" | "spec.restartPolicy")
-            | ("events", "involvedObject.name" | "involvedObject.uid" | "reason")
+            | ("events", "involvedObject.kind" | "involvedObject.name" | "involvedObject.uid" | "reason")
     );
     if selectable {
         Ok((path.to_owned(), value.to_owned(), equal))

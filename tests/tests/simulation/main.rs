@@ -13,6 +13,7 @@ mod fault;
 mod forged;
 mod happy;
 mod held;
+mod neighbours;
 mod play;
 mod rate;
 mod restart;

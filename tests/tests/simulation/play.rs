@@ -13,7 +13,7 @@ use std::{
 
 use agents_core::plan::Defaults;
 use agents_kube::{
-    Calls, LeaseOptions, Manager, ManagerError, lease,
+    Calls, LeaseOptions, Manager, ManagerError, Namespaces, lease,
     manager::Builder,
     runtime::{JobSettings, MIN_TTL, ReportSecret},
 };
@@ -85,6 +85,13 @@ pub fn keep_running(world: &World, name: &'static str, lease: bool) -> Supervise
 pub fn keep_version_running(world: &World, name: &'static str, lease: bool, version: u32) -> Supervised {
     keep(world, name, move |calls, identity| {
         builder_of_version(calls, identity, lease, version).declarations(false).build()
+    })
+}
+
+/// The same for the runs of all namespaces.
+pub fn keep_running_everywhere(world: &World, name: &'static str) -> Supervised {
+    keep(world, name, |calls, identity| {
+        builder(calls, identity, false).watch(Namespaces::All).declarations(false).build()
     })
 }
 
