@@ -21,7 +21,7 @@ use agents_runtime::driver::Requests;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use tokio::task::JoinSet;
 
-use super::strays;
+use super::{meanings::Meanings, strays};
 use crate::{
     client::{Calls, Scope, Target},
     object::Object,
@@ -75,6 +75,15 @@ pub struct Caches {
     /// Their pods.
     pub pods: Arc<Watch<PodView>>,
     index: Mutex<Index>,
+    told: Told,
+}
+
+/// What runs were told of the objects that they refer to.
+#[derive(Debug, Default)]
+struct Told {
+    agents: Meanings,
+    providers: Meanings,
+    implementations: Meanings,
 }
 
 /// Who looks at what.
@@ -148,6 +157,7 @@ impl Caches {
             jobs: Arc::new(Watch::new(Target::of::<Job>(), calls.clone(), ours.clone(), settings)),
             pods: Arc::new(Watch::new(Target::of::<Pod>(), calls.clone(), ours, settings)),
             index: Mutex::default(),
+            told: Told::default(),
         }
     }
 
@@ -156,15 +166,9 @@ impl Caches {
     pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
         let requests = &Ask { asks: asks.clone(), open: Arc::clone(open) };
         self.follow(tasks, requests, &self.runs, Self::on_run);
-        self.follow(tasks, requests, &self.agents, |caches, change, ask| {
-            caches.waiting(&change.key().namespace, ask);
-        });
-        self.follow(tasks, requests, &self.providers, |caches, change, ask| {
-            caches.waiting(&change.key().namespace, ask);
-        });
-        self.follow(tasks, requests, &self.implementations, |caches, change, ask| {
-            caches.waiting(&change.key().namespace, ask);
-        });
+        self.follow(tasks, requests, &self.agents, Self::on_agent);
+        self.follow(tasks, requests, &self.providers, Self::on_provider);
+        self.follow(tasks, requests, &self.implementations, Self::on_work);
         self.follow(tasks, requests, &self.jobs, Self::on_job);
         self.follow(tasks, requests, &self.pods, Self::on_pod);
     }
@@ -209,6 +213,30 @@ impl Caches {
             }
         }
         ask.ask(change.key().clone());
+    }
+
+    fn on_agent(&self, change: &Change<Resource<Agent>>, ask: &Ask) {
+        if self.told.agents.changed_by(change) {
+            let Key { namespace, name } = change.key();
+            self.waiting(namespace, ask, |run| run.spec.agent_ref.name == *name);
+        }
+    }
+
+    fn on_provider(&self, change: &Change<Resource<AgentProvider>>, ask: &Ask) {
+        if self.told.providers.changed_by(change) {
+            let Key { namespace, name } = change.key();
+            let agents = self.agents.objects_in(namespace);
+            let with_it = agents.iter().filter(|agent| agent.spec.provider_ref.name == *name);
+            let with_it: BTreeSet<&str> = with_it.map(|agent| agent.metadata.name.as_str()).collect();
+            self.waiting(namespace, ask, |run| with_it.contains(run.spec.agent_ref.name.as_str()));
+        }
+    }
+
+    fn on_work(&self, change: &Change<Resource<ImplementationSpec>>, ask: &Ask) {
+        if self.told.implementations.changed_by(change) {
+            let Key { namespace, name } = change.key();
+            self.waiting(namespace, ask, |run| work_of(run) == Some(name));
+        }
     }
 
     fn on_job(&self, change: &Change<JobView>, ask: &Ask) {
@@ -332,11 +360,14 @@ impl Caches {
         })
     }
 
-    /// Asks for every run of the namespace that has nothing under way: any of them may wait for what has changed.
-    fn waiting(&self, namespace: &str, ask: &Ask) {
-        for run in self.runs.objects() {
+    /// Asks for the runs of the namespace that refer to what has changed and have nothing under way: they may wait for it.
+    fn waiting(&self, namespace: &str, ask: &Ask, refers: impl Fn(&Resource<AgentRun>) -> bool) {
+        if ask.asks().is_none() {
+            return;
+        }
+        for run in self.runs.objects_in(namespace) {
             let under_way = run.status.as_ref().and_then(open_attempt).is_some();
-            if run.metadata.namespace == namespace && !under_way {
+            if !under_way && refers(&run) {
                 ask.ask(Key::new(namespace, &run.metadata.name));
             }
         }
@@ -360,7 +391,7 @@ impl Caches {
 
     /// Ends when every cache holds its first complete list.
     pub async fn synced(&self) {
-        let Self { runs, agents, providers, implementations, jobs, pods, index: _ } = self;
+        let Self { runs, agents, providers, implementations, jobs, pods, index: _, told: _ } = self;
         tokio::join!(
             runs.synced(),
             agents.synced(),
@@ -373,7 +404,7 @@ impl Caches {
 
     /// Ends when everything that users declare is listed; Jobs and pods may still be missing.
     pub async fn declarations_synced(&self) {
-        let Self { runs, agents, providers, implementations, jobs: _, pods: _, index: _ } = self;
+        let Self { runs, agents, providers, implementations, jobs: _, pods: _, index: _, told: _ } = self;
         tokio::join!(runs.synced(), agents.synced(), providers.synced(), implementations.synced());
     }
 
@@ -384,7 +415,7 @@ impl Caches {
 
     /// Which caches are complete.
     pub fn ready(&self) -> Ready {
-        let Self { runs, agents, providers, implementations, jobs, pods, index: _ } = self;
+        let Self { runs, agents, providers, implementations, jobs, pods, index: _, told: _ } = self;
         let all = [
             ("agentruns", runs.health()),
             ("agents", agents.health()),
@@ -404,7 +435,7 @@ impl Caches {
 
     /// About how many bytes are kept, by kind and namespace.
     pub fn weights(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
-        let Self { runs, agents, providers, implementations, jobs, pods, index: _ } = self;
+        let Self { runs, agents, providers, implementations, jobs, pods, index: _, told: _ } = self;
         vec![
             ("agentruns", runs.weights()),
             ("agents", agents.weights()),
@@ -423,11 +454,7 @@ impl Caches {
             Found::Object(agent) => found(&self.providers, namespace, &agent.spec.provider_ref.name),
             Found::Absent | Found::Unreadable(_) => Found::Absent,
         };
-        let work = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
-        let implementation = match work {
-            Some(work) if run.spec.implementation.is_none() => found(&self.implementations, namespace, &work.name),
-            _ => Found::Absent,
-        };
+        let implementation = work_of(run).map_or(Found::Absent, |work| found(&self.implementations, namespace, work));
         References { agent, provider, implementation }
     }
 
@@ -443,6 +470,12 @@ impl Caches {
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The work item that a run names, unless it has one of its own.
+fn work_of(run: &Resource<AgentRun>) -> Option<&str> {
+    let work = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
+    work.filter(|_| run.spec.implementation.is_none()).map(|work| work.name.as_str())
 }
 
 fn found<K: agents_core::api::Kind>(watch: &Of<K>, namespace: &str, name: &str) -> Found<Resource<K>> {

@@ -6,6 +6,7 @@ mod declaration;
 mod declared;
 mod failed_creates;
 pub mod found;
+mod meanings;
 mod notices;
 mod pruned;
 mod status_write;

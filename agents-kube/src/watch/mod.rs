@@ -293,6 +293,11 @@ impl<P: Projection> Watch<P> {
         self.store().objects()
     }
 
+    /// The same of one namespace.
+    pub fn objects_in(&self, namespace: &str) -> Vec<Arc<P>> {
+        self.store().objects_in(namespace)
+    }
+
     /// About how many bytes are kept of each namespace's objects.
     pub fn weights(&self) -> BTreeMap<String, usize> {
         self.store().weights()

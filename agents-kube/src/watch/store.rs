@@ -251,13 +251,29 @@ impl<P: Projection> Store<P> {
 
     /// Every readable object, our own writes included.
     pub(super) fn objects(&self) -> Vec<Arc<P>> {
-        let watched = self.entries.iter().filter_map(|(key, entry)| match self.overlays.get(key) {
+        self.merged(self.entries.iter(), |_| true)
+    }
+
+    /// The same of one namespace.
+    pub(super) fn objects_in(&self, namespace: &str) -> Vec<Arc<P>> {
+        let first = Key::new(namespace, "");
+        let watched = self.entries.range(first..).take_while(|(key, _)| key.namespace == namespace);
+        self.merged(watched, |key| key.namespace == namespace)
+    }
+
+    /// What was watched with our own writes over it, and what was only written.
+    fn merged<'a>(
+        &self,
+        watched: impl Iterator<Item = (&'a Key, &'a Entry<P>)>,
+        wanted: impl Fn(&Key) -> bool,
+    ) -> Vec<Arc<P>> {
+        let watched = watched.filter_map(|(key, entry)| match self.overlays.get(key) {
             Some(Overlay::Object(object, _, _)) => Some(Arc::clone(object)),
             Some(Overlay::Gone(..)) => None,
             None => entry.slot.object().cloned(),
         });
         let written = self.overlays.iter().filter_map(|(key, overlay)| match overlay {
-            Overlay::Object(object, _, _) if !self.entries.contains_key(key) => Some(Arc::clone(object)),
+            Overlay::Object(object, _, _) if wanted(key) && !self.entries.contains_key(key) => Some(Arc::clone(object)),
             Overlay::Object(..) | Overlay::Gone(..) => None,
         });
         watched.chain(written).collect()

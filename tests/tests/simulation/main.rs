@@ -16,6 +16,7 @@ mod held;
 mod neighbours;
 mod play;
 mod rate;
+mod references;
 mod restart;
 mod strays;
 mod two;
