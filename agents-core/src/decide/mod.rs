@@ -106,8 +106,8 @@ pub enum Effect {
     },
     /// Lets what was kept be collected after its usual time again.
     ///
-    /// Record: the status says what became of it, stored before. A restart that finds the attempt under way finds it
-    /// kept and lets it go; what is kept of an attempt that has ended goes with its run.
+    /// Record: the status says what became of it, stored before. A restart that finds what is kept of an attempt that is
+    /// recorded lets it go.
     LetGo {
         /// What to let go.
         reference: RuntimeRef,

@@ -5,6 +5,9 @@
 //! anybody looks. What still lives after the wait for ordinary races is confirmed by one read of the run, and of the
 //! Job, and then ended as an attempt is. ConfigMaps need no care here: their owner is the run, and Kubernetes collects
 //! them with it.
+//!
+//! A Job that was kept as the record of an attempt is one too once its run says what became of the attempt: letting it go
+//! follows that status, and may have failed.
 
 use std::{
     collections::HashMap,
@@ -59,7 +62,7 @@ pub enum Id {
     Pod(Key),
 }
 
-/// Something that lives and that no watched run wants.
+/// Something that lives, or that is kept, and that no watched run wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stray {
     /// What it was submitted as, with the uid of its Job.
@@ -69,6 +72,8 @@ pub(super) struct Stray {
     attempt: i32,
     /// Whether its Job's pods can be read through the adapter.
     has_job: bool,
+    /// Whether nothing of it lives and its Job stays, as the record of the attempt, until it is let go.
+    is_record: bool,
     /// When it is out of time, if its deletion was asked for.
     ending: Option<Ending>,
 }
@@ -154,8 +159,13 @@ fn decide(snapshot: &Snapshot, grace_seconds: u64, now: Timestamp) -> Plan<()> {
     let again = |wait| Some(after(now, seconds(wait)));
     match said {
         _ if mutant::is_on(Mutant::LeavesTheEndedAlive) => Plan::settled(),
+        None if stray.is_record => Plan::confirm(Confirm::OBJECT),
         None => Plan::confirm(Confirm::OBJECT.and(Confirm::SUBMISSION)),
         Some(said) if said.wants(stray.attempt) => Plan { wake: again(AGAIN_SECONDS), ..Plan::settled() },
+        Some(_) if stray.is_record => {
+            let let_go = Effect::LetGo { reference: stray.reference.clone() };
+            Plan { after: vec![let_go], wake: again(AGAIN_SECONDS), ..Plan::settled() }
+        }
         Some(_) => {
             let wait = stray.wait_after_end(grace_seconds);
             let grace_seconds = if stray.ending.is_none() { grace_seconds } else { 0 };
@@ -183,13 +193,15 @@ pub(super) fn is_wanted(watched: Option<&Slot<Resource<AgentRun>>>, uid: &str, a
 }
 
 impl Stray {
-    /// The Job and its pods, if something of it lives.
+    /// The Job and its pods, if something of it lives or it is kept.
     pub(super) fn of_job(job: &JobView, pods: &[Arc<PodView>]) -> Option<Self> {
         let (owner, attempt) = (job.owner.as_ref()?, job.attempt?);
         // What goes by another name was submitted by nobody of us.
         let reference = reference(&job.namespace, &owner.name, &owner.uid, attempt, &job.uid)
             .filter(|reference| reference.name.as_str() == job.name && is_ours(job, &owner.uid) && job.marks.agree())?;
-        if !observe(&owner.uid, None, Some(job), pods.iter().map(AsRef::as_ref)).is_live() {
+        let lives = observe(&owner.uid, None, Some(job), pods.iter().map(AsRef::as_ref)).is_live();
+        let is_record = !lives && job.kept && !job.deleting;
+        if !lives && !is_record {
             return None;
         }
         let asked = pods.iter().filter(|pod| !has_ended(pod)).filter_map(|pod| pod.deletion_asked).min();
@@ -198,7 +210,7 @@ impl Stray {
             (true, None) => Some(Ending::Unknown),
             (false, None) => None,
         };
-        Some(Self { reference, run: owner.name.clone(), attempt, has_job: true, ending })
+        Some(Self { reference, run: owner.name.clone(), attempt, has_job: true, is_record, ending })
     }
 
     /// A pod without its Job, if it lives.
@@ -207,7 +219,7 @@ impl Stray {
         let (run, uid, attempt) = (pod.run.as_deref()?, pod.run_uid.as_deref()?, pod.attempt?);
         let reference = reference(&pod.namespace, run, uid, attempt, job_uid).filter(|_| !has_ended(pod))?;
         let ending = pod.deletion_asked.map(Ending::Since);
-        Some(Self { reference, run: run.to_owned(), attempt, has_job: false, ending })
+        Some(Self { reference, run: run.to_owned(), attempt, has_job: false, is_record: false, ending })
     }
 
     /// Its run.
@@ -363,7 +375,14 @@ impl World for StrayWorld {
                 self.leave_until(&snapshot.id, after(self.now(), seconds(wait)));
                 Ok(())
             }
-            Effect::Submit(_) | Effect::Keep { .. } | Effect::LetGo { .. } | Effect::Emit(_) => Ok(()),
+            Effect::LetGo { reference } => {
+                let Some(adapter) = self.adapters.get(reference.runtime) else { return Ok(()) };
+                // It has time: until then it costs no more than its place.
+                self.leave_until(&snapshot.id, after(self.now(), seconds(AGAIN_SECONDS)));
+                let let_go = adapter.keep(reference, false).await;
+                let_go.map_err(|error| Failure::of_adapter("let a record be collected", error))
+            }
+            Effect::Submit(_) | Effect::Keep { .. } | Effect::Emit(_) => Ok(()),
         }
     }
 

@@ -120,6 +120,64 @@ fn an_attempt_whose_status_is_refused_is_kept_and_told_when_it_can_be() {
     });
 }
 
+/// The Job cannot be let go when the status is stored at last: it is later, by the same process and by the next one.
+#[test]
+fn a_record_that_could_not_be_let_go_at_once_is_later() {
+    let mut cases = vec![];
+    for workload in [HAPPY, RETRY] {
+        cases.extend([false, true].map(|restarted| (workload, restarted)));
+    }
+    simulate(cases, async |(workload, restarted)| {
+        let world = workload.world(1);
+        refuse(&world, statuses(), 403);
+        let controller = keep_running(&world, "a", false);
+        world.until(HOUR, is_kept).await;
+        accept(&world);
+        refuse(&world, job_changes(), 503);
+        let mut faults = vec![];
+        if !world.until_terminal(2 * HOUR).await || !is_kept(&world) {
+            faults.push(format!("another story: {:#?}", End::of(&world)));
+        }
+        tokio::time::sleep(600 * SECOND).await;
+        if restarted {
+            world.kill("a");
+        }
+        accept(&world);
+        let accepted = world.clock().boot();
+        tokio::time::sleep(LONG).await;
+        faults.extend(world.objects("jobs").iter().map(|job| format!("its Job stays: {}", job["metadata"])));
+        faults.extend(world.violations().iter().map(ToString::to_string));
+        let reads = world.log().from("a").since(accepted).of("agentruns").gets().len();
+        if reads > 1 {
+            faults.push(format!("{reads} reads confirm it"));
+        }
+        drop(controller);
+        world.stop_actors();
+        named(|| format!("{} restarted: {restarted}", workload.name), &faults).into_iter().collect()
+    });
+}
+
+/// One that is let go at once costs no read of its run.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_let_go_at_once_is_not_asked_about() {
+    let world = HAPPY.world(1);
+    refuse(&world, statuses(), 403);
+    let _controller = keep_running(&world, "a", false);
+    assert!(world.until(HOUR, is_kept).await);
+    accept(&world);
+    assert!(world.until_terminal(HOUR).await);
+    let ended = world.clock().boot();
+    tokio::time::sleep(600 * SECOND).await;
+    assert!(!is_kept(&world));
+    let reads = world.log().from("a").since(ended).of("agentruns").gets();
+    assert!(reads.is_empty(), "{reads:?}");
+}
+
+fn is_kept(world: &World) -> bool {
+    let kept = |job: &Value| job["metadata"]["annotations"]["agents.proompteng.ai/kept"].is_string();
+    world.objects("jobs").iter().any(|job| job_finished(job) && kept(job))
+}
+
 /// Where the Job cannot be kept either, the process that handed the attempt over knows that it did, and the lease knows
 /// how long nobody did.
 #[test]

@@ -13,7 +13,7 @@ fn at(second: i64) -> Timestamp {
 
 fn stray(attempt: i32, ending: Option<Ending>) -> Stray {
     let reference = reference("team-a", "nightly", UID, attempt, "job-1").expect("an attempt");
-    Stray { reference, run: "nightly".into(), attempt, has_job: true, ending }
+    Stray { reference, run: "nightly".into(), attempt, has_job: true, is_record: false, ending }
 }
 
 fn snapshot(stray: Stray, said: Option<Said>) -> Snapshot {
@@ -43,6 +43,21 @@ fn only_what_its_run_does_not_want_is_ended_and_by_force_only_once_its_time_is_o
             let cancel = Effect::Cancel { reference: stray(2, ending).reference, grace_seconds };
             assert_eq!(plan, Plan { after: vec![cancel], wake: Some(at(wake)), ..Plan::settled() }, "{said:?}");
         }
+    }
+}
+
+#[test]
+fn a_record_is_let_go_once_its_run_does_not_want_the_attempt_any_more() {
+    let record = |said| snapshot(Stray { is_record: true, ..stray(2, None) }, said);
+    assert_eq!(decide(&record(None), GRACE, at(99)).wake, Some(at(100)), "it is being let go, as a rule");
+    assert_eq!(decide(&record(None), GRACE, at(100)), Plan::confirm(Confirm::OBJECT));
+    for said in [Some(1), Some(2), None].map(|attempt| Said::GoesOn { attempt }) {
+        assert_eq!(decide(&record(Some(said)), GRACE, at(100)), Plan { wake: Some(at(400)), ..Plan::settled() });
+    }
+    for said in [Said::Gone, Said::Ended, Said::GoesOn { attempt: Some(3) }] {
+        let let_go = Effect::LetGo { reference: stray(2, None).reference };
+        let plan = decide(&record(Some(said)), GRACE, at(100));
+        assert_eq!(plan, Plan { after: vec![let_go], wake: Some(at(400)), ..Plan::settled() });
     }
 }
 
