@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use common::{Place, Ran, can_unshare, lacks_root, provider, run, send, until};
+use common::{Place, Ran, can_unshare, lacks_root, listening, provider, run, send, until};
 
 const AGENTS: &str = env!("CARGO_BIN_EXE_agents");
 
@@ -29,7 +29,7 @@ fn on_a_tiny_disk(place: &Place, then: &str) -> Command {
         out = out.display(),
         manifests = place.manifests().display()
     );
-    let mut command = Command::new("unshare");
+    let mut command = listening("unshare");
     command.args(["--mount", "sh", "-c", &script]).current_dir(place.path()).env("PLACE", place.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -131,7 +131,7 @@ fn many_runs_need_few_descriptors() {
 
 /// `agents run` under limits of a shell.
 fn limited(place: &Place, limits: &str) -> Command {
-    let mut command = Command::new("sh");
+    let mut command = listening("sh");
     command
         .args(["-c", &format!("{limits}; exec \"$@\""), "sh", AGENTS, "run", "-f"])
         .arg(place.manifests())

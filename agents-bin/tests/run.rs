@@ -48,6 +48,21 @@ fn a_run_streams_leaves_its_folder_and_exits_0() {
 }
 
 #[test]
+fn no_output_takes_the_place_of_another() {
+    let place = Place::shell("cd \"$AGENT_OUTPUTS_DIR\"; mkdir x y; for f in x/f y/f b-f; do echo $f > $f; done", &[]);
+    let outputs = "[{name: a, path: x/f}, {name: b, path: y/f}, {name: c, path: b-f}]";
+    place.write("run.yaml", &run("one", &format!("  outputs: {outputs}\n")));
+    let ran = place.run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let folder = place.out().join("one/outputs");
+    let mut found: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+    found.sort();
+    let texts: Vec<_> = found.iter().map(|file| fs::read_to_string(folder.join(file)).unwrap()).collect();
+    assert_eq!(found, ["2-b-f", "b-f", "f"]);
+    assert_eq!(texts, ["y/f\n", "b-f\n", "x/f\n"]);
+}
+
+#[test]
 fn several_runs_are_told_apart_and_one_can_be_chosen() {
     let place = Place::shell("echo \"i am $AGENT_RUN_NAME\"", &["a", "b"]);
     place.write(
@@ -230,7 +245,7 @@ fn failed_attempts_are_repeated_as_the_policy_says() {
 fn ctrl_c_cancels_and_leaves_no_process() {
     let place =
         Place::shell("trap 'echo bye; exit 9' TERM; touch \"$PLACE/started\"; while :; do sleep 0.1; done", &["a"]);
-    let child = place.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = place.listening().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     place.wait_for("started");
     send(&child, Signal::SIGINT);
     let ran = Ran::of(child.wait_with_output().unwrap());
@@ -243,7 +258,7 @@ fn ctrl_c_cancels_and_leaves_no_process() {
 #[test]
 fn a_second_ctrl_c_ends_what_does_not_listen() {
     let place = Place::shell("trap '' TERM INT; touch \"$PLACE/started\"; while :; do sleep 0.1; done", &["a", "b"]);
-    let child = place.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = place.listening().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     place.wait_for("started");
     send(&child, Signal::SIGINT);
     std::thread::sleep(Duration::from_millis(500));
@@ -313,7 +328,7 @@ fn an_unfinished_execution_of_another_spec_is_left_alone_and_told() {
 fn ctrl_c_between_two_attempts_cancels() {
     let place = Place::shell("touch \"$PLACE/started\"; exit 1", &[]);
     place.write("run.yaml", &run("a", "  retryPolicy: {limit: 3, backoffSeconds: 3600}\n"));
-    let child = place.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = place.listening().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let record = place.out().join("a/run.yaml");
     until("the wait", || fs::read_to_string(&record).is_ok_and(|text| text.contains("reason: Backoff")));
     send(&child, Signal::SIGINT);

@@ -87,7 +87,7 @@ impl Run {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = common::listening(program);
         command
             .env_remove("AGENT_RUNNER_ACTIVE")
             .env("AGENT_TERMINATION_PATH", self.folder.path().join("message"))
@@ -883,10 +883,39 @@ fn input_files_stay_below_their_folders_and_collide_with_nothing() {
         vec!["/workspace/.agent/log.txt.1"],
         vec!["/workspace/.agent/runner-spec.json/x"],
         vec!["/workspace/.agent"],
+        vec!["/workspace/.agent/outputs"],
+        vec!["/workspace/.agent/.reserve"],
+        vec!["/workspace/.agent/gitconfig"],
+        vec!["/workspace/repository"],
     ] {
         let error = provider(&paths).run().failed(69, "PathDenied").error.clone().unwrap();
         assert!(error.contains(&format!("inputFiles[{}].path", paths.len() - 1)), "{error}");
+        // Before anything is put anywhere.
+        assert!(!error.contains("is not a regular file"), "{error}");
     }
+    let filled = provider(&["/workspace/.agent/outputs/a"]);
+    filled.run().succeeded();
+    assert_eq!(filled.read(".agent/outputs/a"), "bad");
+}
+
+#[test]
+fn outputs_share_no_place_and_are_none_of_the_runners_files() {
+    let run = |outputs: Value| Run::shell("exit 0").with(|spec| spec["outputs"] = outputs).run();
+    for own in ["status.json", "runner-spec.json", ".reserve"] {
+        let ran = run(json!([{"name": "a", "path": format!("/workspace/.agent/{own}")}]));
+        let error = ran.failed(69, "PathDenied").error.clone().unwrap();
+        assert!(error.contains("`outputs[0].path`") && error.contains("collides"), "{error}");
+    }
+    let ran = run(json!([{"name": "a"}, {"name": "b", "path": "a/b"}]));
+    let error = ran.failed(64, "RunnerSpecInvalid").error.clone().unwrap();
+    assert!(error.contains("`outputs[1].path`: is the place of `outputs[0]`"), "{error}");
+}
+
+#[test]
+fn parameters_of_one_variable_are_refused_with_both_names() {
+    let ran = Run::shell("exit 0").with(|spec| spec["inputs"] = json!({"a-b": "1", "a_b": "2"})).run();
+    let error = ran.failed(64, "RunnerSpecInvalid").error.clone().unwrap();
+    assert!(error.contains("\"a_b\" and \"a-b\" are both the variable AGENT_INPUT_A_B"), "{error}");
 }
 
 #[test]

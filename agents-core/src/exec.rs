@@ -3,7 +3,7 @@
 //! Asked when a run is planned, so that one that can never start costs no attempt, and again by the runner. What the
 //! plan cannot know, the image's variables and the values of secrets, has a room of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{
     api::common::EnvVar,
@@ -25,6 +25,28 @@ pub const MAX_PLANNED: usize = MAX_TOTAL - MAX_UNPLANNED;
 
 /// What stands before the name of a parameter in its variable.
 pub const INPUT_PREFIX: &str = "AGENT_INPUT_";
+
+/// The variable of a parameter.
+pub fn input_variable(parameter: &str) -> String {
+    let shown = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    INPUT_PREFIX.chars().chain(parameter.chars().map(shown)).collect()
+}
+
+/// Parameters whose variable is that of an earlier one, which no provider could read both of: each with what is wrong.
+pub fn shared_variables<'a>(parameters: impl IntoIterator<Item = &'a String>) -> Vec<(&'a String, String)> {
+    let mut first: BTreeMap<String, &String> = BTreeMap::new();
+    let mut shared = Vec::new();
+    for parameter in parameters {
+        match first.entry(input_variable(parameter)) {
+            Entry::Vacant(free) => drop(free.insert(parameter)),
+            Entry::Occupied(taken) => {
+                let problem = format!("{parameter:?} and {:?} are both the variable {}", taken.get(), taken.key());
+                shared.push((parameter, problem));
+            }
+        }
+    }
+    shared
+}
 
 /// Why a text cannot be an argument.
 pub fn argument(text: &str) -> Option<String> {
@@ -79,6 +101,9 @@ pub fn faults(provider: &ProviderSpec, rendered: &Rendered, spec: &RunnerSpec) -
     }
     for (name, value) in env {
         add(format!("envTemplate.{name}"), variable(name, value));
+    }
+    for (name, problem) in shared_variables(spec.inputs.keys()) {
+        add(format!("inputs.{name}"), Some(problem));
     }
     let planned = planned(&provider.binary, args, env, spec);
     if planned > MAX_PLANNED {
@@ -143,6 +168,19 @@ mod tests {
         assert_eq!(over, ["argsTemplate[1]", "env[0]", "envTemplate.V0"]);
         assert!(argument("a\0b").is_some() && variable("A", "a\0b").is_some());
         assert!(variable("LD_PRELOAD", "").is_some() && variable("A=B", "").is_some());
+    }
+
+    #[test]
+    fn parameters_of_one_variable_are_named_both() {
+        let names = ["a-b", "a.b", "a_b", "ab", "größe"].map(str::to_owned);
+        let shared = shared_variables(&names);
+        let both = |name: &str| format!("{name:?} and \"a-b\" are both the variable AGENT_INPUT_A_B");
+        assert_eq!(shared, [(&names[1], both("a.b")), (&names[2], both("a_b"))]);
+        assert_eq!(input_variable("größe"), "AGENT_INPUT_GR__E");
+        let mut spec = spec();
+        spec.inputs = [("a-b", ""), ("A_B", "")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let rendered = Rendered { args: vec![], env: vec![], files: vec![], cost: 0 };
+        assert_eq!(faults(&ProviderSpec::default(), &rendered, &spec)[0].field, "inputs.a-b");
     }
 
     #[test]

@@ -6,14 +6,14 @@ use thiserror::Error;
 
 use crate::{
     api::agent_run::Output,
-    plan::runner_spec::{ArtifactPaths, HOME, OUTPUTS_DIR, WORKSPACE},
+    plan::runner_spec::{ArtifactPaths, CHECKOUT_DIR, HOME, OUTPUTS_DIR, STATUS_PATH, WORKSPACE},
     status::cut,
 };
 
 /// Where the decoded spec lies for the provider.
 pub const SPEC_COPY: &str = "/workspace/.agent/runner-spec.json";
 /// Longest name of a file on the file systems of nodes, in bytes (NAME_MAX).
-const MAX_NAME: usize = 255;
+pub const MAX_NAME: usize = 255;
 /// Longest path, in bytes.
 const MAX_PATH: usize = 4096;
 
@@ -72,6 +72,9 @@ pub enum NotAllowed {
     /// It is the folder of the outputs itself, or one above.
     #[error("path `{0}` is a folder that is always there, and no file")]
     Folder(String),
+    /// It is a file that the runner writes itself.
+    #[error("path `{0}` collides with {1}, which no provider writes")]
+    Own(String, &'static str),
 }
 
 /// Splits an absolute path below one of the two folders.
@@ -108,21 +111,61 @@ pub fn split(path: &str) -> Option<(RootName, &str)> {
     })
 }
 
+/// The folder that is the runner's own, whatever it keeps in it.
+pub const OWN_DIR: &str = "/workspace/.agent";
+/// A file that keeps room for the report on a disk that the provider fills.
+pub const RESERVE: &str = "/workspace/.agent/.reserve";
+
 /// Where a declared output should be.
 ///
 /// # Errors
-/// The path lies outside the workspace.
+/// The path lies outside the workspace, or at a file of the runner's own.
 pub fn of_output(output: &Output) -> Result<Beneath, NotAllowed> {
     let path = output.path.as_deref().unwrap_or(&output.name);
     let path = if path.starts_with('/') { path.to_owned() } else { format!("{OUTPUTS_DIR}/{path}") };
-    let outputs = beneath(OUTPUTS_DIR)?;
-    match beneath(&path)? {
-        place if outputs.components.starts_with(&place.components) && outputs.root == place.root => {
-            Err(NotAllowed::Folder(place.logical()))
-        }
-        place @ Beneath { root: RootName::Workspace, .. } => Ok(place),
-        Beneath { .. } => Err(NotAllowed::Outside(path)),
+    let place = beneath(&path)?;
+    if place.root != RootName::Workspace {
+        return Err(NotAllowed::Outside(path));
     }
+    if contains(&place, OUTPUTS_DIR) {
+        return Err(NotAllowed::Folder(place.logical()));
+    }
+    // They are there whatever the provider does, or are replaced after it was looked for them.
+    match collision(&place, &[("the runner's spec", SPEC_COPY), RESERVED, ("the status file", STATUS_PATH)]) {
+        Some(name) => Err(NotAllowed::Own(place.logical(), name)),
+        None => Ok(place),
+    }
+}
+
+const RESERVED: (&str, &str) = ("the file that keeps room for the report", RESERVE);
+const FOLDERS: [(&str, &str); 2] =
+    [("the folder of the outputs", OUTPUTS_DIR), ("the folder of the repository", CHECKOUT_DIR)];
+
+/// What of these a place gets in the way of.
+fn collision(place: &Beneath, own: &[(&'static str, &str)]) -> Option<&'static str> {
+    own.iter().find(|(_, own)| beneath(own).is_ok_and(|own| own.collides(place))).map(|(name, _)| *name)
+}
+
+/// What of the runner's own a status file or a log at this path would get in the way of.
+pub fn of_another(path: &str) -> Option<&'static str> {
+    let place = beneath(path).ok()?;
+    let folder = FOLDERS.iter().find(|(_, folder)| contains(&place, folder)).map(|(name, _)| *name);
+    folder.or_else(|| collision(&place, &[("the runner's spec", SPEC_COPY), RESERVED]))
+}
+
+/// Whether the path is the place or lies below it.
+fn contains(place: &Beneath, path: &str) -> bool {
+    beneath(path).is_ok_and(|path| path.root == place.root && path.components.starts_with(&place.components))
+}
+
+/// The declared outputs that can never be there beside an earlier one: two files of one place, or one where the other
+/// needs a folder. Each by its number, with the number of the earlier.
+pub fn shared_outputs(outputs: &[Output]) -> Vec<(usize, usize)> {
+    let places: Vec<Option<Beneath>> = outputs.iter().map(|output| of_output(output).ok()).collect();
+    let earlier = |n: usize, place: &Beneath| {
+        places[..n].iter().position(|other| other.as_ref().is_some_and(|other| other.collides(place)))
+    };
+    (0..).zip(&places).filter_map(|(n, place)| Some((n, earlier(n, place.as_ref()?)?))).collect()
 }
 
 /// An input file that cannot be written.
@@ -139,9 +182,12 @@ pub enum InputFileError {
         /// The other.
         other: String,
     },
+    /// It lies in the folder of the runner.
+    #[error("`{0}` lies in {OWN_DIR}, which is the runner's own: only below {OUTPUTS_DIR} is room for files of others")]
+    Own(String),
 }
 
-/// Where input files should be, judged against each other and against the runner's own files; in their order.
+/// Where input files should be, judged against each other and against what the runner puts somewhere; in their order.
 pub fn of_input_files<'a>(
     paths: impl IntoIterator<Item = &'a str>,
     artifacts: &ArtifactPaths,
@@ -159,13 +205,25 @@ pub fn of_input_files<'a>(
         own.into_iter().filter_map(|(name, path)| Some((name.to_owned(), beneath(&path).ok()?))).collect();
     let judge = |(n, path): (usize, &'a str)| {
         let place = beneath(path)?;
+        let collision = |other: &str| InputFileError::Collision { path: place.logical(), other: other.to_owned() };
         if let Some((other, _)) = taken.iter().find(|(_, other)| other.collides(&place)) {
-            return Err(InputFileError::Collision { path: place.logical(), other: other.clone() });
+            return Err(collision(other));
+        }
+        if let Some((name, _)) = FOLDERS.iter().find(|(_, folder)| contains(&place, folder)) {
+            return Err(collision(name));
+        }
+        if is_below(&place, OWN_DIR) && !is_below(&place, OUTPUTS_DIR) {
+            return Err(InputFileError::Own(place.logical()));
         }
         taken.push((format!("`inputFiles[{n}].path`"), place.clone()));
         Ok(place)
     };
     paths.into_iter().enumerate().map(judge).collect()
+}
+
+/// Whether the place lies in the folder, or is it.
+fn is_below(place: &Beneath, folder: &str) -> bool {
+    beneath(folder).is_ok_and(|folder| folder.root == place.root && place.components.starts_with(&folder.components))
 }
 
 #[cfg(test)]
@@ -208,10 +266,16 @@ mod tests {
         assert_eq!(judged(&["/workspace/a", "/workspace/./a"]), [true, false]);
         assert_eq!(judged(&["/workspace/a", "/workspace/a/b"]), [true, false]);
         assert_eq!(judged(&["/workspace/a/b", "/workspace/a"]), [true, false]);
-        for own in ["status.json", "status.json.1", "log.txt", "log.txt.1", "runner-spec.json", "log.txt/x"] {
+        for own in
+            ["status.json.1", "log.txt", "log.txt.1", "runner-spec.json", "log.txt/x", "outputs", "gitconfig", "new/x"]
+        {
             assert_eq!(judged(&[&format!("/workspace/.agent/{own}")]), [false], "{own}");
         }
-        assert_eq!(judged(&["/workspace/.agent"]), [false]);
+        assert_eq!(judged(&["/workspace/.agent", RESERVE, SPEC_COPY, CHECKOUT_DIR]), [false; 4]);
+        // What the provider may edit, and what is put over a checkout.
+        let beside =
+            ["/workspace/.agent/outputs/a", "/workspace/repository/AGENTS.md", "/workspace/.agents", "/root/.agent"];
+        assert_eq!(judged(&beside), [true; 4]);
     }
 
     #[test]
@@ -230,7 +294,21 @@ mod tests {
         for path in [".", "./", "/workspace/.agent", "/workspace/.agent/outputs/", &"a".repeat(256)] {
             assert!(place(Some(path)).is_err(), "{path:?}");
         }
+        for path in [SPEC_COPY, RESERVE, STATUS_PATH, "../runner-spec.json", "/workspace/.agent/status.json/x"] {
+            assert!(place(Some(path)).is_err(), "{path:?}");
+        }
         assert!(place(Some(&"a".repeat(255))).is_ok());
+    }
+
+    #[test]
+    fn outputs_that_share_a_place_are_found_however_it_is_written() {
+        let shared = |paths: &[&str]| {
+            let outputs = paths.iter().map(|path| Output { name: "o".to_owned(), path: Some((*path).to_owned()) });
+            shared_outputs(&outputs.collect::<Vec<_>>())
+        };
+        assert_eq!(shared(&["a", "b/a", "/workspace/a", "ab"]), []);
+        assert_eq!(shared(&["a", "b", "./a", "/workspace/.agent/outputs//b"]), [(2, 0), (3, 1)]);
+        assert_eq!(shared(&["a/b", "a", "..", ".."]), [(1, 0)]);
     }
 
     proptest! {

@@ -46,6 +46,14 @@ metadata: {name: agent}
 spec: {providerRef: {name: shell}}
 ";
 
+/// A program that begins with no signal ignored, whatever the tests were started by: what is ignored stays ignored in our
+/// programs, and a test that sends such a signal would wait for ever.
+pub fn listening(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,HUP,QUIT,TERM", program]);
+    command
+}
+
 /// A folder with manifests, and one for what runs leave.
 pub struct Place(pub tempfile::TempDir);
 
@@ -85,7 +93,15 @@ impl Place {
 
     /// `agents run` on the manifests.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agents"));
+        self.run_by(Command::new(env!("CARGO_BIN_EXE_agents")))
+    }
+
+    /// The same, whose signals are not ignored.
+    pub fn listening(&self) -> Command {
+        self.run_by(listening(env!("CARGO_BIN_EXE_agents")))
+    }
+
+    fn run_by(&self, mut command: Command) -> Command {
         command.args(["run", "-f"]).arg(self.manifests()).arg("--out").arg(self.out());
         command.current_dir(self.path()).stdin(Stdio::null()).env("PLACE", self.path());
         command

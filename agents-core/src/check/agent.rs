@@ -26,6 +26,7 @@ impl Check for Agent {
             defaults: _,
         } = spec;
         values::check("spec.inputs", inputs, "spec.payloads", payloads, faults);
+        values::exported("spec.inputs", inputs, faults);
         for (n, variable) in env.iter().enumerate() {
             let field = format!("spec.env[{n}]");
             values::variable(&format!("{field}.name"), &variable.name, faults);

@@ -33,6 +33,7 @@ impl Check for AgentRun {
             implementation_spec::check_work_item("spec.implementation.inline", &work.inline, faults);
         }
         values::check("spec.parameters", &spec.parameters, "spec.payloads", &spec.payloads, faults);
+        values::exported("spec.parameters", &spec.parameters, faults);
         faults.distinct("spec.outputs", spec.outputs.iter().map(|output| &output.name));
         for (n, output) in spec.outputs.iter().enumerate() {
             let Output { name, path } = output;
@@ -43,6 +44,14 @@ impl Check for AgentRun {
             if let Err(error) = place::of_output(output) {
                 faults.add(format!("spec.outputs[{n}].{field}"), format!("an output lies below /workspace: {error}"));
             }
+        }
+        let is_told = |n: usize, earlier: usize| spec.outputs[n].name == spec.outputs[earlier].name;
+        for (n, earlier) in place::shared_outputs(&spec.outputs).into_iter().filter(|(n, at)| !is_told(*n, *at)) {
+            let field = if spec.outputs[n].path.is_some() { "path" } else { "name" };
+            faults.add(
+                format!("spec.outputs[{n}].{field}"),
+                format!("is the place of spec.outputs[{earlier}], or one of them lies below the other"),
+            );
         }
         let coordinates = spec.execution.as_ref().and_then(|execution| execution.coordinates.as_ref());
         if let Some(workspace) = coordinates.and_then(|coordinates| coordinates.workspace.as_ref()) {
@@ -108,6 +117,7 @@ fn steps(spec: &AgentRunSpec, faults: &mut Faults) {
     for (n, step) in steps.iter().enumerate() {
         let at = format!("spec.workflow.steps[{n}]");
         values::check(&format!("{at}.parameters"), &step.parameters, "", &Payloads::new(), faults);
+        values::exported(&format!("{at}.parameters"), &step.parameters, faults);
         if let Some(work) = &step.implementation {
             implementation_spec::check_work_item(&format!("{at}.implementation.inline"), &work.inline, faults);
         }

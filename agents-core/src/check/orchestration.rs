@@ -87,6 +87,9 @@ fn check_graph(at: &str, steps: &[Step], faults: &mut Faults) {
 
 fn check_step(at: &str, step: &Step, faults: &mut Faults) {
     values::check(&format!("{at}.with"), &step.with, at, &Payloads::new(), faults);
+    if step.kind == StepKind::AgentRun {
+        values::exported(&format!("{at}.with"), &step.with, faults);
+    }
     for (key, field, with) in spellings(step) {
         faults.same((&format!("{at}.{key}"), field.as_ref()), (&format!("{at}.with.{key}"), with.as_ref()));
         if [field, with].into_iter().flatten().any(|name| name.is_empty() || name.chars().count() > 253) {

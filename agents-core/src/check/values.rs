@@ -11,7 +11,7 @@ use crate::{
         },
         workload::Volume,
     },
-    image,
+    exec, image,
     quantity::Quantity,
     variable::{is_name, is_reserved},
 };
@@ -40,6 +40,13 @@ pub(super) fn check(at: &str, parameters: &Parameters, payloads_at: &str, payloa
         if value.0.len() > MAX_PAYLOAD_BYTES {
             faults.add(format!("{payloads_at}.{name}"), format!("more than {MAX_PAYLOAD_BYTES} bytes"));
         }
+    }
+}
+
+/// Notes parameters of a run that could not both be variables.
+pub(super) fn exported(at: &str, parameters: &Parameters, faults: &mut Faults) {
+    for (name, problem) in exec::shared_variables(parameters.keys()) {
+        faults.add(format!("{at}.{name}"), problem);
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
+    iter::once,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -21,6 +22,7 @@ use agents_core::{
     api::{AgentRun, GROUP, Kind, Resource, VERSION},
     decide::agent_run::is_finished,
     name::label_value,
+    place::MAX_NAME,
     plan::runner_spec::WORKSPACE,
 };
 use nix::{
@@ -150,18 +152,18 @@ impl RunFolder {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let mut taken = BTreeSet::new();
-        for output in &status.outputs {
+        let file = |path: &str| Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+        let wanted: Vec<(&str, String)> = status
+            .outputs
+            .iter()
+            .map(|output| (output.name.as_str(), file(&output.path).unwrap_or_else(|| output.name.clone())))
+            .collect();
+        for (output, name) in status.outputs.iter().zip(apart(&wanted)) {
             let path = Path::new(&output.path);
             let found = path.strip_prefix(WORKSPACE).map_or_else(|_| path.to_owned(), |rest| workspace.join(rest));
-            if !found.starts_with(workspace) || !is_file(&found) {
-                continue;
+            if found.starts_with(workspace) && is_file(&found) {
+                fs::copy(&found, outputs.join(name))?;
             }
-            let file =
-                found.file_name().map_or_else(|| output.name.clone(), |name| name.to_string_lossy().into_owned());
-            // Two outputs may have the same file name in different folders; names of outputs are unique.
-            let name = if taken.insert(file.clone()) { file } else { format!("{}-{file}", output.name) };
-            fs::copy(&found, outputs.join(name))?;
         }
         Ok(())
     }
@@ -201,6 +203,31 @@ impl RunFolder {
         }
         Ok(true)
     }
+}
+
+/// Names for files of one folder, given the name of each output and of its file, which may be those of files of different
+/// folders. The first of a file name keeps it; the others are told apart by the names of their outputs, and by numbers
+/// where even that is somebody's name.
+fn apart(wanted: &[(&str, String)]) -> Vec<String> {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let first: Vec<bool> = wanted.iter().map(|(_, file)| taken.insert(file.clone())).collect();
+    let name = |((output, file), first): (&(&str, String), bool)| {
+        if first {
+            return file.clone();
+        }
+        let told = format!("{output}-{file}");
+        let numbered = (2_usize..).map(|n| format!("{n}-{told}"));
+        let mut free =
+            once(told.clone()).chain(numbered).map(|name| cut_name(&name)).filter(|name| taken.insert(name.clone()));
+        free.next().unwrap_or_default()
+    };
+    wanted.iter().zip(first).map(name).collect()
+}
+
+/// As much of a name as a file can have.
+fn cut_name(name: &str) -> String {
+    let end = (0..=MAX_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    name[..end.unwrap_or_default()].to_owned()
 }
 
 /// A run as its record is written.
@@ -324,6 +351,7 @@ fn is_file(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -345,6 +373,25 @@ mod tests {
         assert_eq!(moved.passed_over, std::slice::from_ref(&left));
         let (same, continued) = RunFolder::choose(&locks(), run("one", "3")).unwrap();
         assert_eq!((same.path(), continued.metadata.uid.as_str()), (left.as_path(), "1"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_outputs_get_one_name(
+            files in proptest::collection::vec("[ab]|[ab]-[ab]|2-[ab]-[ab]|é{120,127}", 0..12), long in 0..2_usize,
+        ) {
+            // The names of outputs are unique already.
+            let outputs: Vec<String> = (0..files.len()).map(|n| match n { 0 => "a".into(), 1 => "b".into(), n => "é".repeat(n * long * 20) + &n.to_string() }).collect();
+            let wanted: Vec<(&str, String)> = outputs.iter().map(String::as_str).zip(files.clone()).collect();
+            let names = apart(&wanted);
+            let distinct: BTreeSet<&String> = names.iter().collect();
+            prop_assert_eq!(distinct.len(), files.len(), "{:?}", names);
+            prop_assert!(names.iter().all(|name| name.len() <= MAX_NAME));
+            for (n, file) in files.iter().enumerate() {
+                let is_first = !files[..n].contains(file);
+                prop_assert_eq!(is_first, names[n] == *file, "{:?}", names);
+            }
+        }
     }
 
     #[test]

@@ -45,9 +45,7 @@ use crate::{causes::in_one_line, pipes};
 
 /// How long the streams may take to end after every process has ended.
 const DRAIN: Duration = Duration::from_secs(5);
-/// A file beside the spec's copy that keeps room for the report on a disk that the provider fills.
-const RESERVE: &str = ".reserve";
-/// Its size: some times the largest report.
+/// Size of the reserve: some times the largest report.
 const RESERVE_BYTES: usize = 64 * 1024;
 /// Longest error in a report, in bytes.
 const MAX_ERROR: usize = 2048;
@@ -249,7 +247,7 @@ fn execute(
             Err(error) => outcome.missing.push(in_one_line(&error)),
         }
     }
-    let _ = fs::remove_file(own_folder(&prepared).join(RESERVE));
+    let _ = fs::remove_file(prepared.roots.path(&prepared.reserve));
     result
 }
 
@@ -263,14 +261,16 @@ fn own_folder(prepared: &Prepared) -> PathBuf {
 /// Creates our own folder and files; that this works is the proof that the workspace is writable.
 fn open_workspace(prepared: &Prepared, spec_text: &str) -> Result<Log, Refusal> {
     let refused = |error: FileError| Refusal::Workspace(in_one_line(&error));
-    let Prepared { roots, spec_copy, outputs_folder, .. } = prepared;
+    let Prepared { roots, spec_copy, reserve, outputs_folder, .. } = prepared;
     let workspace = roots.place(spec_copy.root);
     fs::create_dir_all(workspace).map_err(|error| Refusal::Workspace(format!("`{}`: {error}", workspace.display())))?;
     open_below(workspace, &outputs_folder.components, Missing::Create, Obstacle::Refuse).map_err(refused)?;
     if let Some((name, parents)) = spec_copy.components.split_last() {
         let folder = open_below(workspace, parents, Missing::Create, Obstacle::Refuse).map_err(refused)?;
         write_whole(&folder, name, spec_text.as_bytes(), 0o600, Obstacle::Replace).map_err(refused)?;
-        write_whole(&folder, RESERVE, &vec![0; RESERVE_BYTES], 0o600, Obstacle::Replace).map_err(refused)?;
+        if let Some(name) = reserve.components.last() {
+            write_whole(&folder, name, &vec![0; RESERVE_BYTES], 0o600, Obstacle::Replace).map_err(refused)?;
+        }
     }
     // A report of an earlier attempt in the same folder must not be taken for this one's.
     remove_old(&prepared.status);

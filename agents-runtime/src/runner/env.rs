@@ -9,10 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
 };
 
-use agents_core::{
-    api::common::EnvVar,
-    exec::{self, INPUT_PREFIX, MAX_STRING},
-};
+use agents_core::{api::common::EnvVar, exec};
 use thiserror::Error;
 
 use super::roots::RootMap;
@@ -117,22 +114,16 @@ pub(super) fn environment(layers: Layers<'_>, roots: &RootMap) -> Result<BTreeMa
     Ok(environment)
 }
 
-/// Parameters as `AGENT_INPUT_<KEY>`: upper case, everything but ASCII letters and digits as `_`. Of two keys that
-/// become the same name, the first in the order of keys is exported. A value no variable can hold is left out.
+/// Parameters as variables, which the check has found to be different ones. A value no variable can hold is left out.
 pub(super) fn inputs(inputs: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let mut exported: BTreeMap<String, String> = BTreeMap::new();
-    for (key, value) in inputs {
-        let key: String =
-            key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
-        if !value.contains('\0') && INPUT_PREFIX.len() + key.len() + 1 + value.len() <= MAX_STRING {
-            exported.entry(format!("{INPUT_PREFIX}{key}")).or_insert_with(|| value.clone());
-        }
-    }
-    exported.into_iter().collect()
+    let variables = inputs.iter().map(|(key, value)| (exec::input_variable(key), value.clone()));
+    variables.filter(|(name, value)| exec::value_of(name, value).is_none()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use agents_core::exec::MAX_STRING;
+
     use super::*;
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -194,8 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_exported_and_the_first_of_a_clash_wins() {
-        let given = pairs(&[("issue-number", "1"), ("issue.number", "2"), ("größe", "3"), ("nul", "a\0b")]);
+    fn parameters_are_exported_unless_no_variable_can_hold_them() {
+        let long = "x".repeat(MAX_STRING);
+        let given = pairs(&[("issue-number", "1"), ("größe", "3"), ("nul", "a\0b"), ("long", &long)]);
         assert_eq!(
             inputs(&given.into_iter().collect()),
             pairs(&[("AGENT_INPUT_GR__E", "3"), ("AGENT_INPUT_ISSUE_NUMBER", "1")])

@@ -11,7 +11,7 @@ use agents_core::{
     check::Fault,
     exec::{self, MAX_STRING},
     git::{self, Coordinates, CoordinatesError},
-    place::{self, InputFileError, SPEC_COPY},
+    place::{self, InputFileError, RESERVE, SPEC_COPY},
     plan::render_provider,
     plan::{
         RunnerSpec,
@@ -98,6 +98,8 @@ pub(super) struct Prepared {
     pub log_cap: u64,
     /// The spec's copy for the provider.
     pub spec_copy: Beneath,
+    /// The file that keeps room for the report; it lies beside that copy.
+    pub reserve: Beneath,
     /// Folder of declared outputs.
     pub outputs_folder: Beneath,
     /// Declared outputs and where they should be.
@@ -154,6 +156,11 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
     if status == log {
         return Err(field("artifacts.logPath", "is the status file too"));
     }
+    for (name, path) in [("statusPath", &spec.artifacts.status_path), ("logPath", &spec.artifacts.log_path)] {
+        if let Some(other) = place::of_another(path) {
+            return Err(field(format!("artifacts.{name}"), format!("collides with {other}")));
+        }
+    }
     let rendered = render_provider(provider, spec).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         PrepareError::Templates(lines.join("\n"))
@@ -184,6 +191,7 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
     )?;
     let own = |path: &str| beneath(path).map_err(|source| PrepareError::Path { field: path.to_owned(), source });
     let spec_copy = own(SPEC_COPY)?;
+    let reserve = own(RESERVE)?;
     let outputs_folder = own(OUTPUTS_DIR)?;
     let files = files(rendered.files, &spec.artifacts)?;
     let mut outputs: Vec<(Output, Beneath)> = Vec::new();
@@ -192,6 +200,10 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
             .map_err(|source| PrepareError::Path { field: format!("outputs[{n}].path"), source })?;
         outputs.push((output.clone(), place));
     }
+    if let Some((n, earlier)) = place::shared_outputs(&spec.outputs).into_iter().next() {
+        let problem = format!("is the place of `outputs[{earlier}]`, or one of them lies below the other");
+        return Err(field(format!("outputs[{n}].path"), problem));
+    }
     let Limits { timeout_seconds, grace_seconds, log_bytes } = spec.limits;
     let ProviderSpec { binary, usage, .. } = provider;
     Ok(Prepared {
@@ -199,6 +211,7 @@ pub(super) fn prepare(verified: &Verified, inherited: Vec<(OsString, OsString)>)
         log,
         log_cap: log_bytes.unwrap_or(DEFAULT_CAP),
         spec_copy,
+        reserve,
         outputs_folder,
         outputs,
         program: roots.text(binary),
