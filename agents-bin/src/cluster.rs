@@ -1,11 +1,12 @@
 //! How the commands that speak to a cluster find it, and how they explain what went wrong.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{error::Error as _, io, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
+use agents_runtime::causes::in_one_line;
+use anyhow::{Context as _, Result, anyhow};
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 use crate::output;
@@ -39,16 +40,15 @@ impl ClusterArgs {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let Self { kubeconfig, context } = self;
         let mut config = match (kubeconfig, &context) {
-            (None, None) => Config::infer().await.context("cannot find a cluster")?,
+            (None, None) => inferred().await?,
             (file, _) => {
                 let file = match file {
-                    Some(path) => {
-                        Kubeconfig::read_from(&path).with_context(|| format!("cannot use {}", path.display()))?
-                    }
-                    None => Kubeconfig::read().context("cannot find a kubeconfig")?,
+                    Some(path) => Kubeconfig::read_from(&path),
+                    None => Kubeconfig::read(),
                 };
+                let file = file.map_err(|error| unusable(&error))?;
                 let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-                Config::from_custom_kubeconfig(file, &options).await.context("cannot use the kubeconfig")?
+                Config::from_custom_kubeconfig(file, &options).await.map_err(|error| unusable(&error))?
             }
         };
         // A person waits: what fails is told at once, and not after minutes of silent repetition.
@@ -57,6 +57,42 @@ impl ClusterArgs {
         let namespace = config.default_namespace.clone();
         Ok(Connection { client: Client::try_from(config).context("cannot make a client")?, namespace })
     }
+}
+
+/// The cluster of the kubeconfig or, without one, of the pod.
+pub(crate) async fn inferred() -> Result<Config> {
+    Config::infer().await.map_err(|error| {
+        let kubeconfig = error.source().and_then(|cause| cause.downcast_ref::<KubeconfigError>());
+        match kubeconfig {
+            Some(KubeconfigError::ReadConfig(problem, path)) if problem.kind() == io::ErrorKind::NotFound => {
+                anyhow!("cannot find a cluster: {} is not there, nor the service account of a pod", path.display())
+            }
+            Some(KubeconfigError::FindPath) => {
+                anyhow!("cannot find a cluster: no kubeconfig is named, nor is there the service account of a pod")
+            }
+            Some(other) => unusable(other),
+            None => anyhow!("cannot find a cluster: {}", in_one_line(&error)),
+        }
+    })
+}
+
+/// What is wrong with a kubeconfig.
+fn unusable(error: &KubeconfigError) -> anyhow::Error {
+    let problem = match error {
+        KubeconfigError::ReadConfig(problem, path) => return anyhow!("cannot read {}: {problem}", path.display()),
+        KubeconfigError::CurrentContextNotSet => "it names no current context: name one with --context".to_owned(),
+        KubeconfigError::LoadContext(name) => format!("it has no context {name:?}"),
+        KubeconfigError::LoadClusterOfContext(name) => format!("it has no cluster {name:?}, which its context names"),
+        KubeconfigError::MissingClusterUrl => "its cluster has no `server`".to_owned(),
+        KubeconfigError::ParseClusterUrl(_) => "the `server` of its cluster is no address".to_owned(),
+        KubeconfigError::Parse(problem) => {
+            let problem = problem.to_string();
+            let first = problem.lines().next().unwrap_or_default();
+            format!("it is no YAML of a kubeconfig: {}", first.strip_prefix("error: ").unwrap_or(first))
+        }
+        other => in_one_line(other),
+    };
+    anyhow!("cannot use the kubeconfig: {problem}")
 }
 
 /// Runs a command's work on a small runtime.

@@ -33,10 +33,10 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use self::health::Watched;
 use crate::{
+    cluster::inferred,
     logs,
     output::{self, Stream},
 };
@@ -140,7 +140,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = logs::filter("info")?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(logs::Stderr);
     match args.log_format {
         LogFormat::Json => logs.json().flatten_event(true).init(),
@@ -148,7 +148,7 @@ async fn run(args: Args) -> Result<()> {
     }
     // Only fails when another provider was installed, and there is no other.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = kube::Config::infer().await.context("failed to find a cluster")?;
+    let config = inferred().await?;
     let scopes = scopes(&args, &config.default_namespace)?;
     let pods = pods(&args)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -2,12 +2,67 @@
 //! messages, and must not look like lines of ours or give orders to a terminal. So they have no colours either: the
 //! escapes of a value could not be told from ours.
 
-use std::io::{self, Write};
+use std::{
+    env,
+    io::{self, Write},
+};
 
 use agents_core::hidden::visible;
-use tracing_subscriber::fmt::MakeWriter;
+use anyhow::{Context as _, Result, bail};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::output;
+
+/// The variable that says what is logged.
+const VARIABLE: &str = "RUST_LOG";
+/// What may be logged of a program or one of its modules.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What is logged, by `RUST_LOG`, or by `unsaid` where that says nothing.
+///
+/// # Errors
+/// It cannot be read. The library takes a word that is no level for the name of a module, and logs nothing else.
+pub(crate) fn filter(unsaid: &str) -> Result<EnvFilter> {
+    match env::var(VARIABLE) {
+        Ok(text) if !text.trim().is_empty() => read(&text),
+        Ok(_) | Err(env::VarError::NotPresent) => read(unsaid),
+        Err(env::VarError::NotUnicode(_)) => bail!("{VARIABLE} is no text"),
+    }
+}
+
+fn read(text: &str) -> Result<EnvFilter> {
+    let parts: Vec<&str> = parts(text).into_iter().map(str::trim).collect();
+    for part in &parts {
+        // A span may have an `=` of its own.
+        let level = match part.rsplit_once([']', '=']) {
+            Some((_, "")) if part.ends_with(']') => continue,
+            Some((_, level)) => level,
+            None => *part,
+        };
+        if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            bail!(
+                "{VARIABLE}: {level:?} in {text:?} is no level: write {}, or a module and one of them, as in \
+                 info,agents_kube=debug",
+                LEVELS.join(", ")
+            );
+        }
+    }
+    EnvFilter::try_new(parts.join(",")).with_context(|| format!("{VARIABLE}: {text:?} cannot be read"))
+}
+
+/// What stands between the commas that are in no brackets.
+fn parts(text: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    text.split(move |c| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
+}
 
 /// Where an event is written: as one line of standard error.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +127,18 @@ mod tests {
         tracing::subscriber::with_default(logs, || tracing::warn!(cause = %text, known = ?text, "it failed: {text}"));
         let bytes = kept.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_those_that_are() {
+        for good in ["info", "Info", "info,agents_kube=debug", "off, kube=warn ", "[run{name=a}]=trace,warn", "[run]"] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for bad in ["inof", "agents_kube", "info,agents_kube=debgu", "info,", "agents_kube=", "=", "info agents=debug"]
+        {
+            let error = read(bad).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("off, error, warn, info, debug, trace"), "{bad}: {error}");
+        }
     }
 
     #[test]

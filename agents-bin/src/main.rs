@@ -14,9 +14,11 @@ use std::{
     env,
     ffi::OsString,
     process::{ExitCode, exit},
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGXFSZ;
 
 use self::output::Stream;
 
@@ -48,6 +50,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A file as large as a limit allows is an error of a write, as on a full disk, and no reason to die. Children begin
+    // without this.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     let mut args = env::args_os().skip(1);
     let first = args.next();
     let rest: Vec<OsString> = args.collect();

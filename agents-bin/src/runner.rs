@@ -3,6 +3,8 @@
 fn main() {
     #[cfg(feature = "mutants")]
     switch_fault();
+    // A file as large as a limit allows is an error of a write, and no reason to die.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     let args = std::env::args_os().skip(1).collect();
     std::process::exit(agents_runtime::runner::main(args));
 }

@@ -8,7 +8,7 @@ use agents_core::{
     hidden::visible,
     kinds::{self, Visitor},
 };
-use agents_runtime::causes::in_one_line;
+use agents_kube::client::in_words;
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
 use jiff::SignedDuration;
@@ -150,8 +150,13 @@ pub(crate) fn main(args: Args) -> ExitCode {
             match ended.map_err(anyhow::Error::from).and_then(|ended| ended) {
                 Ok(end) => ends.push(end),
                 Err(error) => {
-                    let is_silent = error.is::<Silence>();
-                    let hint = if is_silent { NO_CLUSTER } else { "`kubectl get agents-all` lists what is there" };
+                    let hint = if error.is::<Silence>() {
+                        NO_CLUSTER
+                    } else if error.is::<NotServed>() {
+                        "`agents crds apply` installs the definitions; --context names another cluster"
+                    } else {
+                        "`kubectl get agents-all` lists what is there"
+                    };
                     return complain(&error, Some(hint), EXIT_USAGE);
                 }
             }
@@ -211,6 +216,7 @@ async fn wait(
             }
             Some(Err(error)) => {
                 let trouble = match trouble(&error) {
+                    Trouble::NotServed => bail!(NotServed(format!("{}.{}", resource.plural, resource.group))),
                     Trouble::Refusal(refusal) => {
                         bail!("cannot watch {title} in the namespace {namespace}: {refusal}");
                     }
@@ -265,9 +271,23 @@ impl std::fmt::Display for Silence {
 
 impl Error for Silence {}
 
+/// The cluster has no definition of the kind.
+#[derive(Debug)]
+struct NotServed(String);
+
+impl std::fmt::Display for NotServed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "this cluster does not serve {} in the version {VERSION}: its definition is not installed", self.0)
+    }
+}
+
+impl Error for NotServed {}
+
 /// What an error of a watch means for the next attempt.
 #[derive(Debug)]
 enum Trouble {
+    /// The kind itself is not there: of an object that is not there, a list is empty.
+    NotServed,
     /// An answer that will not change by asking again.
     Refusal(String),
     /// An answer that may.
@@ -284,11 +304,15 @@ fn trouble(error: &watcher::Error) -> Trouble {
         watcher::Error::NoResourceVersion => return Trouble::Silence(Silence(error.to_string())),
     };
     match error {
-        kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => Trouble::Refusal(status.message.clone()),
+        kube::Error::Api(status) if status.message.trim_start().starts_with('<') => {
+            Trouble::Silence(Silence(in_words(error)))
+        }
+        kube::Error::Api(status) if status.code == 404 => Trouble::NotServed,
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => Trouble::Refusal(status.message.clone()),
         // One that is not current any more: the list that follows has the present one.
         kube::Error::Api(status) if status.code == 410 => Trouble::Cut,
         kube::Error::Api(status) => Trouble::Passing(format!("{} ({})", status.message, status.code)),
-        error => Trouble::Silence(Silence(in_one_line(error))),
+        error => Trouble::Silence(Silence(in_words(error))),
     }
 }
 
@@ -430,7 +454,8 @@ mod tests {
             let status = kube::core::Status::failure("no", "R").with_code(code);
             trouble(&watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))
         };
-        for code in [401, 403, 404] {
+        assert!(matches!(answer(404), Trouble::NotServed));
+        for code in [401, 403] {
             assert!(matches!(answer(code), Trouble::Refusal(_)), "{code}");
         }
         for code in [429, 500, 503] {
@@ -482,7 +507,7 @@ mod tests {
     async fn a_cluster_that_never_answers_ends_the_wait() {
         let error = wait_at(&cluster(&[]), FOREVER).await.unwrap_err();
         assert!(error.is::<Silence>(), "{error:#}");
-        assert!(error.to_string().contains("refused"), "{error:#}");
+        assert!(error.to_string().contains("refuses connections"), "{error:#}");
     }
 
     #[tokio::test]

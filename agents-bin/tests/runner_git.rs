@@ -377,6 +377,22 @@ fn what_a_checkout_leaves_out_is_said() {
 }
 
 #[test]
+fn a_partial_clone_is_called_one() {
+    let world = World::new();
+    let folder = world.folder.path();
+    git(&world.origin(), &["config", "uploadpack.allowFilter", "true"]);
+    git(folder, &["clone", "--quiet", "--no-checkout", "--filter=blob:none", &world.url(), "partial"]);
+    fs::rename(world.origin(), folder.join("elsewhere")).unwrap();
+    let (code, report, _) = world.run(json!({"url": format!("file://{}", folder.join("partial").display())}), "true");
+    assert_eq!((code, report.reason.as_deref()), (69, Some("CheckoutFailed")));
+    let said = report.error.unwrap();
+    assert!(
+        said.starts_with("the repository lacks objects of its own commits") && said.contains("partial clone"),
+        "{said}"
+    );
+}
+
+#[test]
 fn without_git_it_says_what_is_missing() {
     let world = World::new();
     let (code, report, _) = world.run_with(json!({"url": world.url()}), "true", &[("PATH", "/nowhere")]);

@@ -17,7 +17,7 @@ pub enum SpecFileError {
     #[error("larger than {MAX_SPEC_BYTES} bytes")]
     TooLarge,
     /// It is neither JSON nor base64 of zstd.
-    #[error("neither JSON nor base64 of zstd: {0}")]
+    #[error("neither JSON nor base64 of zstd")]
     Encoding(String),
 }
 

@@ -16,7 +16,6 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tracing_subscriber::EnvFilter;
 
 use self::screen::Screen;
 use crate::{input, logs, output};
@@ -80,7 +79,13 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    let filter = match logs::filter("error") {
+        Ok(filter) => filter,
+        Err(error) => {
+            output::explain(&error, None);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(logs::Stderr).init();
     let form = args.output;
     let prepared = prepare(args).and_then(|options| Engine::new(options).map_err(Into::into));

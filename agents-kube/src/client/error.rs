@@ -282,6 +282,57 @@ fn cut(text: &str) -> String {
     }
 }
 
+/// What a call that failed came to, for people: the API server's own explanation, or what keeps it from giving one.
+pub fn in_words(error: &kube::Error) -> String {
+    match error {
+        // A page of a proxy, or of a login.
+        kube::Error::Api(status) if status.message.trim_start().starts_with('<') => {
+            return format!("what answers is no API server: it sends a page, with status {}", status.code);
+        }
+        kube::Error::Api(status) if status.message.is_empty() => {
+            return format!("the API server answered with status {}", status.code);
+        }
+        kube::Error::Api(status) => return cut(&status.message),
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+            return "what answers is no API server: its answer is no object".to_owned();
+        }
+        kube::Error::Auth(error) => {
+            let root = chain(error).last().map(ToString::to_string).unwrap_or_default();
+            return format!("credentials cannot be had as the kubeconfig says ({})", cut(&root));
+        }
+        _ => {}
+    }
+    let system = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last().map(io::Error::kind);
+    match system {
+        Some(io::ErrorKind::ConnectionRefused) => return "the API server refuses connections".to_owned(),
+        Some(io::ErrorKind::TimedOut) => return "the API server does not answer in time".to_owned(),
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+            return "there is no way to the address of the API server".to_owned();
+        }
+        Some(
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof,
+        ) => return "the connection to the API server was cut".to_owned(),
+        Some(_) | None => {}
+    }
+    let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
+    let says = |sign: &str| texts.iter().any(|text| text.contains(sign));
+    let root = texts.last().map(String::as_str).unwrap_or_default();
+    if says("lookup address") || says("dns error") {
+        "the name of the API server's host is not known here".to_owned()
+    } else if says("invalid peer certificate") {
+        format!("the certificate of the API server is not trusted ({})", cut(root))
+    } else if says("InvalidContentType") || says("corrupt message") {
+        "what answers speaks no TLS".to_owned()
+    } else if says("timed out") || says("deadline has elapsed") {
+        "the API server does not answer in time".to_owned()
+    } else {
+        format!("the connection to the API server failed ({})", cut(root))
+    }
+}
+
 /// An error and its causes; bounded, so that a cause that names itself ends.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source()).take(16)
@@ -362,6 +413,26 @@ mod tests {
         let error = serde_json::from_str::<Vec<u8>>("\"canary\"").unwrap_err();
         assert!(!decode_text(&error).contains("canary"));
         assert!(matches!(serde_json::from_str("\"Known\""), Ok(Word::Known)));
+    }
+
+    #[test]
+    fn what_keeps_from_an_answer_is_said_in_words_of_ours() {
+        let service = |error: io::Error| kube::Error::Service(Box::new(error));
+        for (error, wanted) in [
+            (service(io::ErrorKind::ConnectionRefused.into()), "the API server refuses connections"),
+            (service(io::ErrorKind::UnexpectedEof.into()), "the connection to the API server was cut"),
+            (
+                service(io::Error::other("received corrupt message of type InvalidContentType")),
+                "what answers speaks no TLS",
+            ),
+            (service(io::Error::other("dns error")), "the name of the API server's host is not known here"),
+            (
+                kube::Error::SerdeError(serde_json::from_str::<u8>("<").unwrap_err()),
+                "what answers is no API server: its answer is no object",
+            ),
+        ] {
+            assert_eq!(in_words(&error), wanted);
+        }
     }
 
     #[test]

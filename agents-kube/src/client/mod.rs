@@ -29,7 +29,7 @@ use tower::{BoxError, Service};
 pub(crate) use self::error::decode_text;
 pub use self::{
     deadline::{Deadline, Expired, Fence, FenceLayer},
-    error::{ApiError, ApiErrorKind, MAX_RETRY_AFTER, OrAbsent},
+    error::{ApiError, ApiErrorKind, MAX_RETRY_AFTER, OrAbsent, in_words},
 };
 use self::{
     judge::{Asked, Verdict, judge, judge_status},

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{self, Instant};
 
 use super::fields::Shape;
-use crate::crd;
+use crate::{client::in_words, crd};
 
 /// Who owns the definitions' fields afterwards.
 pub const FIELD_MANAGER: &str = "agents-crds";
@@ -29,28 +29,28 @@ const FILLED_IN: [&str; 2] = ["conversion", "preserveUnknownFields"];
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The definition cannot be read.
-    #[error("failed to read the definition {definition}")]
+    #[error("failed to read the definition {definition}: {}", in_words(cause))]
     Read {
         /// Its name.
         definition: String,
         /// What the API server said.
-        source: Box<kube::Error>,
+        cause: Box<kube::Error>,
     },
     /// The objects of a kind cannot be listed, so nobody knows what they use.
-    #[error("failed to list {resource}, of which a field would go")]
+    #[error("failed to list {resource}, of which a field would go: {}", in_words(cause))]
     List {
         /// Plural and group.
         resource: String,
         /// What the API server said.
-        source: Box<kube::Error>,
+        cause: Box<kube::Error>,
     },
     /// The API server did not take the definition.
-    #[error("failed to apply the definition {definition}")]
+    #[error("failed to apply the definition {definition}: {}", in_words(cause))]
     Write {
         /// Its name.
         definition: String,
         /// What the API server said.
-        source: Box<kube::Error>,
+        cause: Box<kube::Error>,
     },
     /// A version that is served would not be any more.
     #[error("{definition} would no longer serve the version {version}")]
@@ -112,10 +112,10 @@ impl ApplyError {
             Self::FieldInUse { .. } => {
                 "a newer version wrote it; use the `agents` of that version, or take the field out of the object"
             }
-            Self::Read { source, .. } | Self::Write { source, .. } if forbidden(source) => {
+            Self::Read { cause, .. } | Self::Write { cause, .. } if forbidden(cause) => {
                 "applying definitions takes get, create and patch on customresourcedefinitions, in the whole cluster"
             }
-            Self::List { source, .. } if forbidden(source) => {
+            Self::List { cause, .. } if forbidden(cause) => {
                 "whether a field is used takes list on the kind, in all namespaces"
             }
             Self::Read { .. } | Self::List { .. } | Self::Write { .. } => {
@@ -163,7 +163,7 @@ pub async fn compare(client: &Client) -> Result<Vec<Plan>, ApplyError> {
     for ours in crd::all() {
         let name = name_of(&ours);
         let found = definitions.get_opt(&name).await;
-        let found = found.map_err(|source| ApplyError::Read { definition: name.clone(), source: Box::new(source) })?;
+        let found = found.map_err(|cause| ApplyError::Read { definition: name.clone(), cause: Box::new(cause) })?;
         let theirs = match found.map(serde_json::to_value).transpose() {
             Ok(theirs) => theirs,
             Err(source) => return Err(ApplyError::Schema { definition: name, source }),
@@ -225,7 +225,7 @@ impl Plan {
             Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, plural));
         let mut params = ListParams::default().limit(PAGE);
         loop {
-            let failed = |source| ApplyError::List { resource: format!("{plural}.{group}"), source: Box::new(source) };
+            let failed = |cause| ApplyError::List { resource: format!("{plural}.{group}"), cause: Box::new(cause) };
             let page = objects.list(&params).await.map_err(failed)?;
             for object in page.items {
                 if let Some(field) = ours.lost(&object.data).into_iter().next() {
@@ -251,7 +251,7 @@ impl Plan {
     pub async fn write(&self, client: &Client, dry_run: bool) -> Result<(), ApplyError> {
         let definitions = definitions(client);
         let name = self.name();
-        let failed = |source| ApplyError::Write { definition: name.clone(), source: Box::new(source) };
+        let failed = |cause| ApplyError::Write { definition: name.clone(), cause: Box::new(cause) };
         if let Some(theirs) = self.theirs.as_ref().filter(|_| !dry_run)
             && let Some(owners) =
                 taken_over(theirs["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default())
@@ -277,7 +277,7 @@ impl Plan {
         loop {
             if let Ok(found) = time::timeout_at(deadline, definitions.get(&name)).await {
                 let found =
-                    found.map_err(|source| ApplyError::Read { definition: name.clone(), source: Box::new(source) })?;
+                    found.map_err(|cause| ApplyError::Read { definition: name.clone(), cause: Box::new(cause) })?;
                 match unmet(&found.data) {
                     None => return Ok(()),
                     Some(unmet) => why = unmet,

@@ -26,7 +26,7 @@ use thiserror::Error;
 use super::{
     env::OF_ANOTHER_REPOSITORY,
     folder::{FileError, Missing, Obstacle, open_below, open_regular, open_trusted, write_whole},
-    remote::{is_redirect, list, redirect_target, speaks_git, unborn_head, wants_credentials},
+    remote::{is_incomplete, is_redirect, list, redirect_target, speaks_git, unborn_head, wants_credentials},
     supervise::{Ending, Supervisor},
 };
 use crate::lines::first_whole;
@@ -69,6 +69,17 @@ pub(super) enum CheckoutError {
              provider's `secretEnv`, and set up a git credential helper that answers with it"
     )]
     NoCredentials {
+        /// Its command.
+        command: String,
+        /// What it wrote last.
+        problem: String,
+    },
+    /// The remote names objects that it does not have.
+    #[error(
+        "the repository lacks objects of its own commits: it is damaged, or a partial clone, which cannot be cloned; name \
+             the one it was cloned from, or complete it with `git fetch --refetch --no-filter` (git {command}: {problem})"
+    )]
+    Incomplete {
         /// Its command.
         command: String,
         /// What it wrote last.
@@ -269,6 +280,9 @@ impl Git<'_> {
             }
             CheckoutError::Git { command, problem } if wants_credentials(&problem) => {
                 CheckoutError::NoCredentials { command, problem }
+            }
+            CheckoutError::Git { command, problem } if is_incomplete(&problem) => {
+                CheckoutError::Incomplete { command, problem }
             }
             other => other,
         }

@@ -17,6 +17,13 @@ pub(super) fn wants_credentials(problem: &str) -> bool {
     problem.contains("could not read Username for") || problem.contains("could not read Password for")
 }
 
+/// Whether a remote broke off because it lacks what its commits name.
+pub(super) fn is_incomplete(problem: &str) -> bool {
+    ["possible repository corruption on the remote side", "promisor remote", "lazy fetching disabled"]
+        .iter()
+        .any(|sign| problem.contains(sign))
+}
+
 /// Whether a git server has answered, by a trace of HTTP: its answer has a type of its own.
 pub(super) fn speaks_git(trace: &str) -> bool {
     received(trace, "content-type").any(|kind| kind.eq_ignore_ascii_case("application/x-git-upload-pack-advertisement"))

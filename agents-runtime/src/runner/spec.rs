@@ -50,7 +50,7 @@ pub enum SpecError {
     File(#[from] SpecFileError),
     /// It is not JSON.
     #[error("runner spec is not JSON: {0}")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(String),
     /// A field has the wrong type or a value that is not allowed.
     #[error("runner spec, field `{path}`: {problem}")]
     Field {
@@ -144,7 +144,7 @@ pub struct Verified {
 /// # Errors
 /// The first fault, with the path of its field.
 pub fn verify(json: &str, providers: Option<&Path>) -> Result<Verified, SpecError> {
-    let value: Value = serde_json::from_str(json).map_err(SpecError::NotJson)?;
+    let value: Value = serde_json::from_str(json).map_err(|error| SpecError::NotJson(not_json(&error)))?;
     let actual = digest::of_runner_spec(&value);
     let mut spec: RunnerSpec = typed(json, "")?;
     if let Some(version) = spec.schema_version.as_deref()
@@ -188,9 +188,43 @@ fn typed<T: DeserializeOwned>(json: &str, prefix: &str) -> Result<T, SpecError> 
         match missing {
             Some(name) if path.is_empty() || path.ends_with('.') => field(format!("{path}{name}"), "is missing"),
             Some(name) => field(format!("{path}.{name}"), "is missing"),
-            None => field(path, problem),
+            None => field(path, wrong_type(&problem)),
         }
     })
+}
+
+/// Why a text is no JSON, with the place.
+fn not_json(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    if error.is_eof() {
+        return format!("it ends too early, in line {line}, column {column}");
+    }
+    format!("nothing that is JSON stands in line {line}, column {column}")
+}
+
+/// What is said of a value of another type, without the place in a text that nobody reads.
+fn wrong_type(problem: &str) -> String {
+    let said = problem.split(" at line ").next().unwrap_or(problem);
+    let told = said.strip_prefix("invalid type: ").or_else(|| said.strip_prefix("invalid value: "));
+    match told.and_then(|told| told.split_once(", expected ")) {
+        Some((found, wanted)) => format!("is {}; {} is wanted", in_our_words(found), in_our_words(wanted)),
+        None => said.to_owned(),
+    }
+}
+
+fn in_our_words(of_a_type: &str) -> String {
+    let (kind, value) = of_a_type.split_once(' ').unwrap_or((of_a_type, ""));
+    match kind {
+        "string" => format!("the text {value}"),
+        "integer" => format!("the integer {}", value.trim_matches('`')),
+        "floating" => format!("the number {}", value.trim_start_matches("point ").trim_matches('`')),
+        "boolean" => value.trim_matches('`').to_owned(),
+        "sequence" => "a list".to_owned(),
+        "map" | "struct" => "a map".to_owned(),
+        "a" if value == "string" => "a text".to_owned(),
+        "a" if value == "sequence" => "a list".to_owned(),
+        _ => of_a_type.to_owned(),
+    }
 }
 
 /// The secret variables of a provider from a folder, whose names no plan has put into the spec.
@@ -227,7 +261,7 @@ fn load_provider(name: &str, folder: Option<&Path>) -> Result<(ProviderSpec, Sec
         let wrong = |problem: String| field("provider", format!("`{}`: {problem}", path.display()));
         let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
         let value: Value = if extension == "json" {
-            serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?
+            serde_json::from_str(text).map_err(|error| wrong(not_json(&error)))?
         } else {
             serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?
         };
