@@ -89,7 +89,8 @@ fn faults_of_manifests_name_their_place_and_nothing_is_run() {
     );
     place.write(
         "more.yaml",
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n---\napiVersion: v1\nkind: Agent\nmetadata: {name: d}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n---\napiVersion: v1\nkind: Agent\nmetadata: {name: d}\n\
+         ---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRnu\nmetadata: {name: e}\n",
     );
     place.write("broken.json", "{\"kind\": ");
     let ran = place.run();
@@ -97,8 +98,8 @@ fn faults_of_manifests_name_their_place_and_nothing_is_run() {
     for wanted in [
         "bad.yaml:8:19: document 1: spec.timeoutSeconds is the text \"soon\"; an integer is wanted",
         "bad.yaml:16:3: document 2: spec.agentref is not a known field (did you mean agentRef?)",
-        "more.yaml:2:7: document 1: kind \"ConfigMap\" cannot be run here: the kinds are Agent, AgentProvider, AgentRun, ImplementationSpec, Secret",
-        "more.yaml:5:13: document 2: apiVersion is the text \"v1\" (Agent has the apiVersion agents.proompteng.ai/v1alpha1)",
+        "more.yaml:10:1: document 3: kind \"AgentRnu\" is no kind of agents.proompteng.ai (did you mean AgentRun?)",
+        "more.yaml:5:1: document 2: apiVersion is the text \"v1\" (Agent has the apiVersion agents.proompteng.ai/v1alpha1)",
         "broken.json",
         "hint: nothing was run",
     ] {
@@ -106,6 +107,35 @@ fn faults_of_manifests_name_their_place_and_nothing_is_run() {
     }
     assert!(!place.out().exists());
     assert!(!place.path().join("started").exists());
+}
+
+/// What `agents lint` takes is run as far as it can be; what nothing here acts on is named.
+#[test]
+fn objects_that_only_a_cluster_acts_on_are_left_out_by_name() {
+    let place = Place::shell("echo ran", &["a"]);
+    place.write(
+        "others.yaml",
+        "apiVersion: budgets.proompteng.ai/v1alpha1\nkind: Budget\nmetadata: {name: team}\nspec: {limits: {tokens: 5}}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}\n---\n\
+         apiVersion: example.org/v2\nkind: Agent\nmetadata: {name: of-another}\nanything: 1\n",
+    );
+    let manifests = place.manifests();
+    let lint = Command::new(env!("CARGO_BIN_EXE_agents")).args(["lint", "-f"]).arg(&manifests).output().unwrap();
+    assert_eq!(lint.status.code(), Some(0), "{}", String::from_utf8_lossy(&lint.stdout));
+    let ran = place.run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.out.starts_with("ran\n"), "{ran:?}");
+    for left_out in ["Budget/team in ", "ConfigMap/settings in ", "Agent/of-another in "] {
+        assert!(ran.err.contains(left_out), "{left_out}: {ran:?}");
+    }
+    assert!(ran.err.contains("left out, for a local run does nothing with them: "), "{ran:?}");
+    // One that is not as its kind must be is a fault here too.
+    place.write(
+        "bad.yaml",
+        "apiVersion: budgets.proompteng.ai/v1alpha1\nkind: Budget\nmetadata: {name: b}\nspec: {limit: {}}\n",
+    );
+    let ran = place.run();
+    assert!(ran.code == Some(2) && ran.err.contains("spec.limit is not a known field"), "{ran:?}");
 }
 
 #[test]
@@ -388,7 +418,10 @@ fn secrets_come_from_manifests_or_the_environment_and_are_not_left_on_disk() {
     );
     let (ran, items) = place.json();
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert_eq!(items[0]["status"]["blockedBy"][0]["reason"], "SecretMissing", "{ran:?}");
+    let blocked = &items[0]["status"]["blockedBy"][0];
+    let why = "the manifests have no Secret \"elsewhere\", and the environment no variable C";
+    assert!(blocked["reason"] == "SecretMissing" && blocked["message"].as_str().unwrap().contains(why), "{ran:?}");
+    assert!(!ran.err.contains("tried again"), "nothing is: {ran:?}");
     let ran = Ran::of(place.command().env("C", "canary-c").output().unwrap());
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(!ran.err.contains("continued"), "{ran:?}");

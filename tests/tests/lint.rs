@@ -146,6 +146,50 @@ fn runs_that_no_kernel_would_start_are_told() {
     }
 }
 
+/// What etcd takes of one object counts escapes that a file does not have.
+#[test]
+fn a_run_that_leaves_no_room_for_its_status_is_told_with_its_size() {
+    let run = |bytes: usize| {
+        let text = "<".repeat(bytes);
+        judged(
+            &format!(
+                "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRun\nmetadata: {{name: r}}\nspec:\n  agentRef: {{name: \
+                 a}}\n  implementation: {{inline: {{text: t}}}}\n  payloads: {{a: '{text}', b: '{text}'}}\n"
+            ),
+            true,
+        )
+    };
+    assert_eq!(run(110_000).count(Severity::Error), 0);
+    let report = run(130_000);
+    let errors: Vec<_> = report.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let [finding] = errors[..] else { panic!("{errors:?}") };
+    assert_eq!((finding.object.as_str(), finding.fault.field.as_str()), ("AgentRun/r", "spec"));
+    let said = &finding.fault.problem;
+    assert!(said.starts_with("the run takes 1560") && said.contains("no room for its status"), "{said}");
+}
+
+/// A default of the Agent and a parameter of the run can be one variable without either being wrong alone.
+#[test]
+fn parameters_of_one_variable_are_found_across_objects() {
+    let folder = |parameter: &str| {
+        judged(
+            &format!(
+                "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentProvider\nmetadata: {{name: p}}\nspec: {{binary: sh}}\n\
+                 ---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: Agent\nmetadata: {{name: a}}\nspec: {{providerRef: \
+                 {{name: p}}, inputs: {{a-b: '1'}}}}\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRun\n\
+                 metadata: {{name: r}}\nspec:\n  agentRef: {{name: a}}\n  implementation: {{inline: {{text: t}}}}\n  \
+                 parameters: {{{parameter}: '2'}}\n"
+            ),
+            false,
+        )
+    };
+    assert_eq!(folder("a-b").findings, vec![]);
+    let report = folder("a_b");
+    let [finding] = &report.findings[..] else { panic!("{report:?}") };
+    assert!(finding.object == "AgentRun/r" && finding.severity == Severity::Error, "{finding:?}");
+    assert!(finding.fault.problem.contains("are both the variable AGENT_INPUT_A_B"), "{finding:?}");
+}
+
 /// A repository named by a path is one to `agents run` alone; whoever applies the manifest to a cluster is told.
 #[test]
 fn a_repository_by_its_path_is_a_note() {

@@ -13,8 +13,7 @@ use std::{collections::BTreeMap, fmt};
 
 use agents_core::api::{AgentProvider, Kind};
 use agents_runtime::manifest::{
-    DEFAULT_NAMESPACE, Definitions as _, Document, LoadError, ManifestFault, Rule, Skipped, Source, read,
-    strict::nearest, tree::Place,
+    DEFAULT_NAMESPACE, Definitions as _, Document, LoadError, ManifestFault, Rule, Skipped, Source, read, tree::Place,
 };
 use serde_json::Value;
 
@@ -105,7 +104,7 @@ pub fn judge(definitions: &Definitions, sources: &[Source], options: Options) ->
     let mut folder = Folder { partial: options.partial, definitions, items: vec![], places: vec![] };
     let mut objects = 0;
     for document in &read.documents {
-        match ours(definitions, document) {
+        match ours(document) {
             Ok(kind) => {
                 objects += 1;
                 folder.take(document, kind, &mut findings);
@@ -131,36 +130,16 @@ pub fn judge(definitions: &Definitions, sources: &[Source], options: Options) ->
 }
 
 /// The kind of a document, if it is one of ours; otherwise what to say about it.
-fn ours<'d>(definitions: &Definitions, document: &'d Document) -> Result<&'d str, Box<Finding>> {
+fn ours(document: &Document) -> Result<&str, Box<Finding>> {
     let finding = |severity, fault| Box::new(Finding { severity, object: String::new(), fault });
-    let (Some(api_version), Some(kind)) = (document.api_version(), document.kind()) else {
-        let missing = if document.api_version().is_none() { "apiVersion" } else { "kind" };
-        let fault = document.fault_at(missing, Rule::Document, "is missing or no text");
-        return Err(finding(Severity::Error, fault));
-    };
-    let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    let named = definitions.kinds().find(|(known, _)| *known == kind);
-    if named.is_some_and(|(_, known)| known == api_version) {
-        return Ok(kind);
-    }
-    let group_of = |api_version: &str| api_version.split('/').next().unwrap_or_default().to_owned();
-    let of_ours = definitions.kinds().any(|(_, known)| group_of(known) == group);
-    match named {
-        // Other products have kinds of the same name; the core group has none of ours.
-        Some((_, known)) if of_ours || group.is_empty() => {
-            let problem = format!("is the text {api_version:?}");
-            let hint = Some(format!("{kind} has the apiVersion {known}"));
-            Err(finding(Severity::Error, document.fault_at("apiVersion", Rule::Document, problem).with_hint(hint)))
-        }
-        None if of_ours => {
-            let hint = Some(nearest(kind, definitions.kinds().map(|(kind, _)| kind).collect::<Vec<_>>().into_iter()));
-            let problem = format!("{kind:?} is no kind of {group}");
-            Err(finding(Severity::Error, document.fault_at("kind", Rule::Document, problem).with_hint(hint)))
-        }
-        _ => {
-            let problem = format!("{kind} of {api_version} is not judged");
+    match document.kind_of_ours() {
+        Ok(Some(kind)) => Ok(kind),
+        Ok(None) => {
+            let (kind, of) = (document.kind().unwrap_or_default(), document.api_version().unwrap_or_default());
+            let problem = format!("{kind} of {of} is not judged");
             Err(finding(Severity::Note, document.fault(document.node.place, "", Rule::Document, problem)))
         }
+        Err(fault) => Err(finding(Severity::Error, *fault)),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
     check::{self, Fault},
+    decide::agent_run::no_room,
     git,
     plan::{self, Bounds, Defaults, PlanError, look},
     resolve::{Found, References, Resolved, Unresolved, resolve},
@@ -74,6 +75,10 @@ fn template_fault(item: &Item<'_>, error: &TemplateError) -> ManifestFault {
 pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
     for item in folder.items.iter().filter(|item| item.kind == AgentRun::KIND) {
         let Some(mut run) = resource::<AgentRun>(item) else { continue };
+        if let Some(problem) = no_room(&run) {
+            let problem = problem.strip_prefix("spec: ").unwrap_or(&problem).to_owned();
+            findings.push(item.finding(Severity::Error, item.document.fault_at("spec", Rule::Check, problem)));
+        }
         place_repository(item, &mut run, findings);
         let find = |kind: &str, name: &str| folder.find(kind, &item.namespace, name);
         let Some(agent_item) = find(Agent::KIND, &run.spec.agent_ref.name) else { continue };
@@ -193,6 +198,13 @@ fn resource<K: Kind>(item: &Item<'_>) -> Option<Resource<K>> {
         Value::Null => agents_core::api::absent_spec::<K, serde_json::Error>(),
         spec => serde_json::from_value(spec.clone()),
     };
-    let metadata = Meta { name: item.name.clone(), namespace: item.namespace.clone(), ..Meta::default() };
+    let texts = |name: &str| serde_json::from_value(item.object["metadata"][name].clone()).unwrap_or_default();
+    let metadata = Meta {
+        name: item.name.clone(),
+        namespace: item.namespace.clone(),
+        labels: texts("labels"),
+        annotations: texts("annotations"),
+        ..Meta::default()
+    };
     Some(Resource { metadata, spec: spec.ok()?, status: None })
 }

@@ -1,20 +1,18 @@
 //! Manifests to typed objects that can be run here.
 //!
 //! Strict: a wrong type, an unknown field, an unknown kind or a duplicate is a fault, and with any fault nothing is run.
+//! What is sound and not acted on here is left out.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
-use agents_core::api::{Agent, AgentProvider, AgentRun, GROUP, ImplementationSpec, Kind, Meta, Resource, VERSION};
+use agents_core::api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 
 use super::identity::{self, generated_name};
 use crate::manifest::{
     DEFAULT_NAMESPACE, Definitions, Document, LoadError, ManifestFault, ObjectName, Rule, Skipped, Source, read,
-    strict::nearest,
 };
-
-const KINDS: [&str; 5] = ["Agent", "AgentProvider", "AgentRun", "ImplementationSpec", "Secret"];
 
 /// An AgentRun with the folder that relative paths in it start from.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +50,8 @@ pub struct Manifests {
     pub secrets: BTreeMap<ObjectName, SecretData>,
     /// What was not read, and why.
     pub skipped: Vec<Skipped>,
+    /// Objects of kinds that nothing here acts on, as `Kind/name in FILE`.
+    pub left_out: Vec<String>,
 }
 
 /// Loads every manifest of `sources`, which must be as `definitions` say.
@@ -84,18 +84,14 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn document(&mut self, document: &Document) {
-        let Some(kind) = self.kind(document) else { return };
-        let core = format!("{GROUP}/{VERSION}");
-        let wanted = if kind == "Secret" { "v1" } else { core.as_str() };
-        let version = document.node.get("apiVersion");
-        if document.api_version() != Some(wanted) {
-            let at = version.unwrap_or(&document.node);
-            let problem =
-                version.map_or_else(|| "is missing".to_owned(), |found| format!("is {}", found.value.describe()));
-            let hint = format!("{kind} has the apiVersion {wanted}");
-            self.faults.push(document.fault(at.place, "apiVersion", Rule::Document, problem).with_hint(Some(hint)));
-            return;
-        }
+        let is_secret = document.kind() == Some("Secret") && document.api_version() == Some("v1");
+        let kind = if is_secret { Ok(document.kind()) } else { document.kind_of_ours() };
+        let kind = match kind {
+            Ok(Some(kind)) => kind,
+            // Of another product: it may say what it likes.
+            Ok(None) => return self.leave_out(document),
+            Err(fault) => return self.faults.push(*fault),
+        };
         let Some((meta, generated)) = self.meta(document, kind) else {
             return;
         };
@@ -122,31 +118,22 @@ impl Loader<'_> {
                     self.loaded.runs.insert(name, RunManifest { run, folder, generated });
                 }
             }
-            _ => {
+            "Secret" => {
                 let data = self.secret(document);
                 self.loaded.secrets.insert(key(&meta), data);
             }
+            _ => match document.object(self.definitions) {
+                Ok(_) => self.leave_out(document),
+                Err(faults) => self.faults.extend(faults),
+            },
         }
     }
 
-    fn kind<'d>(&mut self, document: &'d Document) -> Option<&'d str> {
-        match document.kind() {
-            Some(kind) if KINDS.contains(&kind) => Some(kind),
-            Some(kind) => {
-                let hint = nearest(kind, KINDS.into_iter());
-                let problem = format!("{kind:?} cannot be run here: the kinds are {}", KINDS.join(", "));
-                let hint = Some(hint).filter(|hint| hint.starts_with("did"));
-                let place = document.node.get("kind").map_or(document.node.place, |node| node.place);
-                self.faults.push(document.fault(place, "kind", Rule::Document, problem).with_hint(hint));
-                None
-            }
-            None => {
-                let hint = format!("the kinds are {}", KINDS.join(", "));
-                let fault = document.fault(document.node.place, "kind", Rule::Document, "is missing");
-                self.faults.push(fault.with_hint(Some(hint)));
-                None
-            }
-        }
+    fn leave_out(&mut self, document: &Document) {
+        let metadata = document.node.get("metadata");
+        let name = ["name", "generateName"].into_iter().find_map(|name| metadata?.get(name)?.text());
+        let kind = document.kind().unwrap_or_default();
+        self.loaded.left_out.push(format!("{kind}/{} in {}", name.unwrap_or_default(), document.file));
     }
 
     fn meta(&mut self, document: &Document, kind: &str) -> Option<(Meta, bool)> {

@@ -227,6 +227,7 @@ impl Engine {
         let Options { manifests, names, parameters, out, folder, launcher, runner } = options;
         let secrets: Arc<dyn SecretSource> = Arc::new(LocalSecrets(manifests.secrets.clone()));
         let mut remarks = not_read(&manifests.skipped);
+        remarks.extend(left_out(&manifests.left_out));
         let mut runs = BTreeMap::new();
         let selected = select(&manifests, &names)?;
         let first = selected.first().map(|((_, name), _)| name.clone()).unwrap_or_default();
@@ -403,6 +404,19 @@ fn not_read(skipped: &[Skipped]) -> Vec<String> {
     kinds.into_iter().map(text).collect()
 }
 
+/// Most objects that are named as left out.
+const MAX_LEFT_OUT: usize = 20;
+
+/// What is told of objects that a cluster would act on, or another program.
+fn left_out(objects: &[String]) -> Option<String> {
+    let named = objects.iter().take(MAX_LEFT_OUT).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = match objects.len().saturating_sub(MAX_LEFT_OUT) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!objects.is_empty()).then(|| format!("left out, for a local run does nothing with them: {named}{more}"))
+}
+
 /// Turns a repository given by a path into an address.
 fn place_repository(
     manifest: &mut RunManifest,
@@ -472,6 +486,18 @@ impl SecretSource for LocalSecrets {
             Some(value) if value.contains(&0) => None,
             Some(value) => Some(SecretValue::new(OsStr::from_bytes(value))),
             None => std::env::var_os(&wanted.name).map(SecretValue::new),
+        }
+    }
+
+    fn why_none(&self, namespace: &str, wanted: &SecretEnv) -> String {
+        let SecretEnv { name, secret_name, key, .. } = wanted;
+        let secret = self.0.get(&(namespace.to_owned(), secret_name.clone()));
+        match secret.map(|SecretData(data)| data.contains_key(key)) {
+            Some(true) => format!("the value of the key {key:?} of the Secret {secret_name:?} has a NUL"),
+            Some(false) => format!(
+                "the Secret {secret_name:?} of the manifests has no key {key:?}, and the environment no variable {name}"
+            ),
+            None => format!("the manifests have no Secret {secret_name:?}, and the environment no variable {name}"),
         }
     }
 }

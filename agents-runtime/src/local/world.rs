@@ -255,7 +255,8 @@ impl World for LocalWorld {
         match effect {
             Effect::Submit(submission) => {
                 if let Err(error) = place.adapter.submit(submission).await {
-                    if error.class != Class::Terminal {
+                    // What waits for a change is told as what the run waits for, and is not tried here.
+                    if !matches!(error.class, Class::Terminal | Class::WaitForChange) {
                         self.in_trouble(&key, What::Start, &error.message);
                     }
                     return Err(Failure::of_adapter("start the attempt", error));

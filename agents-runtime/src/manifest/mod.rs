@@ -5,6 +5,7 @@
 
 mod list;
 mod metadata;
+mod owner;
 mod read;
 pub mod strict;
 mod text;

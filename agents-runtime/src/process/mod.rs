@@ -171,8 +171,9 @@ impl ProcessAdapter {
                 None if wanted.optional == Some(true) => {}
                 None => {
                     return Err(AdapterError::secret_missing(format!(
-                        "variable {} has no value: key {:?} of the Secret {:?} is missing",
-                        wanted.name, wanted.key, wanted.secret_name
+                        "the secret variable {} has no value: {}",
+                        wanted.name,
+                        self.secrets.why_none(&submission.namespace, wanted)
                     )));
                 }
             }

@@ -31,6 +31,11 @@ impl fmt::Debug for SecretValue {
 pub trait SecretSource: Send + Sync + fmt::Debug {
     /// The value for `wanted` in `namespace`; `None` when there is none.
     fn value(&self, namespace: &str, wanted: &SecretEnv) -> Option<SecretValue>;
+
+    /// Why there is none, for people.
+    fn why_none(&self, _namespace: &str, wanted: &SecretEnv) -> String {
+        format!("there is no key {:?} of a Secret {:?}", wanted.key, wanted.secret_name)
+    }
 }
 
 /// Knows no secret.

@@ -30,7 +30,7 @@ use self::{
     warning::warning,
 };
 pub use self::{
-    room::{MAX_OBJECT_BYTES, STATUS_ROOM_BYTES},
+    room::{MAX_OBJECT_BYTES, STATUS_ROOM_BYTES, no_room},
     unstored::{Remembered, Unstored},
 };
 use super::{Confirm, Effect, Notice, Plan, Refusal};

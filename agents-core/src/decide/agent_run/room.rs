@@ -30,6 +30,11 @@ pub(super) fn fault(run: &Resource<AgentRun>, most: usize) -> Option<String> {
     })
 }
 
+/// Why no cluster whose etcd has the usual bound would start this run: it is too large to leave room for its status.
+pub fn no_room(run: &Resource<AgentRun>) -> Option<String> {
+    fault(run, MAX_OBJECT_BYTES)
+}
+
 /// Shortens the longest texts of a status that would outgrow its room: first they are cut to 512 bytes each, then to
 /// less. What happened, when and why is kept in any case.
 pub(super) fn fit(status: &mut AgentRunStatus) {
