@@ -162,7 +162,7 @@ impl AgentRunWorld {
         if run.status.as_ref().and_then(open_attempt).is_some() {
             self.unrecorded.recorded(key);
         } else if *observation != Observation::Lost {
-            self.unrecorded.handed_over(key, attempt.clone());
+            self.unrecorded.seen(key, attempt.clone());
         }
         self.unrecorded.of(key, &attempt)
     }
@@ -301,7 +301,8 @@ impl World for AgentRunWorld {
                 let reference = submitted.map_err(|error| Failure::of_adapter("submit the attempt", error))?;
                 let key = key_of(&snapshot.run);
                 self.submitted.remember(&key, &reference, reference.uid.as_deref());
-                self.unrecorded.handed_over(&key, attempt_of(&snapshot.run));
+                let plan_digest = submission.spec.plan_digest.clone();
+                self.unrecorded.handed_over(&key, attempt_of(&snapshot.run), plan_digest);
                 Ok(())
             }
             Effect::Cancel { reference, grace_seconds } => {

@@ -27,13 +27,27 @@ pub(super) struct AttemptOf {
 #[derive(Debug, Default)]
 struct Entry {
     handed_over: Option<AttemptOf>,
+    /// Digest of the plan of what was handed over.
+    plan_digest: Option<String>,
     unstored: Option<Unstored>,
 }
 
 impl Unrecorded {
-    /// The attempt was handed over or seen, and its status does not record it.
-    pub(super) fn handed_over(&self, key: &Key, of: AttemptOf) {
-        self.entries().entry(key.clone()).or_default().handed_over = Some(of);
+    /// The attempt was seen, and its status does not record it.
+    pub(super) fn seen(&self, key: &Key, of: AttemptOf) {
+        let mut entries = self.entries();
+        let entry = entries.entry(key.clone()).or_default();
+        if entry.handed_over.as_ref() != Some(&of) {
+            entry.plan_digest = None;
+        }
+        entry.handed_over = Some(of);
+    }
+
+    /// The attempt was handed over with a plan of this digest.
+    pub(super) fn handed_over(&self, key: &Key, of: AttemptOf, plan_digest: Option<String>) {
+        let mut entries = self.entries();
+        let entry = entries.entry(key.clone()).or_default();
+        (entry.handed_over, entry.plan_digest) = (Some(of), plan_digest);
     }
 
     /// The status records the current attempt, or there is no attempt to record.
@@ -65,8 +79,11 @@ impl Unrecorded {
         // Another attempt, or another run of the name, is under way now.
         self.change(key, |entry| entry.handed_over = entry.handed_over.take().filter(|known| known == of));
         let entries = self.entries();
-        let Some(Entry { handed_over, unstored }) = entries.get(key) else { return Remembered::default() };
-        Remembered { handed_over: handed_over.is_some(), unstored: unstored.clone() }
+        let Some(Entry { handed_over, plan_digest, unstored }) = entries.get(key) else {
+            return Remembered::default();
+        };
+        let plan_digest = plan_digest.clone().filter(|_| handed_over.is_some());
+        Remembered { handed_over: handed_over.is_some(), plan_digest, unstored: unstored.clone() }
     }
 
     /// How many runs have a status that lastingly cannot be stored, and one of them with the reason.

@@ -4,7 +4,12 @@
 //! fill in without changing what runs: defaults, resources, scheduling, containers beside ours, and the key of the
 //! report, which is another one in each submission.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    fmt,
+    hash::{BuildHasher, RandomState},
+};
 
 use agents_core::{
     plan::{CONTAINER, INSTALL_CONTAINER, digest},
@@ -82,8 +87,53 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// What is read of a Job's pod template.
+#[derive(Debug, Clone)]
+pub(super) struct Template {
+    /// Its fingerprint.
+    pub(super) pod: Fingerprint,
+    /// The key that the report of its runner repeats.
+    pub(super) report_key: Option<Box<str>>,
+}
+
+/// Templates that are remembered at most: those of Jobs under way, each some 200 bytes.
+const REMEMBERED: usize = 512;
+
+/// Templates by two hashes of their text, whose keys nobody knows.
+#[derive(Default)]
+struct Remembered {
+    keys: (RandomState, RandomState),
+    templates: HashMap<(u64, u64), Template>,
+}
+
+thread_local! {
+    /// A Job has several states and one template, and to read that costs more than all the rest of a state.
+    static SEEN: RefCell<Remembered> = RefCell::default();
+}
+
+impl Template {
+    /// Of the JSON of a pod's spec.
+    pub(super) fn read(spec: &str) -> Self {
+        SEEN.with_borrow_mut(|Remembered { keys, templates }| {
+            let key = (keys.0.hash_one(spec), keys.1.hash_one(spec));
+            if let Some(known) = templates.get(&key) {
+                return known.clone();
+            }
+            // What was decoded as JSON is JSON.
+            let spec: Value = serde_json::from_str(spec).unwrap_or_default();
+            let report_key = report_key(&spec);
+            let template = Self { pod: Fingerprint::of(spec), report_key };
+            if templates.len() >= REMEMBERED {
+                templates.clear();
+            }
+            templates.insert(key, template.clone());
+            template
+        })
+    }
+}
+
 /// The key of the report in a pod's spec.
-pub(super) fn report_key(spec: &Value) -> Option<Box<str>> {
+fn report_key(spec: &Value) -> Option<Box<str>> {
     let agent = list(&spec["containers"]).find(|container| container["name"] == CONTAINER)?;
     // Of a variable that is given twice the last one counts.
     let key = list(&agent["env"]).filter(|variable| variable["name"] == KEY_VARIABLE).last()?;

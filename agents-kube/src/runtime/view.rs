@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use agents_core::plan::{CONTAINER, INSTALL_CONTAINER};
 
-use super::fingerprint::{Fingerprint, report_key};
+use super::fingerprint::{Fingerprint, Template};
 use crate::watch::{Identity, Projection};
 
 /// What is read of a Job.
@@ -259,11 +260,13 @@ impl From<raw::Job> for JobView {
         let allowed = spec.active_deadline_seconds.map(SignedDuration::from_secs);
         let deadline = start_time.zip(allowed).and_then(|(start, allowed)| start.checked_add(allowed).ok());
         let attempt = metadata.labels.attempt();
+        let template = spec.template.spec.as_deref().map_or("{}", RawValue::get);
+        let Template { pod, report_key } = Template::read(template);
         let marks = Box::new(Marks {
             plan: metadata.annotations.plan.clone(),
             made: metadata.annotations.pod.as_deref().and_then(Fingerprint::parse),
-            report_key: report_key(&spec.template.spec),
-            pod: Fingerprint::of(spec.template.spec),
+            report_key,
+            pod,
         });
         let end = |kind: &str| conditions.iter().find(|condition| condition.is_true(kind));
         let end = [

@@ -417,7 +417,7 @@ impl Decision<'_> {
         plan
     }
 
-    /// What was submitted, as it would be planned now: that is what it was unless a reference changed since, and the
+    /// What was submitted: as this engine remembers it, else as it would be planned now. That is what it was unless a reference changed since, and the
     /// runner's report corrects the digest in that case. `None` once a digest is recorded: resolving and rendering it
     /// again would change nothing.
     fn submitted(&self) -> Option<Submitted> {
@@ -426,7 +426,10 @@ impl Decision<'_> {
         }
         let planned = || {
             let resolved = resolve(self.run(), &self.snapshot.references).ok()?;
-            let digest = plan::plan(&resolved, &self.settings.defaults).ok()?.digest;
+            let digest = match &self.snapshot.remembered.plan_digest {
+                Some(handed_over) => handed_over.clone(),
+                None => plan::plan(&resolved, &self.settings.defaults).ok()?.digest,
+            };
             Some(Submitted { digest, warning: warning(&resolved) })
         };
         self.planned.get_or_init(planned).clone()

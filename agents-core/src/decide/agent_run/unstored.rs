@@ -21,6 +21,8 @@ const LASTING_AFTER: u32 = 3;
 pub struct Remembered {
     /// Whether this engine handed the current attempt over, or saw it: when it is not seen any more, it is gone.
     pub handed_over: bool,
+    /// Digest of the plan that this engine handed over as the current attempt.
+    pub plan_digest: Option<String>,
     /// Why the status could not be stored the last time, although the run had not changed.
     pub unstored: Option<Unstored>,
 }

@@ -1,6 +1,6 @@
 //! The parts of the API server's JSON that are read, in its own shape.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{BTreeMap, CONTAINER, Deserialize, INSTALL_CONTAINER, OwnerView, PodNote, SignedDuration, Timestamp};
 
@@ -23,7 +23,8 @@ pub(super) struct JobSpec {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Template {
-    pub(super) spec: Value,
+    /// As it was sent: it is looked into only when it was not seen before.
+    pub(super) spec: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize, Default)]

@@ -181,7 +181,8 @@ impl Model {
             let kept = self.kept.contains(&name);
             self.snapshot.observed = Observed { observation, consistent: confirmed.submission, kept };
             let handed_over = self.handed_over == Some(self.attempt());
-            self.snapshot.remembered = Remembered { handed_over, unstored: self.unstored.clone() };
+            self.snapshot.remembered =
+                Remembered { handed_over, unstored: self.unstored.clone(), ..Remembered::default() };
             let plan = decide_at(&self.snapshot, self.now);
             prop_assert_eq!(&plan, &decide_at(&self.snapshot, self.now), "the same snapshot gives the same Plan");
             if confirmed.covers(plan.confirm) {
