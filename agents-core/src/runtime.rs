@@ -139,6 +139,15 @@ pub struct Hindrance {
     pub since: Timestamp,
 }
 
+/// The end of something that lives, by the runtime's own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// When it was to have ended at the latest.
+    pub since: Timestamp,
+    /// The node that has to end it.
+    pub node: String,
+}
+
 /// How a submission ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {

@@ -165,6 +165,7 @@ proptest! {
                     implementation: Found::Object(Arc::new(work)),
                 },
                 observed: Observed { observation: observation.clone(), consistent, kept: false },
+                overdue: None,
                 found_on: None,
                 blind_since: None,
                 remembered: Remembered::default(),

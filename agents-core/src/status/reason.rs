@@ -72,6 +72,8 @@ reasons! {
     StartFailed,
     /// The provider is running.
     Running,
+    /// The node does not say that the attempt ended, although its time there is over; it may still run.
+    NodeUnreachable,
     /// A failed attempt is followed by another after a wait.
     Backoff,
     /// The provider exited 0 and every declared output exists.

@@ -16,7 +16,7 @@ use agents_core::{
     },
     plan::Defaults,
     resolve::{Found, References},
-    runtime::{Observation, RuntimeRef},
+    runtime::{Observation, Overdue, RuntimeRef},
     status::Reason,
 };
 use agents_runtime::{
@@ -39,7 +39,7 @@ use crate::{
     client::{ApiError, ApiErrorKind, Calls, OrAbsent, Target},
     lease::Tenure,
     object,
-    runtime::{is_ours, observe},
+    runtime::{is_ours, observe, overdue},
     watch::{Key, Projection, Slot},
 };
 
@@ -156,6 +156,13 @@ impl AgentRunWorld {
         job.is_some_and(|job| job.kept && is_ours(job, &reference.owner_uid))
     }
 
+    /// When what executes the attempt, and lives, was to have ended.
+    fn overdue(&self, reference: &RuntimeRef) -> Option<Overdue> {
+        let key = Key::new(&reference.namespace, reference.name.as_str());
+        let (job, pods) = self.caches.job_and_pods(&key).filter(|_| reference.runtime == RuntimeKind::Job)?;
+        overdue(&job, pods.iter().map(AsRef::as_ref))
+    }
+
     /// What this replica remembers of the run, after it has seen `observation` of its current attempt.
     fn remembered(&self, key: &Key, run: &Resource<AgentRun>, observation: &Observation) -> Remembered {
         let attempt = attempt_of(run);
@@ -269,7 +276,8 @@ impl World for AgentRunWorld {
         }
         let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = self.remembered(key, &run, &observed.observation);
-        Ok(Some(RunSnapshot { run, object_proven, references, observed, found_on, blind_since, remembered }))
+        let overdue = observed.observation.is_live().then(|| self.overdue(&reference)).flatten();
+        Ok(Some(RunSnapshot { run, object_proven, references, observed, overdue, found_on, blind_since, remembered }))
     }
 
     fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {

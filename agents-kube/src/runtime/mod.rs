@@ -23,7 +23,7 @@ pub use manifest::{
     ANNOTATION_KEPT, ANNOTATION_PLAN, ANNOTATION_POD, ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT,
     LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY, MIN_TTL, Manifests, manifests,
 };
-pub use observe::{has_ended, is_ours, observe};
+pub use observe::{has_ended, is_ours, observe, overdue};
 pub use pod::pod_template;
 pub use pod_read::{NotPlanned, read_pod};
 pub use spec::{ANNOTATION_SPEC, CarrierError, MAX_ANNOTATIONS, SpecCarrier};

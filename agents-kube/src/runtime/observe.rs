@@ -14,7 +14,7 @@ use agents_core::{
     api::{AgentRun, Kind, VERSION},
     mutant::{self, Mutant},
     report::{Report, SCHEMA_VERSION},
-    runtime::{Finish, Hindrance, Observation},
+    runtime::{Finish, Hindrance, Observation, Overdue},
     status::{Reason, cut},
 };
 
@@ -40,11 +40,7 @@ pub fn observe<'a>(
     let Some(job) = job.filter(known) else {
         return Observation::Lost;
     };
-    let pod = pods
-        .into_iter()
-        .filter(|pod| pod.job_uid.as_deref() == Some(&job.uid))
-        .max_by_key(|pod| (!has_ended(pod), pod.created));
-    match pod {
+    match pod_of(job, pods) {
         Some(pod) if has_ended(pod) => Observation::Finished(Box::new(finish(job, pod))),
         Some(_) if job.deleting => Observation::Stopping,
         Some(pod) => live(job, pod),
@@ -55,6 +51,19 @@ pub fn observe<'a>(
             None => Observation::Pending { submitted_at: job.created, uid: Some(job.uid.clone()), cause: None },
         },
     }
+}
+
+/// When a pod of the Job that lives was to have ended, if its deletion was asked for. A node that answers is late by
+/// seconds; one that does not leaves the pod as it was seen last, for as long as its object is there.
+pub fn overdue<'a>(job: &JobView, pods: impl IntoIterator<Item = &'a PodView>) -> Option<Overdue> {
+    let pod = pod_of(job, pods).filter(|pod| !has_ended(pod))?;
+    Some(Overdue { since: pod.deletion_due?, node: pod.node.as_deref()?.to_owned() })
+}
+
+/// The pod that says what becomes of the Job: one that lives before one that has ended.
+fn pod_of<'a>(job: &JobView, pods: impl IntoIterator<Item = &'a PodView>) -> Option<&'a PodView> {
+    let ours = pods.into_iter().filter(|pod| pod.job_uid.as_deref() == Some(&job.uid));
+    ours.max_by_key(|pod| (!has_ended(pod), pod.created))
 }
 
 /// Whether `job` belongs to the run of uid `owner_uid`.

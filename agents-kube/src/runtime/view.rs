@@ -136,6 +136,10 @@ pub struct PodView {
     pub cut_off_from: Option<Box<str>>,
     /// When its deletion was asked for.
     pub deletion_asked: Option<Timestamp>,
+    /// When it is to have ended at the latest, if its deletion was asked for.
+    pub deletion_due: Option<Timestamp>,
+    /// The node it was given to.
+    pub node: Option<Box<str>>,
     /// Phase.
     pub phase: Phase,
     /// What the kubelet says of the pod as a whole: `Evicted`, …
@@ -316,7 +320,7 @@ impl From<raw::Pod> for PodView {
         let note = |found: Option<&raw::Condition>| found.map(raw::Condition::note).map(Box::new);
         let disrupted = note(conditions.iter().find(|condition| condition.is_true("DisruptionTarget")));
         let unscheduled = note(conditions.iter().find(|condition| condition.is_false("PodScheduled")));
-        let deletion_asked = metadata.deletion_asked();
+        let (deletion_asked, deletion_due) = (metadata.deletion_asked(), metadata.deletion_timestamp);
         let job_uid = metadata.controller().filter(|owner| owner.kind == "Job").map(|owner| owner.uid);
         let attempt = metadata.labels.attempt();
         let agent = container_statuses.into_iter().find(|status| status.name == CONTAINER);
@@ -335,6 +339,7 @@ impl From<raw::Pod> for PodView {
             attempt,
             cut_off_from: metadata.labels.job_uid.filter(|_| metadata.owner_references.is_empty()),
             deletion_asked,
+            deletion_due,
             phase: match phase.as_str() {
                 "Pending" => Phase::Pending,
                 "Running" => Phase::Running,
@@ -352,6 +357,7 @@ impl From<raw::Pod> for PodView {
                 .find(|(_, state)| !matches!(state, ContainerState::Terminated(end) if end.exit_code == 0)),
             agent: agent.map(|status| status.state.into()).unwrap_or_default(),
             images: spec.images().into_boxed_str(),
+            node: spec.node_name,
             changed: changed.map(String::into_boxed_str),
         }
     }

@@ -108,6 +108,12 @@ fn step_pod(
     due: &mut Due,
 ) {
     let deleting = pod["metadata"]["deletionTimestamp"].is_string();
+    if let (Stage::Started(at), Outcome::NodeSilent { evicted_after }) = (known.stage, &known.outcome) {
+        if !deleting && due.reached(at + *evicted_after, now) {
+            let _deleted = store.delete(key, &DeleteOptions::default(), now);
+        }
+        return;
+    }
     match known.stage {
         Stage::New if deleting => {
             known.stage = Stage::Over;
@@ -187,6 +193,7 @@ fn start(known: &mut Known, store: &Store, judge: &mut Judge, pod: &mut Value, n
         | Outcome::OutOfMemory { .. }
         | Outcome::Evicted { .. }
         | Outcome::NodeLost { .. }
+        | Outcome::NodeSilent { .. }
         | Outcome::Hang
         | Outcome::IgnoreTerm
         | Outcome::Unschedulable => {
@@ -200,7 +207,11 @@ fn start(known: &mut Known, store: &Store, judge: &mut Judge, pod: &mut Value, n
                 judge.executed(submission, now.boot, store.version());
             }
             // Wakes again at the work's end.
-            if let Some(after) = known.outcome.ends_after() {
+            let silent = match known.outcome {
+                Outcome::NodeSilent { evicted_after } => Some(evicted_after),
+                _ => None,
+            };
+            if let Some(after) = known.outcome.ends_after().or(silent) {
                 due.reached(now.boot + after, now);
             }
         }
@@ -258,6 +269,7 @@ fn end(known: &Known, pod: &Value, started: Duration, now: Moment, due: &mut Due
         Outcome::OutOfMemory { .. } => End { code: 137, reason: "OOMKilled", message: None },
         Outcome::Evicted { .. }
         | Outcome::NodeLost { .. }
+        | Outcome::NodeSilent { .. }
         | Outcome::Hang
         | Outcome::IgnoreTerm
         | Outcome::ImagePullFailure

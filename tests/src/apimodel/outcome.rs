@@ -58,6 +58,11 @@ pub enum Outcome {
         /// Time from the container's start to the loss.
         after: Duration,
     },
+    /// The node says nothing more of the pod, whatever it is asked, and the cluster begins to delete the pod for that.
+    NodeSilent {
+        /// Time from the container's start to the deletion.
+        evicted_after: Duration,
+    },
     /// Works until asked to stop, then stops within a second and reports Cancelled.
     Hang,
     /// Works until killed at the end of its grace; no report.
@@ -89,7 +94,12 @@ impl Outcome {
             | Self::OutOfMemory { after }
             | Self::Evicted { after }
             | Self::NodeLost { after } => Some(*after),
-            Self::Hang | Self::IgnoreTerm | Self::ImagePullFailure | Self::MissingSecret | Self::Unschedulable => None,
+            Self::NodeSilent { .. }
+            | Self::Hang
+            | Self::IgnoreTerm
+            | Self::ImagePullFailure
+            | Self::MissingSecret
+            | Self::Unschedulable => None,
         }
     }
 }

@@ -95,6 +95,7 @@ impl Jobs<'_> {
             object_proven: true,
             references,
             observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
+            overdue: None,
             found_on: None,
             blind_since: None,
             remembered: Remembered::default(),

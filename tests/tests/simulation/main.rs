@@ -18,6 +18,7 @@ mod play;
 mod rate;
 mod references;
 mod restart;
+mod silent;
 mod strays;
 mod two;
 mod unstored;

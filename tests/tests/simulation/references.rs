@@ -12,6 +12,8 @@ use super::{
 
 const API: &str = "agents.proompteng.ai/v1alpha1";
 
+type Make<'a> = &'a dyn Fn(&World);
+
 fn apply(world: &World, kind: &str, name: &str, spec: &Value) {
     world.apply(&json!({"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}).to_string());
 }
@@ -83,7 +85,6 @@ async fn a_run_is_not_decided_again_when_what_it_refers_to_means_the_same() {
 async fn a_run_is_decided_again_whenever_what_it_refers_to_means_something_else() {
     let (world, _controller) = waiting().await;
     let provider = |n: usize| json!({"binary": "sh", "argsTemplate": ["-c", format!("true {n}")]});
-    type Make<'a> = &'a dyn Fn(&World);
     let changes: [(&str, Make<'_>); 7] = [
         ("the Agent", &|world| apply(world, "Agent", "agent", &json!({"providerRef": {"name": "second"}}))),
         ("a provider that appears", &|world| apply(world, "AgentProvider", "second", &provider(1))),

@@ -1,7 +1,8 @@
 //! AgentRun: from its snapshot to what to do now.
 //!
 //! One table over what the runtime says of the current attempt ([`Observation`]) and what the status has recorded of
-//! it. [`outcome`] judges a finished attempt, [`record`] writes the status, [`retry`] says when the next one may start.
+//! it. [`outcome`] judges a finished attempt, [`record`] writes the status, [`retry`] says when the next one may start,
+//! [`overdue`] what becomes of one whose node says nothing.
 //!
 //! | observed | not recorded | recorded | recorded, stopping |
 //! |---|---|---|---|
@@ -12,6 +13,7 @@
 //! | `Finished` | judge | judge | ended by us |
 
 mod outcome;
+mod overdue;
 mod record;
 mod retry;
 mod room;
@@ -45,7 +47,7 @@ use crate::{
     plan::{self, Defaults, ExecutionPlan, pod::PodPlan},
     policy::{self, Subject, Verdict},
     resolve::{Found, References, Resolved, Unresolved, resolve},
-    runtime::{Observation, Owner, RuntimeRef, Submission},
+    runtime::{Observation, Overdue, Owner, RuntimeRef, Submission},
     status::{Reason, after, seconds},
 };
 
@@ -111,6 +113,8 @@ pub struct RunSnapshot {
     pub references: References,
     /// What the runtime says of the attempt named by [`RunSnapshot::reference`].
     pub observed: Observed,
+    /// When the attempt lives although its end was asked for: when that was due.
+    pub overdue: Option<Overdue>,
     /// Where the attempt was found when it was not where [`current_ref`] says: its Agent may have been given another
     /// runtime before it was recorded.
     pub found_on: Option<RuntimeKind>,
@@ -359,8 +363,11 @@ impl Decision<'_> {
         let grace = self.settings.defaults.grace_seconds;
         let cancel = |grace_seconds| Effect::Cancel { reference: self.reference(), grace_seconds };
         let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
+        if let Some(given_up) = stopping.and_then(|stopping| self.given_up(stopping)) {
+            return given_up;
+        }
         let (since, mut plan) = if let Some(stopping) = stopping {
-            (stopping.at, Plan::settled())
+            (stopping.at, self.still_stopping(stopping))
         } else {
             if let Some(confirm) = self.unread() {
                 return confirm;
@@ -400,6 +407,9 @@ impl Decision<'_> {
         }
         let mut record = self.record();
         record.observed(&self.reference(), observation, self.submitted());
+        if let Some(blocker) = self.unended() {
+            record.blocked(&[blocker]);
+        }
         let (started, started_at) = (record.has_started_now(), record.started_at());
         let mut plan = record.into_plan();
         if started {
@@ -413,7 +423,7 @@ impl Decision<'_> {
             }
             _ => None,
         };
-        plan.wake = [deadline, start_limit].into_iter().flatten().min();
+        plan.wake = [deadline, start_limit, self.overdue_at()].into_iter().flatten().min();
         plan
     }
 

@@ -8,7 +8,7 @@ use crate::{
         agent_run::{Phase, Stopping},
     },
     report::{Ended, Report},
-    runtime::Finish,
+    runtime::{Finish, Overdue},
     status::Reason,
 };
 
@@ -84,6 +84,15 @@ impl Outcome {
             Some(finish) => Self::of_finish(finish, ended, reason, message.to_owned()),
             None => Self::bare(ended, reason, message.to_owned(), now),
         }
+    }
+
+    /// We wanted to end it, and the node it ran on has never said that it did.
+    pub(super) fn given_up(stopping: &Stopping, overdue: &Overdue, now: Timestamp) -> Self {
+        let stopped = Self::stopped(stopping, None, now);
+        let Overdue { since: _, node } = overdue;
+        let message =
+            format!("{}; node {node} has not said that it ended, and it may still run there", stopped.message);
+        Self { message, ..stopped }
     }
 
     /// Success needs all of it: the container's exit 0, an intact report of this attempt that says so, and every

@@ -14,7 +14,7 @@ use crate::{
     kept,
     policy::Denial,
     resolve::Missing,
-    runtime::{Observation, RuntimeRef},
+    runtime::{Observation, Overdue, RuntimeRef},
     status::{Conditions, Reason, Verdict, conditions, cut, whole_seconds},
 };
 
@@ -101,6 +101,28 @@ impl Blocker {
             object: None,
             message: format!("attempt {attempt} ended with {reason}: {}", cut(message, 512)),
             unblocked_by: format!("attempt {next} starts at {}", whole_seconds(start)),
+        }
+    }
+
+    pub(super) fn overdue(overdue: &Overdue, run_ends: Option<Timestamp>) -> Self {
+        let Overdue { since, node } = overdue;
+        let since = whole_seconds(*since);
+        let unblocked_by = match run_ends {
+            Some(at) => format!("an answer of the node; the run ends without one at {}", whole_seconds(at)),
+            None => {
+                "an answer of the node, or its deletion or the taint node.kubernetes.io/out-of-service once it is off; \
+                     spec.cancel ends the run without"
+                    .to_owned()
+            }
+        };
+        Self {
+            reason: Reason::NodeUnreachable,
+            object: Some(format!("Node/{node}")),
+            message: format!(
+                "node {node} has not said that the attempt ended, which was due at {since}; it may still run there, so no \
+                 other attempt is started"
+            ),
+            unblocked_by,
         }
     }
 

@@ -3,6 +3,7 @@
 mod allowed;
 mod history;
 mod never_right;
+mod overdue;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -68,6 +69,7 @@ fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
             implementation: Found::Object(Arc::new(object::<ImplementationSpec>("task", &json!({"text": "true"})))),
         },
         observed: Observed { observation: Observation::Lost, consistent: false, kept: false },
+        overdue: None,
         found_on: None,
         blind_since: None,
         remembered: Remembered::default(),

@@ -275,3 +275,33 @@ fn a_message_of_any_length_is_bounded() {
     };
     assert!(cause.message.len() <= MAX_MESSAGE && cause.message.ends_with('…'));
 }
+
+#[test]
+fn the_end_of_a_pod_is_due_once_its_deletion_was_asked_for_and_for_as_long_as_it_lives() {
+    let job: JobView = serde_json::from_value(serde_json::json!({
+        "metadata": {"namespace": "ns", "name": "j", "uid": "job-1", "creationTimestamp": "2026-01-05T10:00:00Z"},
+    }))
+    .unwrap();
+    let pod = |deleted: Option<&str>, node: Option<&str>, phase: &str| -> PodView {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "namespace": "ns", "name": "p", "uid": "pod-1", "creationTimestamp": "2026-01-05T10:00:00Z",
+                "deletionTimestamp": deleted, "deletionGracePeriodSeconds": 30,
+                "ownerReferences": [{"kind": "Job", "name": "j", "uid": "job-1", "controller": true}],
+            },
+            "spec": {"nodeName": node},
+            "status": {
+                "phase": phase,
+                "containerStatuses": [{"name": "agent", "state": {"running": {"startedAt": "2026-01-05T10:00:05Z"}}}],
+            },
+        }))
+        .unwrap()
+    };
+    let (due, node) = (Some("2026-01-05T10:20:30Z"), Some("worker-3"));
+    let late = Overdue { since: "2026-01-05T10:20:30Z".parse().unwrap(), node: "worker-3".to_owned() };
+    assert_eq!(overdue(&job, [&pod(due, node, "Running")]), Some(late));
+    for other in [pod(None, node, "Running"), pod(due, None, "Pending"), pod(due, node, "Failed")] {
+        assert_eq!(overdue(&job, [&other]), None, "{other:?}");
+    }
+    assert_eq!(overdue(&job, []), None);
+}

@@ -56,6 +56,7 @@ pub(super) struct Pod {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct PodSpec {
+    pub(super) node_name: Option<Box<str>>,
     init_containers: Vec<Container>,
     containers: Vec<Container>,
 }
