@@ -91,7 +91,7 @@ fn no_chart_gives_the_account_of_runs_a_right() -> Result<()> {
             let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             for (_, rest) in text.match_indices("subjects:").map(|(at, _)| text.split_at(at)) {
                 let name = rest.lines().find(|line| line.trim_start().starts_with("name:")).unwrap_or_default();
-                ensure!(name.trim() == "name: {{ $account }}", "{}: {name}", path.display());
+                ensure!(name.trim() == "name: {{ $account | quote }}", "{}: {name}", path.display());
                 ensure!(text.contains(r#"$account := include "agents.account" ."#), "{}", path.display());
                 subjects += 1;
             }

@@ -60,7 +60,12 @@ impl Bounds {
         for (part, Amounts { requests, limits }) in [("agent", agent), ("installer", installer)] {
             for (name, least) in requests {
                 if let Some(most) = limits.get(name).filter(|most| least > most) {
-                    faults.add(format!("{part}.requests.{name}"), format!("{least}, more than {most} of the limits"));
+                    faults.add(
+                        format!("{part}.requests.{name}"),
+                        format!(
+                            "{least}, more than its limit {most}: give both, since one that is not given has a default"
+                        ),
+                    );
                 }
             }
             // A limit of nothing is none.

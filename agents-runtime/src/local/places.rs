@@ -226,7 +226,7 @@ fn apart(wanted: &[(&str, String)]) -> Vec<String> {
 
 /// As much of a name as a file can have.
 fn cut_name(name: &str) -> String {
-    let end = (0..=MAX_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    let end = (0..=name.len().min(MAX_NAME)).rev().find(|end| name.is_char_boundary(*end));
     name[..end.unwrap_or_default()].to_owned()
 }
 

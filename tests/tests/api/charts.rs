@@ -116,6 +116,36 @@ pub(crate) fn meaningless_values_are_refused(cluster: &Cluster) -> Result<()> {
             }
         }
     }
+    release_names_are_those_of_a_service(cluster)
+}
+
+fn release_names_are_those_of_a_service(cluster: &Cluster) -> Result<()> {
+    let path = chart("agents")?;
+    for name in ["team.agents", "1st"] {
+        match cluster.helm(&["template", name, &path]) {
+            Ok(_) => bail!("a release {name} was accepted"),
+            Err(error) => {
+                let said = format!("{error:#}");
+                ensure!(said.contains(&format!("the name of the release: {name}")), "{said}");
+            }
+        }
+        cluster.helm(&["template", name, &path, "--set", "service.create=false"])?;
+    }
+    for name in ["123", "true"] {
+        // Names that YAML takes for something else, unless they are quoted.
+        let values = "serviceAccount.name=1e3,runs.serviceAccount=false";
+        let namespaces = "namespaces=[\"123\"]";
+        let set = ["--set-string", values, "--set", "service.create=false", "--set-json", namespaces];
+        let rendered = cluster.helm(&[&["template", name, &path], &set[..]].concat())?;
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered)?;
+        for object in objects {
+            let metadata = &object["metadata"];
+            let instance = &metadata["labels"]["app.kubernetes.io/instance"];
+            let is_text =
+                metadata["name"].is_string() && (metadata["namespace"].is_string() || metadata["namespace"].is_null());
+            ensure!(is_text && instance == name, "{object:#}");
+        }
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod agents;
 mod extras;
+mod forms;
 mod table;
 
 use anyhow::Result;

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::HEADER,
-    table::{Entry, group, label_name, list, named, number, object, one_of, switch, text, texts, value, word},
+    forms,
+    table::{Entry, group, list, named, number, object, one_of, switch, value},
 };
 
 /// Image of the product, without its tag.
@@ -30,11 +31,11 @@ fn image() -> Vec<Entry> {
     let pull = ["Always", "IfNotPresent", "Never"];
     vec![
         group("image", "Image of the controller, which also brings the runner into every run's pod."),
-        value("image.repository", json!(IMAGE), word(), "Registry and name, without tag."),
+        value("image.repository", json!(IMAGE), forms::image_name(), "Registry and name, without tag."),
         value(
             "image.tag",
             json!(""),
-            json!({ "type": "string", "maxLength": 128 }),
+            forms::tag(),
             "Tag; without one, the chart's appVersion. Not `latest`, which means another image every day.",
         ),
         value(
@@ -44,23 +45,20 @@ fn image() -> Vec<Entry> {
             "Digest, such as sha256:…; wins over the tag.",
         ),
         value("image.pullPolicy", json!("IfNotPresent"), one_of(&pull), "When the kubelet pulls it."),
-        value("image.pullSecrets", json!([]), named(), "Secrets for a private registry, each as `name: …`."),
+        value(
+            "image.pullSecrets",
+            json!([]),
+            forms::references(),
+            "Secrets for a private registry, each as `name: …`.",
+        ),
     ]
-}
-
-/// A service account, with or without its namespace.
-const ACCOUNT: &str =
-    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-
-/// A quantity or nothing. Numbers may stand without quotes.
-fn quantity() -> Value {
-    json!({ "type": ["string", "number"], "pattern": "^[0-9.eEinumkKMGTP+-]*$", "exclusiveMinimum": 0 })
 }
 
 /// The product's own default of a resource.
 fn amount(path: &'static str, own: &BTreeMap<String, Quantity>, meaning: &'static str) -> Entry {
     let name = path.rsplit('.').next().unwrap_or_default();
-    value(path, json!(own.get(name).map(ToString::to_string).unwrap_or_default()), quantity(), meaning)
+    let form = if path.starts_with("runs.requests.") { forms::request() } else { forms::limit() };
+    value(path, json!(own.get(name).map(ToString::to_string).unwrap_or_default()), form, meaning)
 }
 
 fn written(amounts: &BTreeMap<String, Quantity>) -> String {
@@ -86,7 +84,7 @@ fn work() -> Vec<Entry> {
         value(
             "namespaces",
             json!([]),
-            json!({ "type": "array", "items": label_name(), "uniqueItems": true, "maxItems": 64 }),
+            json!({ "type": "array", "items": forms::label_name(), "uniqueItems": true, "maxItems": 64 }),
             "Namespaces whose runs are looked after; none means the release's own. They must exist.",
         ),
         group("crds", "The definitions in `crds/`."),
@@ -101,22 +99,19 @@ fn work() -> Vec<Entry> {
         value(
             "runs.image",
             json!(""),
-            text(),
+            forms::image(),
             "Image of a run whose run, Agent and provider name none; without it, the controller's image.",
         ),
         value(
             "runs.serviceAccount",
             json!("agents-run"),
-            json!({ "type": "string", "minLength": 1, "maxLength": 253 }),
+            forms::object_name(),
             "Service account of a run that names none.",
         ),
         value(
             "runs.allowedServiceAccounts",
             json!([]),
-            json!({
-                "type": "array", "uniqueItems": true, "maxItems": 256,
-                "items": { "type": "string", "maxLength": 317, "pattern": ACCOUNT },
-            }),
+            json!({ "type": "array", "uniqueItems": true, "maxItems": 256, "items": forms::account() }),
             "Other service accounts that runs may name, as NAME, or NAMESPACE/NAME for one namespace alone; without an \
              entry, `runs.serviceAccount` is the only one.",
         ),
@@ -130,7 +125,7 @@ fn work() -> Vec<Entry> {
         value(
             "runs.imagePullSecrets",
             json!([]),
-            named(),
+            forms::references(),
             "Secrets with which the pods of runs pull their images, beside `image.pullSecrets`.",
         ),
         group(
@@ -151,7 +146,7 @@ fn work() -> Vec<Entry> {
         value(
             "runs.volumeSize",
             json!(own.volume_size.map(|size| size.to_string()).unwrap_or_default()),
-            quantity(),
+            forms::limit(),
             "Largest size of each folder of a run, in bytes; one that says what ephemeral storage it may use has that \
              instead. Empty: no limit.",
         ),
@@ -159,13 +154,13 @@ fn work() -> Vec<Entry> {
         value(
             "runs.install.requests",
             json!(written(&own.installer.requests)),
-            text(),
+            forms::requests(),
             "What it asks for; empty: nothing.",
         ),
         value(
             "runs.install.limits",
             json!(written(&own.installer.limits)),
-            text(),
+            forms::limits(),
             "What it may use at most; empty: no limit.",
         ),
         value(
@@ -191,8 +186,8 @@ fn work() -> Vec<Entry> {
         value(
             "controller.logLevel",
             json!("info"),
-            word(),
-            "error, warn, info, debug or trace; also per module, as in `info,agents_kube=debug`.",
+            forms::log_levels(),
+            "off, error, warn, info, debug or trace; also per module, as in `info,agents_kube=debug`.",
         ),
         value("controller.logFormat", json!("json"), one_of(&["json", "text"]), "Form of the logs."),
         value(
@@ -204,7 +199,7 @@ fn work() -> Vec<Entry> {
         value(
             "envFromSecretRefs",
             json!([]),
-            list(&json!({ "type": "string", "minLength": 1, "maxLength": 253 })),
+            list(&forms::object_name()),
             "Secrets all of whose keys become variables of the controller.",
         ),
     ]
@@ -227,8 +222,13 @@ fn accounts() -> Vec<Entry> {
     vec![
         group("serviceAccount", "The controller's own service account."),
         value("serviceAccount.create", json!(true), switch(), "Create it; else it must exist."),
-        value("serviceAccount.name", json!(""), text(), "Its name; without one, the release's name."),
-        value("serviceAccount.annotations", json!({}), texts(), "Its annotations."),
+        value(
+            "serviceAccount.name",
+            json!(""),
+            forms::perhaps_object_name(),
+            "Its name; without one, the release's name.",
+        ),
+        value("serviceAccount.annotations", json!({}), forms::annotations(), "Its annotations."),
         group("rbac", "What the controller may do; `templates/_rules.tpl` says why."),
         value(
             "rbac.create",
@@ -240,7 +240,7 @@ fn accounts() -> Vec<Entry> {
         value("service.create", json!(true), switch(), "Create it."),
         value("service.type", json!("ClusterIP"), one_of(&["ClusterIP", "NodePort", "LoadBalancer"]), "Its type."),
         value("service.port", json!(80), number(1, 65_535), "Its port; /healthz, /readyz and /metrics are behind it."),
-        value("service.annotations", json!({}), texts(), "Its annotations."),
+        value("service.annotations", json!({}), forms::annotations(), "Its annotations."),
     ]
 }
 
@@ -274,13 +274,13 @@ fn pod() -> Vec<Entry> {
         value(
             "probes.liveness",
             json!({ "periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3 }),
-            probe(),
+            probe(&[("successThreshold", number(0, 1)), ("terminationGracePeriodSeconds", number(1, 3600))]),
             "Times of the probe of /healthz.",
         ),
         value(
             "probes.readiness",
             json!({ "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3 }),
-            probe(),
+            probe(&[("successThreshold", number(0, 3600))]),
             "Times of the probe of /readyz.",
         ),
         value(
@@ -289,8 +289,8 @@ fn pod() -> Vec<Entry> {
             number(15, 600),
             "Time a replica has to finish what is under way and to give the lease away, in seconds.",
         ),
-        value("priorityClassName", json!(""), text(), "Priority class of the pod."),
-        value("nodeSelector", json!({}), texts(), "Labels of the nodes it may run on."),
+        value("priorityClassName", json!(""), forms::perhaps_object_name(), "Priority class of the pod."),
+        value("nodeSelector", json!({}), forms::labels(), "Labels of the nodes it may run on."),
         value("tolerations", json!([]), list(&object()), "Taints it tolerates."),
         value("affinity", json!({}), object(), "Where it prefers to run."),
         value(
@@ -309,24 +309,20 @@ fn pod() -> Vec<Entry> {
     ]
 }
 
-fn probe() -> Value {
-    let seconds = number(0, 3600);
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
-            "initialDelaySeconds": seconds, "periodSeconds": seconds, "timeoutSeconds": seconds,
-            "failureThreshold": seconds, "successThreshold": seconds, "terminationGracePeriodSeconds": seconds,
-        },
-    })
+/// Times of a probe; the API server takes different ones of each.
+fn probe(own: &[(&str, Value)]) -> Value {
+    let shared = ["initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold"];
+    let shared = shared.map(|name| (name, number(0, 3600)));
+    let properties: BTreeMap<&str, Value> = shared.into_iter().chain(own.iter().cloned()).collect();
+    json!({ "type": "object", "additionalProperties": false, "properties": properties })
 }
 
 fn objects() -> Vec<Entry> {
     vec![
-        value("labels", json!({}), texts(), "More labels of every object of the chart."),
-        value("annotations", json!({}), texts(), "Annotations of every object of the chart."),
-        value("podLabels", json!({}), texts(), "More labels of the pod."),
-        value("podAnnotations", json!({}), texts(), "Annotations of the pod."),
+        value("labels", json!({}), forms::labels(), "More labels of every object of the chart."),
+        value("annotations", json!({}), forms::annotations(), "Annotations of every object of the chart."),
+        value("podLabels", json!({}), forms::labels(), "More labels of the pod."),
+        value("podAnnotations", json!({}), forms::annotations(), "Annotations of the pod."),
     ]
 }
 

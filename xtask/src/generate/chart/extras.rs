@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::HEADER,
-    table::{Entry, group, list, number, object, switch, text, texts, value, word},
+    forms,
+    table::{Entry, group, list, number, object, switch, text, value},
 };
 
 /// Kinds that bound what others may do: whoever may only edit must not lift the bounds.
@@ -25,7 +26,7 @@ pub(super) fn values() -> Vec<Entry> {
         value(
             "release",
             json!("agents"),
-            word(),
+            forms::object_name(),
             "Name of the release of the chart `agents`, in this release's namespace.",
         ),
         group("clusterRoles", "The kinds in the cluster's roles view, edit and admin."),
@@ -40,7 +41,7 @@ pub(super) fn values() -> Vec<Entry> {
         value(
             "podDisruptionBudget.maxUnavailable",
             json!(1),
-            json!({ "type": ["integer", "string"] }),
+            json!({ "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]{1,3}%$" }),
             "Replicas of the controller that may be away, as a number or in percent.",
         ),
         group("networkPolicy", "Who may speak to whom; needs a network that enforces it."),
@@ -82,7 +83,7 @@ pub(super) fn values() -> Vec<Entry> {
         value(
             "networkPolicy.runs.egressExcept",
             json!([]),
-            list(&word()),
+            list(&forms::range()),
             "More ranges that `egressPorts` do not reach, such as `10.0.0.0/8`, beside link-local and metadata addresses.",
         ),
         value(
@@ -93,21 +94,21 @@ pub(super) fn values() -> Vec<Entry> {
         ),
         group("serviceMonitor", "For the Prometheus operator."),
         value("serviceMonitor.enabled", json!(false), switch(), "Create it; needs the operator's definitions."),
-        value("serviceMonitor.interval", json!("30s"), word(), "Time between two looks."),
-        value("serviceMonitor.labels", json!({}), texts(), "Labels by which a Prometheus selects it."),
+        value("serviceMonitor.interval", json!("30s"), forms::interval(), "Time between two looks."),
+        value("serviceMonitor.labels", json!({}), forms::labels(), "Labels by which a Prometheus selects it."),
         group("prometheusRule", "Alert rules for the Prometheus operator."),
         value("prometheusRule.enabled", json!(false), switch(), "Create it; needs the operator's definitions."),
-        value("prometheusRule.labels", json!({}), texts(), "Labels by which a Prometheus selects it."),
+        value("prometheusRule.labels", json!({}), forms::labels(), "Labels by which a Prometheus selects it."),
         group("dashboard", "A dashboard for Grafana, as a ConfigMap that its sidecar reads."),
         value("dashboard.enabled", json!(true), switch(), "Create it."),
         value(
             "dashboard.labels",
             json!({ "grafana_dashboard": "1" }),
-            texts(),
+            forms::labels(),
             "Labels by which the sidecar finds it.",
         ),
-        value("labels", json!({}), texts(), "More labels of every object of the chart."),
-        value("annotations", json!({}), texts(), "Annotations of every object of the chart."),
+        value("labels", json!({}), forms::labels(), "More labels of every object of the chart."),
+        value("annotations", json!({}), forms::annotations(), "Annotations of every object of the chart."),
         value("clusterName", json!(""), text(), "Text added to every alert as the label `cluster`; none without it."),
     ]
 }

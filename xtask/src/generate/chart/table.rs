@@ -42,11 +42,6 @@ pub(super) fn text() -> Value {
     json!({ "type": "string" })
 }
 
-/// Text that is not empty.
-pub(super) fn word() -> Value {
-    json!({ "type": "string", "minLength": 1 })
-}
-
 /// A switch.
 pub(super) fn switch() -> Value {
     json!({ "type": "boolean" })
@@ -62,11 +57,6 @@ pub(super) fn one_of(words: &[&str]) -> Value {
     json!({ "enum": words })
 }
 
-/// Text by name, as labels and annotations are.
-pub(super) fn texts() -> Value {
-    json!({ "type": "object", "additionalProperties": { "type": "string" } })
-}
-
 /// A list of what the schema says.
 pub(super) fn list(items: &Value) -> Value {
     json!({ "type": "array", "items": items })
@@ -75,11 +65,6 @@ pub(super) fn list(items: &Value) -> Value {
 /// A part of a Kubernetes object, which the API server checks.
 pub(super) fn object() -> Value {
     json!({ "type": "object" })
-}
-
-/// A namespace, or another name of one label.
-pub(super) fn label_name() -> Value {
-    json!({ "type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63 })
 }
 
 /// A list of objects that are known by their names.

@@ -1,19 +1,19 @@
 {{- define "agents.name" -}}
-{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{ .Release.Name | trunc 50 | trimAll "-." }}
 {{- end }}
 {{- define "agents.selector" -}}
 app.kubernetes.io/name: agents
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 {{- /* Everything of an object's metadata but its name; takes the root, `wide` where an object has no namespace, and
      `namespace`, `name`, `labels` and `annotations` where it has its own. */}}
 {{- define "agents.metadata" -}}
 {{- if not .wide -}}
-namespace: {{ .namespace | default .root.Release.Namespace }}
+namespace: {{ .namespace | default .root.Release.Namespace | quote }}
 {{ end -}}
 labels:
   app.kubernetes.io/name: {{ .name | default "agents" }}
-  app.kubernetes.io/instance: {{ .root.Release.Name }}
+  app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
   app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
   app.kubernetes.io/managed-by: {{ .root.Release.Service }}
   helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
@@ -48,6 +48,33 @@ annotations:
 {{- $faults := list }}
 {{- if eq .Values.image.tag "latest" }}
 {{- $faults = append $faults "image.tag: latest means another image every day; name a version or a digest" }}
+{{- end }}
+{{- if and .Values.service.create (not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "agents.name" .))) }}
+{{- $faults = append $faults (printf "the name of the release: %s is no name of a Service, which begins with a letter and has no dot; name the release otherwise, or set service.create to false" .Release.Name) }}
+{{- end }}
+{{- range $value, $names := dict "labels" .Values.labels "podLabels" .Values.podLabels }}
+{{- range $name, $_ := $names }}
+{{- if has $name (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart") }}
+{{- $faults = append $faults (printf "%s: %s is a label of the chart's own" $value $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $value, $names := dict "annotations" .Values.annotations "podAnnotations" .Values.podAnnotations }}
+{{- range $name, $_ := $names }}
+{{- if or (eq $name "checksum/config") (and (eq $value "annotations") (hasPrefix "helm.sh/hook" $name)) }}
+{{- $faults = append $faults (printf "%s: %s is an annotation of the chart's own" $value $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $value, $amounts := dict "runs.install.requests" .Values.runs.install.requests "runs.install.limits" .Values.runs.install.limits }}
+{{- $seen := dict }}
+{{- range splitList "," $amounts }}
+{{- $name := splitList "=" . | first | trim }}
+{{- if and $name (hasKey $seen $name) }}
+{{- $faults = append $faults (printf "%s: %s is given twice" $value $name) }}
+{{- end }}
+{{- $_ := set $seen $name true }}
+{{- end }}
 {{- end }}
 {{- $decided := dict
   "AGENTS_ALLOWED_SERVICE_ACCOUNTS" "runs.allowedServiceAccounts"
