@@ -33,15 +33,17 @@ pub(crate) fn filter(unsaid: &str) -> Result<EnvFilter> {
 fn read(text: &str) -> Result<EnvFilter> {
     let parts: Vec<&str> = parts(text).into_iter().map(str::trim).collect();
     for part in &parts {
+        let module = part.find(['[', '=']).map_or("", |end| &part[..end]);
         // A span may have an `=` of its own.
         let level = match part.rsplit_once([']', '=']) {
-            Some((_, "")) if part.ends_with(']') => continue,
+            Some((_, "")) if part.ends_with(']') => LEVELS[0],
             Some((_, level)) => level,
             None => *part,
         };
-        if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+        let is_module = module.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-'));
+        if !is_module || !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
             bail!(
-                "{VARIABLE}: {level:?} in {text:?} is no level: write {}, or a module and one of them, as in \
+                "{VARIABLE}: {part:?} in {text:?} is no level: write {}, or a module and one of them, as in \
                  info,agents_kube=debug",
                 LEVELS.join(", ")
             );
