@@ -193,7 +193,11 @@ fn add(budget: &Budget, one: &Value, other: &Value) -> Result<Value, Error> {
     }
     let is_float = |value: &Value| value.is_number() && !value.is_integer();
     let sum = if is_float(one) || is_float(other) {
-        let number = |value: &Value| f64::try_from(value.clone()).ok();
+        // A truth is a number for the engine, but not for the conversion of its values.
+        let number = |value: &Value| match value.kind() {
+            ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+            _ => f64::try_from(value.clone()).ok(),
+        };
         number(one).zip(number(other)).map(|(one, other)| Value::from(one + other))
     } else {
         let number = |value: &Value| i128::try_from(value.clone()).ok();

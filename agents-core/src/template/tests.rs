@@ -181,6 +181,22 @@ proptest! {
     }
 }
 
+#[test]
+fn every_sum_of_two_values_is_the_engines() {
+    // What stands in the template itself is added up while it is compiled.
+    let values = serde_json::json!({
+        "t": true, "f": false, "n": null, "zero": 0, "two": 2, "less": -3, "half": 2.5, "most": i64::MAX, "text": "a",
+        "list": [1], "map": {"a": 1},
+    });
+    let names: Vec<_> = values.as_object().unwrap().keys().collect();
+    let scope = Value::from(minijinja::value::Serde(&values));
+    for source in names.iter().flat_map(|a| names.iter().map(move |b| format!("{{{{ {a} + {b} }}}}"))) {
+        if let Some(paid) = Renderer::over(scope.clone()).try_run(&source) {
+            assert_eq!(paid, plainly(&scope, &source), "{source}");
+        }
+    }
+}
+
 impl Renderer {
     fn try_run(&self, source: &str) -> Option<Result<String, ErrorKind>> {
         let program = compile("t", source, &self.budget).ok()?;
