@@ -243,6 +243,7 @@ impl Builder {
             undecided: Mutex::default(),
             unrecorded: Arc::clone(&unrecorded),
             submitted: Submitted::default(),
+            findings: found::Findings::default(),
             former_defaults: Mutex::default(),
             tenure,
             notices,

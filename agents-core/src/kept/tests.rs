@@ -166,6 +166,7 @@ proptest! {
                 },
                 observed: Observed { observation: observation.clone(), consistent, kept: false },
                 overdue: None,
+                in_doubt: None,
                 found_on: None,
                 blind_since: None,
                 remembered: Remembered::default(),

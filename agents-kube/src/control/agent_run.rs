@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use super::{
     caches::Caches,
     failed_creates::{FailedCreates, look_again},
+    found::{Finding, Findings},
     notices::{Notices, Regarding},
     pruned::Pruned,
     status_write,
@@ -63,6 +64,8 @@ pub struct AgentRunWorld {
     pub unrecorded: Arc<Unrecorded>,
     /// Which Jobs are known to be the ones of attempts that no status has recorded yet.
     pub submitted: Submitted,
+    /// What was found of Jobs that stand under an attempt's name.
+    pub findings: Findings,
     /// What earlier leaders filled in where it differs from what this one does; known once this replica leads.
     pub former_defaults: Mutex<Vec<Defaults>>,
     /// Why Jobs have no pods.
@@ -244,6 +247,7 @@ impl World for AgentRunWorld {
             self.unrecorded.forget(key);
             self.decided(key);
             self.submitted.forget(key);
+            self.findings.forget(key);
             return Ok(None);
         };
         // Every run is asked for again once Jobs and pods are listed; what was never submitted need not wait for them.
@@ -261,11 +265,14 @@ impl World for AgentRunWorld {
             reference.uid = self.submitted.uid_of(key, &reference);
         }
         let mut observed = self.observed(&reference, confirm).await?;
-        if reference.uid.is_none()
-            && observed.observation != Observation::Lost
-            && !self.is_what_would_be_submitted(key, &run, &references, &reference).await?
-        {
-            observed.observation = Observation::Lost;
+        let mut in_doubt = None;
+        if reference.uid.is_none() && observed.observation != Observation::Lost {
+            match self.found(key, &run, &references, &reference).await? {
+                Finding::Ours => {}
+                Finding::Stranger => observed.observation = Observation::Lost,
+                // Should it vanish, it is taken for what was handed over.
+                Finding::InDoubt(why) => in_doubt = Some(why),
+            }
         }
         if let Observation::Pending { cause: cause @ None, .. } = &mut observed.observation
             && let Some((job, pods)) =
@@ -277,7 +284,17 @@ impl World for AgentRunWorld {
         let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = self.remembered(key, &run, &observed.observation);
         let overdue = observed.observation.is_live().then(|| self.overdue(&reference)).flatten();
-        Ok(Some(RunSnapshot { run, object_proven, references, observed, overdue, found_on, blind_since, remembered }))
+        Ok(Some(RunSnapshot {
+            run,
+            object_proven,
+            references,
+            observed,
+            overdue,
+            in_doubt,
+            found_on,
+            blind_since,
+            remembered,
+        }))
     }
 
     fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {

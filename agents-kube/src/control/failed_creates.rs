@@ -26,19 +26,19 @@ use crate::{
 
 /// How long a Job may be without a pod before anybody asks, in seconds.
 const QUIET_SECONDS: i64 = 10;
-/// Shortest time between two lists of one namespace, in seconds.
-const AGAIN_SECONDS: i64 = 25;
+/// Shortest time between two lists of one namespace.
+const AGAIN: Duration = Duration::from_secs(25);
 /// Time between two looks at a Job that has not started and of which nothing was said, in seconds.
 const LOOK_SECONDS: i64 = 30;
-/// How long what was said in a namespace is kept after it was asked for last, in seconds.
-const KEPT_SECONDS: i64 = 600;
+/// How long what was said in a namespace is kept after it was asked for last.
+const KEPT: Duration = Duration::from_secs(600);
 /// Events on a page. They are about one thousand bytes each, and the API server has the page as a whole.
 const PAGE: u32 = 500;
 /// Pages of one look: Jobs that are not ours can have any number of Events, and the next look goes on where this ended.
 const PAGES: usize = 4;
 /// Bytes after which a look asks for no further page.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Longest time of one look: runs wait for it.
+/// Longest time of one look: one run waits for it.
 const MAX_LOOK: Duration = Duration::from_secs(5);
 /// Longest message that is kept, in bytes.
 const MAX_MESSAGE: usize = 1024;
@@ -48,21 +48,27 @@ const MAX_MESSAGE: usize = 1024;
 pub struct FailedCreates {
     calls: Calls,
     jobs: Arc<Watch<JobView>>,
-    /// By namespace. Who looks holds the namespace's lock, so that everybody else of it waits and takes the same answer.
-    known: Mutex<BTreeMap<String, Arc<sync::Mutex<Known>>>>,
+    /// By namespace.
+    known: Mutex<BTreeMap<String, Arc<Known>>>,
 }
 
 /// What is known of the Jobs of one namespace.
 #[derive(Debug, Default)]
 struct Known {
-    /// When its Events were listed last.
-    asked: Option<Timestamp>,
+    /// Who looks holds it. Nobody waits for it: the others take what was said before.
+    look: sync::Mutex<Look>,
+    /// What was said, by the uid of the Job.
+    found: Mutex<HashMap<String, Said>>,
+}
+
+#[derive(Debug, Default)]
+struct Look {
+    /// When Events were listed last, in boot time.
+    asked: Option<Duration>,
     /// Where the next look goes on, if the last one did not come to the end.
     next: Option<String>,
     /// What the look that goes on has found so far, by the uid of the Job.
     finding: HashMap<String, Said>,
-    /// What was said, by the uid of the Job.
-    found: HashMap<String, Said>,
 }
 
 /// What was said of one Job.
@@ -170,30 +176,33 @@ impl FailedCreates {
         if now < after(job.created, seconds(QUIET_SECONDS)) {
             return None;
         }
-        let known = self.in_namespace(&job.namespace, now);
-        let mut known = known.lock().await;
-        let now = self.calls.clock().now();
-        if known.asked.is_none_or(|asked| now >= after(asked, seconds(AGAIN_SECONDS))) {
-            known.asked = Some(now);
+        let boot = self.calls.clock().boot();
+        let known = self.in_namespace(&job.namespace, boot);
+        if let Ok(mut look) = known.look.try_lock()
+            && look.asked.is_none_or(|asked| boot >= asked.saturating_add(AGAIN))
+        {
+            look.asked = Some(boot);
             // What is known stays: it is told less well then, and nothing else depends on it.
-            if time::timeout(MAX_LOOK, self.look(&job.namespace, &mut known)).await.is_err() {
+            if time::timeout(MAX_LOOK, self.look(&job.namespace, &mut look, &known.found)).await.is_err() {
                 tracing::debug!(namespace = job.namespace, "why Jobs have no pods was not answered in time");
             }
         }
-        known.found.get(&job.uid).map(Said::hindrance)
+        let found = known.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(&job.uid).map(Said::hindrance)
     }
 
-    fn in_namespace(&self, namespace: &str, now: Timestamp) -> Arc<sync::Mutex<Known>> {
+    fn in_namespace(&self, namespace: &str, boot: Duration) -> Arc<Known> {
         // Nothing is left half done under this lock.
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let stale = |known: &Known| known.asked.is_some_and(|asked| now >= after(asked, seconds(KEPT_SECONDS)));
+        let stale = |look: &Look| look.asked.is_some_and(|asked| boot >= asked.saturating_add(KEPT));
         // One that is locked is being used.
-        all.retain(|_, known| known.try_lock().map_or(true, |known| !stale(&known)));
+        all.retain(|_, known| known.look.try_lock().map_or(true, |look| !stale(&look)));
         Arc::clone(all.entry(namespace.to_owned()).or_default())
     }
 
     /// Reads some pages of what Jobs' controllers say in a namespace.
-    async fn look(&self, namespace: &str, known: &mut Known) {
+    async fn look(&self, namespace: &str, look: &mut Look, found: &Mutex<HashMap<String, Said>>) {
+        let found = || found.lock().unwrap_or_else(PoisonError::into_inner);
         let scope = Scope {
             namespace: Some(namespace.to_owned()),
             labels: None,
@@ -202,7 +211,7 @@ impl FailedCreates {
         let step = "list the events of jobs without pods";
         let mut bytes = 0_usize;
         for _ in 0..PAGES {
-            let (next, finding) = (known.next.take(), &mut known.finding);
+            let (next, finding) = (look.next.clone(), &mut look.finding);
             if next.is_none() {
                 finding.clear();
             }
@@ -218,24 +227,25 @@ impl FailedCreates {
             };
             let page = match self.calls.list(&Target::of::<Event>(), step, &scope, PAGE, next, take).await {
                 Ok(page) => page,
-                // The next look begins anew.
+                // The next look begins anew: the page may be one that is not there any more.
                 Err(error) => {
+                    look.next = None;
                     tracing::debug!(%error, namespace, "why jobs have no pods is not known");
                     return;
                 }
             };
-            known.next = page.next;
-            if known.next.is_none() {
-                known.found = std::mem::take(&mut known.finding);
+            look.next = page.next;
+            if look.next.is_none() {
+                *found() = std::mem::take(&mut look.finding);
                 return;
             }
+            // A look may be cut off, and the next one may be too.
+            found().extend(look.finding.iter().map(|(uid, said)| (uid.clone(), said.clone())));
             bytes = bytes.saturating_add(page.bytes);
             if bytes >= MAX_BYTES {
-                break;
+                return;
             }
         }
-        let Known { finding, found, .. } = known;
-        found.extend(finding.iter().map(|(uid, said)| (uid.clone(), said.clone())));
     }
 }
 

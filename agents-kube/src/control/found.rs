@@ -5,25 +5,30 @@
 //! leaders leave their defaults in the lease, which no tenant writes; of admission the API server itself is asked, by a
 //! create that creates nothing.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use agents_core::{
-    api::{AgentRun, Resource, runtime::RuntimeKind},
+    api::{AgentRun, Kind, Resource, runtime::RuntimeKind},
     decide::{
         Confirm,
         agent_run::{Settings, expected},
     },
     mutant::{self, Mutant},
     plan::Defaults,
-    resolve::References,
-    runtime::{RuntimeRef, Submission},
+    resolve::{Found, References},
+    runtime::RuntimeRef,
 };
 use agents_runtime::driver::Failure;
 use serde::{Deserialize, Serialize};
+use tokio::task;
 
-use super::{agent_run::AgentRunWorld, submitted::Stranger};
+use super::agent_run::AgentRunWorld;
 use crate::{
-    runtime::{CachedJobs, JobView, is_admitted_job_of, is_the_job_of},
+    runtime::{CachedJobs, Fingerprint, JobView, is_admitted_job_of, is_the_job_of, note_admission},
     watch::{Key, Slot},
 };
 
@@ -57,79 +62,166 @@ pub fn former(left: &[String], own: &Defaults) -> Vec<Defaults> {
     .collect()
 }
 
+/// How long the answer about one Job holds: what admission does may change.
+const HOLDS: Duration = Duration::from_secs(300);
+/// Shortest time between two looks for one run, whatever changes meanwhile: each costs a plan and some calls.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Deadline of one question to the API server: webhooks that are slow or away are asked as well.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a Job is that was found by its name alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// The attempt's.
+    Ours,
+    /// Somebody else's.
+    Stranger,
+    /// It cannot be told, and why.
+    InDoubt(String),
+}
+
+/// What a finding rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Basis {
+    job: String,
+    pod: Fingerprint,
+    plan: Option<Box<str>>,
+    /// Uid and generation of the run and of what it refers to.
+    objects: [Option<(String, Option<i64>)>; 4],
+}
+
+impl Basis {
+    fn of(job: &JobView, run: &Resource<AgentRun>, references: &References) -> Self {
+        fn state<K: Kind>(found: &Found<Resource<K>>) -> Option<(String, Option<i64>)> {
+            match found {
+                Found::Object(object) => Some((object.metadata.uid.clone(), object.metadata.generation)),
+                Found::Absent | Found::Unreadable(_) => None,
+            }
+        }
+        let References { agent, provider, implementation } = references;
+        let of_run = Some((run.metadata.uid.clone(), run.metadata.generation));
+        Self {
+            job: job.uid.clone(),
+            pod: job.marks.pod,
+            plan: job.marks.plan.clone(),
+            objects: [of_run, state(agent), state(provider), state(implementation)],
+        }
+    }
+}
+
+/// What was found of Jobs that are not known to be ours, with when, in boot time.
+#[derive(Debug, Default)]
+pub struct Findings(Mutex<HashMap<Key, (Basis, Finding, Duration)>>);
+
+impl Findings {
+    /// What is to be said without another look.
+    fn known(&self, key: &Key, basis: &Basis, now: Duration) -> Option<Finding> {
+        let all = self.all();
+        let (of, finding, at) = all.get(key)?;
+        let holds = match finding {
+            Finding::Stranger if of == basis => HOLDS,
+            // A Job can be changed as often as somebody likes.
+            Finding::Stranger | Finding::InDoubt(_) if of.objects == basis.objects => AGAIN,
+            Finding::Ours | Finding::Stranger | Finding::InDoubt(_) => return None,
+        };
+        (now.saturating_sub(*at) < holds).then(|| finding.clone())
+    }
+
+    fn remember(&self, key: &Key, basis: Basis, finding: Finding, now: Duration) {
+        self.all().insert(key.clone(), (basis, finding, now));
+    }
+
+    pub(super) fn forget(&self, key: &Key) {
+        self.all().remove(key);
+    }
+
+    /// Nothing is left half done under this lock.
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, (Basis, Finding, Duration)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl AgentRunWorld {
-    /// Whether what was found by name alone is what would be submitted.
-    pub(super) async fn is_what_would_be_submitted(
+    /// What stands under the attempt's name.
+    pub(super) async fn found(
         &self,
         key: &Key,
         run: &Arc<Resource<AgentRun>>,
         references: &References,
         reference: &RuntimeRef,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Finding, Failure> {
         let job = self.caches.jobs.get(&Key::new(&reference.namespace, reference.name.as_str()));
         // What another adapter executes is not watched: it answers for it.
         let Some(job) = job.as_ref().and_then(Slot::object).filter(|_| reference.runtime == RuntimeKind::Job) else {
-            return Ok(true);
+            return Ok(Finding::Ours);
         };
+        let (basis, now) = (Basis::of(job, run, references), self.calls.clock().boot());
+        if let Some(known) = self.findings.known(key, &basis, now) {
+            return Ok(known);
+        }
         // What is planned from a part of the objects has another digest.
         let (mut run, mut references) = (Arc::clone(run), references.clone());
         self.read_whole(&mut references).await?;
         if run.metadata.left_out.is_some() {
             match self.run(key, Confirm::WHOLE).await? {
                 Some((whole, _)) => run = whole,
-                None => return Ok(false),
+                None => return Ok(Finding::Stranger),
             }
         }
-        let is_it = match expected(&run, &references, &self.settings) {
-            Some(own) => self.is_of_a_leader(key, &run, &references, own, job).await,
-            None => false,
-        };
-        let is_it = is_it || mutant::is_on(Mutant::AdoptsByOwner);
-        if is_it {
+        let found = self.look_at(&run, &references, job).await?;
+        if found == Finding::Ours || mutant::is_on(Mutant::AdoptsByOwner) {
             self.submitted.remember(key, reference, Some(&job.uid));
-        } else {
-            tracing::debug!(run = %key, job = job.name, job.uid = job.uid, "a job of that name is not the attempt's");
+            self.findings.forget(key);
+            return Ok(Finding::Ours);
         }
-        Ok(is_it)
+        tracing::debug!(run = %key, job = job.name, job.uid = job.uid, ?found, "a job of that name is not the attempt's");
+        self.findings.remember(key, basis, found.clone(), now);
+        Ok(found)
     }
 
-    /// Whether `job` is what this leader or one of the last few makes of the run; `own` is what this one submits.
-    async fn is_of_a_leader(
+    /// Whether `job` is what this leader or one of the last few makes of the run.
+    async fn look_at(
         &self,
-        key: &Key,
         run: &Resource<AgentRun>,
         references: &References,
-        own: Submission,
         job: &JobView,
-    ) -> bool {
+    ) -> Result<Finding, Failure> {
+        let Some(own) = expected(run, references, &self.settings) else { return Ok(Finding::Stranger) };
+        // Many such Jobs in a row leave the thread to others in between.
+        task::yield_now().await;
         if is_the_job_of(&own, job) {
-            return true;
+            return Ok(Finding::Ours);
         }
-        let stranger = Stranger { uid: job.uid.clone(), pod: job.marks.pod, plan: own.spec.plan_digest.clone() };
-        if job.marks.plan.as_deref() != own.spec.plan_digest.as_deref() || self.submitted.is_stranger(key, &stranger) {
-            return false;
+        if job.marks.plan.as_deref() != own.spec.plan_digest.as_deref() {
+            return Ok(Finding::Stranger);
         }
         let defaults = self.former_defaults.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let former = defaults.into_iter().filter_map(|defaults| {
+        let mut all = vec![own];
+        for defaults in defaults {
             let settings = Settings { defaults, ..self.settings.clone() };
-            expected(run, references, &settings)
-        });
-        let all: Vec<Submission> = std::iter::once(own).chain(former).collect();
-        if all.iter().any(|submission| is_the_job_of(submission, job)) {
-            return true;
+            all.extend(expected(run, references, &settings));
+            task::yield_now().await;
         }
-        let api = CachedJobs::new(self.calls.clone(), Arc::clone(&self.caches.jobs), Arc::clone(&self.caches.pods));
-        let mut known = true;
+        if all.iter().any(|submission| is_the_job_of(submission, job)) {
+            return Ok(Finding::Ours);
+        }
+        let calls = self.calls.clone().with_deadline(PATIENCE);
+        let api = CachedJobs::new(calls, Arc::clone(&self.caches.jobs), Arc::clone(&self.caches.pods));
         for submission in &all {
             match is_admitted_job_of(&api, submission, job).await {
-                Some(true) => return true,
-                Some(false) => {}
-                None => known = false,
+                Ok(true) => {
+                    note_admission(&api, job).await;
+                    return Ok(Finding::Ours);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    return Ok(Finding::InDoubt(format!(
+                        "job {} may be the attempt's, and what admission makes of it cannot be learnt: {}",
+                        job.name, error.message
+                    )));
+                }
             }
         }
-        if known {
-            self.submitted.remember_stranger(key, stranger);
-        }
-        false
+        Ok(Finding::Stranger)
     }
 }

@@ -7,44 +7,17 @@ use std::{
 
 use agents_core::runtime::RuntimeRef;
 
-use crate::{runtime::Fingerprint, watch::Key};
+use crate::watch::Key;
 
 /// Uids of the objects that this process has submitted attempts as, or has found to be what it would have submitted,
-/// until a status has recorded them; and what it has found to be none.
+/// until a status has recorded them.
 #[derive(Debug, Default)]
-pub struct Submitted {
-    known: Mutex<HashMap<Key, (RuntimeRef, String)>>,
-    strangers: Mutex<HashMap<Key, Stranger>>,
-}
-
-/// A Job in the place of an attempt's that is not the attempt's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stranger {
-    /// Its uid.
-    pub(super) uid: String,
-    /// What it executes.
-    pub(super) pod: Fingerprint,
-    /// Digest of the attempt's plan.
-    pub(super) plan: Option<String>,
-}
+pub struct Submitted(Mutex<HashMap<Key, (RuntimeRef, String)>>);
 
 impl Submitted {
     fn all(&self) -> MutexGuard<'_, HashMap<Key, (RuntimeRef, String)>> {
         // A panic while the lock was held leaves at most one entry out, which is found again.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn strangers(&self) -> MutexGuard<'_, HashMap<Key, Stranger>> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it was found to be none of ours.
-    pub(super) fn is_stranger(&self, key: &Key, stranger: &Stranger) -> bool {
-        self.strangers().get(key) == Some(stranger)
-    }
-
-    pub(super) fn remember_stranger(&self, key: &Key, stranger: Stranger) {
-        self.strangers().insert(key.clone(), stranger);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The object that the attempt by this name is.
@@ -62,6 +35,5 @@ impl Submitted {
 
     pub(super) fn forget(&self, key: &Key) {
         self.all().remove(key);
-        self.strangers().remove(key);
     }
 }

@@ -9,11 +9,11 @@ use agents_core::{
     api::runtime::RuntimeKind,
     mutant::{self, Mutant},
     name::SubmissionKey,
-    plan::{RunnerSpec, digest::sha256, pod::SPEC_FILE},
+    plan::{RunnerSpec, digest::sha256, pod::SPEC_FILE, runner_spec::Limits},
     runtime::{Observation, RuntimeRef, Submission},
 };
 use agents_runtime::{
-    adapter::{AdapterError, AdapterErrorKind, Capabilities, Grace, RuntimeAdapter},
+    adapter::{AdapterError, AdapterErrorKind, Capabilities, Class, Grace, RuntimeAdapter},
     spec_file,
 };
 use async_trait::async_trait;
@@ -22,7 +22,6 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 
 use super::{
     api::JobApi,
-    fingerprint::Fingerprint,
     manifest::{JobSettings, Manifests, manifests},
     observe::{has_ended, is_ours, is_run, observe},
     view::{ConfigMapView, JobView, Marks, OwnerView},
@@ -120,24 +119,24 @@ impl JobAdapter {
         let job = self.read(namespace, name).await?;
         match job {
             Some(job) if is_ours(&job, &submission.owner.uid) && job.attempt == Some(submission.key.attempt) => {
-                if is_same(&job.marks, wanted) || is_admitted(&*self.api, made, wanted, &job).await {
+                if is_same(&job.marks, wanted) {
                     return Ok(reference(submission, &job));
+                }
+                match is_admitted(&*self.api, made, wanted, &job).await {
+                    Ok(true) => {
+                        note_admission(&*self.api, &job).await;
+                        return Ok(reference(submission, &job));
+                    }
+                    Ok(false) => {}
+                    Err(error) if matches!(error.class, Class::Retry | Class::RetryAfter(_)) => {
+                        return Err(classify(&format!("learn what admission makes of Job {namespace}/{name}"), error));
+                    }
+                    Err(error) => tracing::debug!(%error, name, "what admission makes of a job is not known"),
                 }
                 Err(another("Job", namespace, name, "what it executes is not the plan of this attempt"))
             }
             Some(job) => Err(taken("Job", namespace, name, job.owner.as_ref())),
             None => Err(gone_again(&format!("create Job {namespace}/{name}"))),
-        }
-    }
-
-    /// Where admission has rewritten the pod template, the Job no longer says what it is; nobody else would end it then,
-    /// should its run be gone.
-    async fn note_admission(&self, namespace: &str, job: &JobView) {
-        if job.marks.agree() {
-            return;
-        }
-        if let Err(error) = self.api.note_fingerprint(namespace, &job.name, &job.uid, job.marks.pod).await {
-            tracing::debug!(%error, job = job.name, "what admission made of the job is not noted");
         }
     }
 
@@ -202,7 +201,7 @@ impl RuntimeAdapter for JobAdapter {
         let (namespace, name) = (&submission.namespace, &submission.name);
         match self.api.create_job(namespace, &job).await {
             Ok(created) => {
-                self.note_admission(namespace, &created).await;
+                note_admission(&*self.api, &created).await;
                 Ok(reference(submission, &created))
             }
             Err(error) if error.kind == ApiErrorKind::AlreadyExists => self.adopt(submission, &job, &marks).await,
@@ -304,31 +303,40 @@ fn is_same(found: &Marks, wanted: &Marks) -> bool {
 }
 
 /// Whether `found` is what admission makes of `made` in this cluster, by a create that creates nothing.
-async fn is_admitted(api: &dyn JobApi, made: &Job, wanted: &Marks, found: &JobView) -> bool {
-    found.marks.plan == wanted.plan && admitted(api, &found.namespace, made).await == Some(found.marks.pod)
-}
-
-/// What admission makes of the pod of a Job; `None` where that is not known.
-async fn admitted(api: &dyn JobApi, namespace: &str, made: &Job) -> Option<Fingerprint> {
+async fn is_admitted(api: &dyn JobApi, made: &Job, wanted: &Marks, found: &JobView) -> Result<bool, ApiError> {
+    if found.marks.plan != wanted.plan {
+        return Ok(false);
+    }
     let mut trial = made.clone();
     // Its own name is taken.
     trial.metadata.generate_name = trial.metadata.name.take().map(|name| name + "-");
-    match api.would_create_job(namespace, &trial).await {
-        Ok(job) => Some(job.marks.pod),
-        Err(error) => {
-            tracing::debug!(%error, "what admission makes of a job is not known");
-            None
-        }
-    }
+    let admitted = api.would_create_job(&found.namespace, &trial).await?;
+    Ok(admitted.marks.pod == found.marks.pod)
 }
 
-/// Whether `job` is what admission makes of the Job of `submission` in this cluster; `None` where that is not known.
-pub async fn is_admitted_job_of(api: &dyn JobApi, submission: &Submission, job: &JobView) -> Option<bool> {
-    let Manifests { config_map: _, job: made, marks } = manifests(submission, JobSettings::default(), None).ok()?;
-    if job.attempt != Some(submission.key.attempt) || job.marks.plan != marks.plan {
-        return Some(false);
+/// Whether `job` is what admission makes of the Job of `submission` in this cluster.
+///
+/// # Errors
+/// That is not known: a webhook may be away, or not answer what would only be tried.
+pub async fn is_admitted_job_of(api: &dyn JobApi, submission: &Submission, job: &JobView) -> Result<bool, ApiError> {
+    let Ok(Manifests { config_map: _, job: made, marks }) = manifests(submission, JobSettings::default(), None) else {
+        return Ok(false);
+    };
+    if job.attempt != Some(submission.key.attempt) {
+        return Ok(false);
     }
-    admitted(api, &submission.namespace, &made).await.map(|pod| pod == job.marks.pod)
+    is_admitted(api, &made, &marks, job).await
+}
+
+/// Where admission has rewritten the pod template, the Job no longer says what it is; nobody else would end it then, should
+/// its run be gone.
+pub async fn note_admission(api: &dyn JobApi, job: &JobView) {
+    if job.marks.agree() {
+        return;
+    }
+    if let Err(error) = api.note_fingerprint(&job.namespace, &job.name, &job.uid, job.marks.pod).await {
+        tracing::debug!(%error, job = job.name, "what admission made of the job is not noted");
+    }
 }
 
 /// Whether `job`, found under its name, is the Job that `submission` makes: the same plan and the same pod.
@@ -337,17 +345,14 @@ pub fn is_the_job_of(submission: &Submission, job: &JobView) -> bool {
     job.attempt == Some(submission.key.attempt) && wanted.is_ok_and(|wanted| is_same(&job.marks, &wanted.marks))
 }
 
-/// Whether these files of a ConfigMap carry `spec`, but for the time that is left.
+/// Whether these files of a ConfigMap carry `spec`, but for the time that is left and the grace.
 fn carries(files: &BTreeMap<String, String>, spec: &RunnerSpec) -> bool {
     let carried = || {
         let file = STANDARD.decode(files.get(SPEC_FILE)?).ok()?;
         let json = spec_file::decode(&file).ok()?;
         serde_json::from_str::<RunnerSpec>(&json).ok()
     };
-    let untimed = |mut spec: RunnerSpec| {
-        spec.limits.timeout_seconds = None;
-        spec
-    };
+    let untimed = |spec: RunnerSpec| RunnerSpec { limits: Limits::default(), ..spec };
     carried().is_some_and(|carried| untimed(carried) == untimed(spec.clone()))
 }
 

@@ -18,7 +18,7 @@ mod view;
 pub use api::JobApi;
 pub use cached::CachedJobs;
 pub use fingerprint::Fingerprint;
-pub use job::{JobAdapter, ReportSecret, is_admitted_job_of, is_the_job_of};
+pub use job::{JobAdapter, ReportSecret, is_admitted_job_of, is_the_job_of, note_admission};
 pub use manifest::{
     ANNOTATION_KEPT, ANNOTATION_PLAN, ANNOTATION_POD, ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT,
     LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY, MIN_TTL, Manifests, manifests,

@@ -3,7 +3,7 @@
 
 use agents_core::{
     name::ChildName,
-    plan::{RunnerSpec, digest::sha256, pod::SPEC_FILE},
+    plan::{RunnerSpec, digest::sha256, pod::SPEC_FILE, runner_spec::Limits},
 };
 use agents_runtime::spec_file;
 
@@ -51,10 +51,9 @@ pub(super) fn encode(spec: &RunnerSpec) -> Result<String, CarrierError> {
 }
 
 /// What tells a spec from another one of the same attempt, whose Job was refused before its provider was mended. The time
-/// that is left is another one at each try.
+/// that is left is another one at each try, and the grace may be another leader's.
 fn identity(spec: &RunnerSpec) -> Result<String, CarrierError> {
-    let mut untimed = spec.clone();
-    untimed.limits.timeout_seconds = None;
+    let untimed = RunnerSpec { limits: Limits::default(), ..spec.clone() };
     Ok(sha256(&serde_json::to_vec(&untimed).map_err(CarrierError::Json)?))
 }
 

@@ -96,6 +96,7 @@ impl Jobs<'_> {
             references,
             observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
             overdue: None,
+            in_doubt: None,
             found_on: None,
             blind_since: None,
             remembered: Remembered::default(),

@@ -100,7 +100,7 @@ async fn fifty_jobs_without_pods_share_one_list_of_events() {
     let is_told = |world: &World, name: &String| {
         world.object("agentruns", name).is_some_and(|run| run["status"]["reason"] == "QuotaExceeded")
     };
-    assert!(world.until(60 * SECOND, |world| names.iter().all(|name| is_told(world, name))).await);
+    assert!(world.until(120 * SECOND, |world| names.iter().all(|name| is_told(world, name))).await);
     tokio::time::sleep(200 * SECOND).await;
     let log = world.log().from("a");
     let lists = log.of("events").lists();

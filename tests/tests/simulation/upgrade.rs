@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use agents_tests::apimodel::{Outcome, World};
+use agents_tests::apimodel::{Outcome, Verb, When, World};
 use kube::api::DeleteParams;
+use serde_json::json;
 
 use super::{
     play::{End, keep_version_running, named, simulate},
-    workload::{HAPPY, RUN, SECOND, delete_run, phase_seen},
+    workload::{HAPPY, RUN, SECOND, apply_run, delete_run, phase_seen, reason_seen},
 };
 
 /// A world whose controller of version 1 has died right after it made a Job.
@@ -51,6 +52,40 @@ fn an_attempt_handed_over_by_another_version_or_rewritten_on_the_way_is_followed
         }
         world.stop_actors();
         named(|| what.to_owned(), &faults).into_iter().collect()
+    });
+}
+
+/// A webhook that is away, or does not answer what is only tried: nothing is started, ended or given up beside a Job that
+/// may be the attempt.
+#[test]
+fn a_job_that_may_be_the_attempt_is_waited_for() {
+    let wishes = vec![json!({}), json!({"suspend": true}), json!({"cancel": true})];
+    simulate(wishes, async |wish| {
+        let world = handed_over(true, "mirror.example/").await;
+        let tried = When::effects().verb(Verb::Create).on("jobs").from("b");
+        world.configure(|settings| settings.denied.push((tried, 403)));
+        apply_run(&world, wish.clone());
+        let _next = keep_version_running(&world, "b", true, 2);
+        let mut faults = Vec::new();
+        reason_seen(&world, "Conflict").await;
+        tokio::time::sleep(120 * SECOND).await;
+        let status = world.object("agentruns", RUN).expect("it is there")["status"].clone();
+        if status["phase"] != "Pending" || status["reason"] != "Conflict" {
+            faults.push(format!("in doubt it is {status}"));
+        }
+        let asked = world.log().from("b").of("jobs").writes().len();
+        if asked > 8 {
+            faults.push(format!("it was asked {asked} times in two minutes"));
+        }
+        world.configure(|settings| settings.denied.clear());
+        phase_seen(&world, "Succeeded").await;
+        let status = world.object("agentruns", RUN).expect("it is there")["status"].clone();
+        let jobs = world.objects("jobs").len();
+        if status["phase"] != "Succeeded" || status["attempts"].as_array().map(Vec::len) != Some(1) || jobs != 1 {
+            faults.push(format!("{jobs} jobs, and it is {status}"));
+        }
+        world.stop_actors();
+        named(|| wish.to_string(), &faults).into_iter().collect()
     });
 }
 

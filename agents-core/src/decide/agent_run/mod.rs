@@ -115,6 +115,8 @@ pub struct RunSnapshot {
     pub observed: Observed,
     /// When the attempt lives although its end was asked for: when that was due.
     pub overdue: Option<Overdue>,
+    /// What stands under the attempt's name and may be the attempt, when that cannot be told now, and why.
+    pub in_doubt: Option<String>,
     /// Where the attempt was found when it was not where [`current_ref`] says: its Agent may have been given another
     /// runtime before it was recorded.
     pub found_on: Option<RuntimeKind>,
@@ -274,6 +276,11 @@ impl Decision<'_> {
     }
 
     fn by_observation(&self) -> Plan<AgentRunStatus> {
+        // Nothing is started or ended beside what may be the attempt.
+        if let Some(doubt) = &self.snapshot.in_doubt {
+            let again = after(self.now, seconds(RECHECK_SECONDS));
+            return self.block(&[Blocker::in_doubt(doubt)], None, Some(again));
+        }
         let Observed { observation, consistent, kept: _ } = &self.snapshot.observed;
         let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
         match observation {
@@ -621,6 +628,15 @@ impl Decision<'_> {
         if !self.snapshot.object_proven {
             return Plan::confirm(Confirm::OBJECT);
         }
+        // It was planned when it was refused.
+        match self.refusal {
+            Some(refusal) if refusal.terminal => return self.fail(refusal.reason, &refusal.message),
+            Some(refusal) => {
+                let again = after(self.now, seconds(RECHECK_SECONDS));
+                return self.block(&[Blocker::refused(refusal)], warning, Some(again));
+            }
+            None => {}
+        }
         let execution = match plan::plan_with(resolved, &self.settings.defaults, pod) {
             Ok(execution) => execution,
             // The run was right when its first attempt began: what has changed since can be changed back.
@@ -648,27 +664,15 @@ impl Decision<'_> {
         if let Some(unstored) = &self.snapshot.remembered.unstored {
             return self.try_to_store(unstored, warning);
         }
-        match self.refusal {
-            Some(refusal) if refusal.terminal => self.fail(refusal.reason, &refusal.message),
-            Some(refusal) => {
-                let again = after(self.now, seconds(RECHECK_SECONDS));
-                self.block(&[Blocker::refused(refusal)], warning, Some(again))
-            }
-            None => {
-                let left = self.deadline().map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
-                let timeout = left.or(resolved.timeout_seconds).and_then(|left| u64::try_from(left).ok());
-                let submission = submission(resolved, execution, runtime, number, timeout);
-                let told = emit(
-                    Reason::Submitted,
-                    &format!("attempt {number} was handed to {runtime} as {}", submission.name),
-                );
-                Plan {
-                    before: vec![Effect::Submit(Box::new(submission))],
-                    after: vec![told],
-                    wake: Some(after(self.now, seconds(SLOW_START_SECONDS))),
-                    ..Plan::settled()
-                }
-            }
+        let left = self.deadline().map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
+        let timeout = left.or(resolved.timeout_seconds).and_then(|left| u64::try_from(left).ok());
+        let submission = submission(resolved, execution, runtime, number, timeout);
+        let told = emit(Reason::Submitted, &format!("attempt {number} was handed to {runtime} as {}", submission.name));
+        Plan {
+            before: vec![Effect::Submit(Box::new(submission))],
+            after: vec![told],
+            wake: Some(after(self.now, seconds(SLOW_START_SECONDS))),
+            ..Plan::settled()
         }
     }
 }

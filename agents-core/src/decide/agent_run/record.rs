@@ -85,6 +85,15 @@ impl Blocker {
         Self { reason: *reason, object: None, message: message.clone(), unblocked_by: unblocked_by.to_owned() }
     }
 
+    pub(super) fn in_doubt(doubt: &str) -> Self {
+        Self {
+            reason: Reason::Conflict,
+            object: None,
+            message: doubt.to_owned(),
+            unblocked_by: "cure what the message says; it is tried again by itself".to_owned(),
+        }
+    }
+
     pub(super) fn unstored(unstored: &Unstored) -> Self {
         Self {
             reason: Reason::StatusRefused,

@@ -70,6 +70,7 @@ fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
         },
         observed: Observed { observation: Observation::Lost, consistent: false, kept: false },
         overdue: None,
+        in_doubt: None,
         found_on: None,
         blind_since: None,
         remembered: Remembered::default(),

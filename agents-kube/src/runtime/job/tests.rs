@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::runtime::{
-    PodView,
+    Fingerprint, PodView,
     manifest::tests::{large_submission, submission},
 };
 
