@@ -177,6 +177,34 @@ async fn pages_make_one_list_and_the_watch_follows_it() {
     assert!(watch.contains("timeoutSeconds=2"), "{watch}");
 }
 
+/// Of large objects a page has few, and a cache keeps what decisions read, whichever way they came.
+#[tokio::test(start_paused = true)]
+async fn large_objects_come_in_short_pages_and_are_kept_in_part() {
+    let large = |name: &str, version: u64| {
+        let mut run = run(name, version, "Running");
+        run["spec"]["payloads"] = json!({ "p": "x".repeat(1024 * 1024) });
+        run
+    };
+    let (lines, watch) = stream();
+    let mut server = serve(vec![
+        ("limit=20", page(10, Some("t"), &[large("a", 3)])),
+        ("limit=7&continue=t", page(10, Some("u"), &[run("b", 4, "Running")])),
+        ("limit=500&continue=u", page(10, None, &[])),
+        ("watch=true", watch),
+    ]);
+    assert_eq!(server.next().await, "seen ns/a 3");
+    assert_eq!(server.next().await, "seen ns/b 4");
+    lines.send(event("ADDED", large("c", 11))).unwrap();
+    assert_eq!(server.next().await, "seen ns/c 11");
+    server.watch.wrote(serde_json::from_value(large("d", 12)).unwrap(), Some("9"), Duration::ZERO);
+    for (name, is_kept_whole) in [("a", false), ("b", true), ("c", false), ("d", false)] {
+        let slot = server.watch.get(&Key::new("ns", name)).expect("it is known");
+        let run = slot.object().expect("it can be read");
+        assert_eq!(run.metadata.left_out.is_none(), is_kept_whole, "{name}");
+        assert_eq!((run.spec.payloads.len(), run.spec.agent_ref.name.as_str()), (0, "a"), "{name}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn leaving_the_set_is_told_with_the_state_that_came_with_it() {
     let (lines, watch) = stream();
