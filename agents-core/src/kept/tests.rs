@@ -209,6 +209,39 @@ proptest! {
     }
 }
 
+/// The run says what lets the Agent and the provider go with each other, where its copy does not know it.
+#[test]
+fn what_a_copy_does_not_say_is_not_held_against_the_run() {
+    let resources = |kind: &str, cpu: &str| json!({"resources": {kind: {"cpu": cpu}}});
+    let agent = json!({"providerRef": {"name": "shell"}, "resources": {"limits": {"cpu": "2"}}});
+    let provider = json!({"binary": "sh", "workload": resources("requests", "3")});
+    let decided = |run: &Resource<AgentRun>| {
+        let snapshot = RunSnapshot {
+            run: Arc::new(kept(run)),
+            object_proven: true,
+            references: References {
+                agent: Found::Object(Arc::new(object::<Agent>("writer", &agent))),
+                provider: Found::Object(Arc::new(object::<AgentProvider>("shell", &provider))),
+                implementation: Found::Object(Arc::new(object("task", &json!({"text": "work"})))),
+            },
+            observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
+            overdue: None,
+            in_doubt: None,
+            found_on: None,
+            blind_since: None,
+            remembered: Remembered::default(),
+        };
+        decide(&snapshot, &settings(), None, T0)
+    };
+    let spec = json!({
+        "agentRef": {"name": "writer"}, "implementationSpecRef": {"name": "task"},
+        "payloads": {"large": "x".repeat(20_000)}, "workload": resources("limits", "4"),
+    });
+    let run: Resource<AgentRun> = object("run-1", &spec);
+    assert!(kept(&run).spec.workload.is_none());
+    assert_eq!(decided(&run), Plan::confirm(Confirm::WHOLE));
+}
+
 #[test]
 fn usual_objects_are_kept_whole() {
     let spec = json!({"agentRef": {"name": "a"}, "implementation": {"inline": {"text": "t".repeat(6_000)}}});
