@@ -70,11 +70,11 @@ fn an_attempt_that_another_would_follow_is_not_given_up() {
         s.observed.observation = Observation::Stopping;
         Arc::make_mut(&mut s.run).spec.cancel = cancelled.then_some(true);
         apply_now(&mut s, at(100_000));
-        status(&s).phase.unwrap()
+        (status(&s).phase.unwrap(), status(&s).attempts[0].finished_at.is_some())
     };
-    assert_eq!(ended_for(&retried(), false), Phase::Pending, "two of them would run");
-    assert_eq!(ended_for(&retried(), true), Phase::Cancelled);
-    assert_eq!(ended_for(&json!({}), false), Phase::Failed, "it was the last");
+    assert_eq!(ended_for(&retried(), false), (Phase::Pending, false), "two of them would run");
+    assert_eq!(ended_for(&retried(), true), (Phase::Cancelled, true));
+    assert_eq!(ended_for(&json!({}), false), (Phase::Failed, true), "it was the last");
 }
 
 /// An end that could not even be asked for, for want of a right, is no node's silence.
