@@ -380,8 +380,9 @@ fn within_limits(
     agent: &Resource<Agent>,
     provider: &Resource<AgentProvider>,
 ) -> Result<(), Unresolved> {
+    let above: Vec<_> = above_limits(requests, limits).collect();
     // Of a copy in part the run's layers are not known.
-    if run.metadata.left_out.is_some() {
+    if above.is_empty() || run.metadata.left_out.is_some() {
         return Ok(());
     }
     let of_workload = run.spec.workload.as_ref().and_then(|workload| workload.resources.as_ref());
@@ -393,7 +394,7 @@ fn within_limits(
         )
     };
     let at = |name: &str| format!("spec.workload.resources.requests.{name}");
-    let (of_run, of_others): (Vec<_>, Vec<_>) = above_limits(requests, limits).partition(|(name, asked, limit)| {
+    let (of_run, of_others): (Vec<_>, Vec<_>) = above.into_iter().partition(|(name, asked, limit)| {
         asked_by_run.get(*name).is_some_and(|own| own == asked)
             && bounded_by_run.get(*name).is_some_and(|own| own == limit)
     });
@@ -416,8 +417,7 @@ fn within_limits(
         };
         mend(object, &format!("does not go with the run: {}: {}", at(above.0), problem(above)))
     });
-    let missing: Vec<_> = missing.collect();
-    if missing.is_empty() { Ok(()) } else { Err(Unresolved::Missing(missing)) }
+    Err(Unresolved::Missing(missing.collect()))
 }
 
 /// Whether one of the places where an Agent can give resources does.

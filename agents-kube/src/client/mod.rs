@@ -308,9 +308,7 @@ impl Calls {
         namespace: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<P, ApiError> {
-        let body = encode(step, body)?;
-        let request = target.requests(Some(namespace)).create(&self.post(), body);
-        self.exchange(step, Asked { target, namespace, name: None, mutates: true }, request).await
+        self.post_object(target, step, namespace, body, false).await
     }
 
     /// What would be stored if `body` were created, after everything that admission changes; nothing is created.
@@ -321,10 +319,20 @@ impl Calls {
         namespace: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<P, ApiError> {
+        self.post_object(target, step, namespace, body, true).await
+    }
+
+    async fn post_object<P: DeserializeOwned>(
+        &self,
+        target: &Target,
+        step: &'static str,
+        namespace: &str,
+        body: &(impl Serialize + Sync),
+        dry_run: bool,
+    ) -> Result<P, ApiError> {
         let body = encode(step, body)?;
-        let dry = PostParams { dry_run: true, ..self.post() };
-        let request = target.requests(Some(namespace)).create(&dry, body);
-        self.exchange(step, Asked { target, namespace, name: None, mutates: false }, request).await
+        let request = target.requests(Some(namespace)).create(&PostParams { dry_run, ..self.post() }, body);
+        self.exchange(step, Asked { target, namespace, name: None, mutates: !dry_run }, request).await
     }
 
     /// Replaces an object; with the resourceVersion in `body`, only if it has not changed.

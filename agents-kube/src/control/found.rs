@@ -168,7 +168,7 @@ impl AgentRunWorld {
                 None => return Ok(Finding::Stranger),
             }
         }
-        let found = self.look_at(&run, &references, job).await?;
+        let found = self.look_at(&run, &references, job).await;
         if found == Finding::Ours || mutant::is_on(Mutant::AdoptsByOwner) {
             self.submitted.remember(key, reference, Some(&job.uid));
             self.findings.forget(key);
@@ -180,20 +180,15 @@ impl AgentRunWorld {
     }
 
     /// Whether `job` is what this leader or one of the last few makes of the run.
-    async fn look_at(
-        &self,
-        run: &Resource<AgentRun>,
-        references: &References,
-        job: &JobView,
-    ) -> Result<Finding, Failure> {
-        let Some(own) = expected(run, references, &self.settings) else { return Ok(Finding::Stranger) };
+    async fn look_at(&self, run: &Resource<AgentRun>, references: &References, job: &JobView) -> Finding {
+        let Some(own) = expected(run, references, &self.settings) else { return Finding::Stranger };
         // Many such Jobs in a row leave the thread to others in between.
         task::yield_now().await;
         if is_the_job_of(&own, job) {
-            return Ok(Finding::Ours);
+            return Finding::Ours;
         }
         if job.marks.plan.as_deref() != own.spec.plan_digest.as_deref() {
-            return Ok(Finding::Stranger);
+            return Finding::Stranger;
         }
         let defaults = self.former_defaults.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut all = vec![own];
@@ -203,7 +198,7 @@ impl AgentRunWorld {
             task::yield_now().await;
         }
         if all.iter().any(|submission| is_the_job_of(submission, job)) {
-            return Ok(Finding::Ours);
+            return Finding::Ours;
         }
         let calls = self.calls.clone().with_deadline(PATIENCE);
         let api = CachedJobs::new(calls, Arc::clone(&self.caches.jobs), Arc::clone(&self.caches.pods));
@@ -211,17 +206,17 @@ impl AgentRunWorld {
             match is_admitted_job_of(&api, submission, job).await {
                 Ok(true) => {
                     note_admission(&api, job).await;
-                    return Ok(Finding::Ours);
+                    return Finding::Ours;
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    return Ok(Finding::InDoubt(format!(
+                    return Finding::InDoubt(format!(
                         "job {} may be the attempt's, and what admission makes of it cannot be learnt: {}",
                         job.name, error.message
-                    )));
+                    ));
                 }
             }
         }
-        Ok(Finding::Stranger)
+        Finding::Stranger
     }
 }

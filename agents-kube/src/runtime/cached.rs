@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 use kube::api::{Patch, PropagationPolicy};
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     api::JobApi,
@@ -43,6 +43,21 @@ impl CachedJobs {
     fn boot(&self) -> Duration {
         self.calls.clock().boot()
     }
+
+    async fn change_job(
+        &self,
+        step: &'static str,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<JobView, ApiError> {
+        let began = self.boot();
+        let target = Target::of::<Job>();
+        let changed: JobView = self.calls.patch(&target, step, namespace, name, None, &Patch::Merge(patch)).await?;
+        // It may have changed nothing.
+        self.jobs.read_back(&Key::new(namespace, name), Some(changed.clone()), began);
+        Ok(changed)
+    }
 }
 
 #[async_trait]
@@ -64,12 +79,8 @@ impl JobApi for CachedJobs {
         uid: &str,
         pod: Fingerprint,
     ) -> Result<JobView, ApiError> {
-        let began = self.boot();
-        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": {ANNOTATION_POD: pod.to_string()}}}));
-        let step = "note what admission made of the job";
-        let changed: JobView = self.calls.patch(&Target::of::<Job>(), step, namespace, name, None, &patch).await?;
-        self.jobs.read_back(&Key::new(namespace, name), Some(changed.clone()), began);
-        Ok(changed)
+        let patch = json!({"metadata": {"uid": uid, "annotations": {ANNOTATION_POD: pod.to_string()}}});
+        self.change_job("note what admission made of the job", namespace, name, patch).await
     }
 
     async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<JobView>, ApiError> {
@@ -110,17 +121,12 @@ impl JobApi for CachedJobs {
         uid: &str,
         ttl_seconds: Option<i32>,
     ) -> Result<JobView, ApiError> {
-        let began = self.boot();
-        let step = "change how long the job stays";
         let why = ttl_seconds.is_none().then_some("until the status of its run could be stored");
-        let patch = Patch::Merge(json!({
+        let patch = json!({
             "metadata": {"uid": uid, "annotations": {ANNOTATION_KEPT: why}},
             "spec": {"ttlSecondsAfterFinished": ttl_seconds},
-        }));
-        let changed: JobView = self.calls.patch(&Target::of::<Job>(), step, namespace, name, None, &patch).await?;
-        // It may have changed nothing.
-        self.jobs.read_back(&Key::new(namespace, name), Some(changed.clone()), began);
-        Ok(changed)
+        });
+        self.change_job("change how long the job stays", namespace, name, patch).await
     }
 
     async fn delete_job(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {

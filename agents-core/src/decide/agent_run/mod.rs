@@ -383,8 +383,7 @@ impl Decision<'_> {
             record.observed(&self.reference(), &self.snapshot.observed.observation, self.submitted());
             (record.stopping(reason, message), record.into_plan())
         };
-        let patience =
-            after(since, seconds(i64::try_from(grace).unwrap_or(i64::MAX).saturating_add(FORCE_AFTER_SECONDS)));
+        let patience = self.forced_at(since);
         if self.now >= patience {
             plan.after.push(cancel(0));
         } else if self.snapshot.observed.observation != Observation::Stopping {
@@ -393,6 +392,12 @@ impl Decision<'_> {
         let again = after(self.now, seconds(RECHECK_SECONDS));
         plan.wake = Some(if self.now < patience { patience.min(again) } else { again });
         plan
+    }
+
+    /// When an attempt that is being ended `since` then is ended by force.
+    fn forced_at(&self, since: Timestamp) -> Timestamp {
+        let grace = i64::try_from(self.settings.defaults.grace_seconds).unwrap_or(i64::MAX);
+        after(since, seconds(grace.saturating_add(FORCE_AFTER_SECONDS)))
     }
 
     /// Records what a live attempt does.
@@ -434,9 +439,9 @@ impl Decision<'_> {
         plan
     }
 
-    /// What was submitted: as this engine remembers it, else as it would be planned now. That is what it was unless a reference changed since, and the
-    /// runner's report corrects the digest in that case. `None` once a digest is recorded: resolving and rendering it
-    /// again would change nothing.
+    /// What was submitted: as this engine remembers it, else as it would be planned now. That is what it was unless a
+    /// reference changed since, and the runner's report corrects the digest in that case. `None` once a digest is
+    /// recorded: resolving and rendering it again would change nothing.
     fn submitted(&self) -> Option<Submitted> {
         if self.run().status.as_ref().is_some_and(|status| status.plan_digest.is_some()) {
             return None;

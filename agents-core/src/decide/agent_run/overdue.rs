@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use super::{Blocker, Decision, FORCE_AFTER_SECONDS, current_attempt, outcome::Outcome, retry};
+use super::{Blocker, Decision, current_attempt, outcome::Outcome, retry};
 use crate::{
     api::{
         AgentRunStatus,
@@ -59,9 +59,7 @@ impl Decision<'_> {
     }
 
     fn given_up_at(&self, stopping: &Stopping, overdue: &Overdue) -> Timestamp {
-        let grace = i64::try_from(self.settings.defaults.grace_seconds).unwrap_or(i64::MAX);
-        let forced = after(stopping.at, seconds(grace.saturating_add(FORCE_AFTER_SECONDS)));
-        after(forced.max(overdue.since), seconds(GIVEN_UP_AFTER_SECONDS))
+        after(self.forced_at(stopping.at).max(overdue.since), seconds(GIVEN_UP_AFTER_SECONDS))
     }
 
     /// Whether no attempt would follow one that ended so.
