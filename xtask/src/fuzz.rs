@@ -1,24 +1,27 @@
 //! `cargo xtask fuzz`: bytes for everything that reads what others wrote, for as long as it is told.
 //!
-//! The targets are those of `tests/src/fuzz`. With a nightly toolchain and cargo-fuzz, libFuzzer searches, guided by what
-//! the bytes reach (`tests/fuzz`, which no workspace has); without them the search of the test program `fuzz` goes on with
-//! seeds of its own. What libFuzzer found worth keeping stays in `.agents/fuzz` and is where it begins the next time.
+//! The targets are those of `tests/src/fuzz`. With a nightly toolchain libFuzzer searches, guided by what the bytes reach
+//! (`tests/fuzz`, which no workspace has; cargo-fuzz is installed once); without it the search of the test program `fuzz`
+//! goes on with seeds of its own. What libFuzzer found worth keeping stays in `.agents/fuzz` and is where it begins the
+//! next time.
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{Success, cargo, workspace};
+use crate::{Success, cargo, cluster::cache_root, workspace};
 
 /// What the test program `fuzz` reads, see there.
 const SECONDS_VARIABLE: &str = "AGENTS_FUZZ_SECONDS";
 const SEED_VARIABLE: &str = "AGENTS_FUZZ_SEED";
 const CORPUS_VARIABLE: &str = "AGENTS_FUZZ_CORPUS";
+/// The cargo-fuzz that is installed.
+const CARGO_FUZZ: &str = "0.13.2";
 /// What `tests/fuzz` reads.
 const TARGET_VARIABLE: &str = "AGENTS_FUZZ_TARGET";
 
@@ -31,15 +34,20 @@ pub fn run(minutes: u64, only: Option<&str>, mut say: impl FnMut(&str)) -> Resul
     let each = minutes * 60 / targets.len() as u64;
     match guided() {
         Ok(()) => {
+            let tool = tool(&mut say)?;
+            // The versions that everything else is built with; cargo adds what only libFuzzer needs.
+            fs::copy(workspace().join("Cargo.lock"), workspace().join("tests/fuzz/Cargo.lock"))
+                .context("the versions of the workspace cannot be copied to tests/fuzz")?;
             let corpus = workspace().join(".agents/fuzz");
             fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
             program(only).env(CORPUS_VARIABLE, &corpus).success("the seeds cannot be written")?;
             // Apart, so that what does not build is never taken for a find.
-            nightly().args(["fuzz", "build", "--fuzz-dir=tests/fuzz", "any"]).success("tests/fuzz does not build")?;
+            let mut build = with(&tool)?;
+            build.args(["fuzz", "build", "--fuzz-dir=tests/fuzz", "any"]).success("tests/fuzz does not build")?;
             let mut found = Vec::new();
             for target in &targets {
                 say(&format!("fuzz: {target}, {each} s with libFuzzer"));
-                if libfuzzer(target, each, &corpus).success("").is_err() {
+                if libfuzzer(with(&tool)?, target, each, &corpus).success("").is_err() {
                     found.push(target.as_str());
                 }
             }
@@ -81,13 +89,41 @@ fn targets(only: Option<&str>) -> Result<Vec<String>> {
 
 /// Whether libFuzzer can search here, or why not.
 fn guided() -> Result<(), &'static str> {
-    let mut tried = nightly();
-    tried.args(["fuzz", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
-    match tried.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err("the toolchain nightly or its cargo-fuzz is missing"),
-        Err(_) => Err("rustup is missing"),
+    let mut toolchain = nightly();
+    toolchain.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    match toolchain.status() {
+        Ok(status) if status.success() => {}
+        Ok(_) => return Err("there is no nightly toolchain (`rustup toolchain install nightly`)"),
+        Err(_) => return Err("rustup is missing"),
     }
+    let mut compiler = Command::new("c++");
+    compiler.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match compiler.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) | Err(_) => Err("there is no C++ compiler, which libFuzzer is built with"),
+    }
+}
+
+/// The folder of the cargo-fuzz of this version, installed when it is not there yet.
+fn tool(say: &mut impl FnMut(&str)) -> Result<PathBuf> {
+    let root = cache_root()?.join(format!("cargo-fuzz-{CARGO_FUZZ}"));
+    if !root.join("bin/cargo-fuzz").exists() {
+        say(&format!("fuzz: installing cargo-fuzz {CARGO_FUZZ}"));
+        let mut install = nightly();
+        install.args(["install", "--quiet", "--locked", "--version", CARGO_FUZZ, "--root"]).arg(&root);
+        install.arg("cargo-fuzz").success("cargo-fuzz cannot be installed")?;
+    }
+    Ok(root.join("bin"))
+}
+
+/// The cargo of the nightly toolchain that has the tool as a command.
+fn with(tool: &Path) -> Result<Command> {
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(tool.to_owned()).chain(std::env::split_paths(&others)))
+        .context("PATH cannot be extended")?;
+    let mut command = nightly();
+    command.env("PATH", path);
+    Ok(command)
 }
 
 /// The cargo of the nightly toolchain, without what the cargo above has set for its own.
@@ -100,8 +136,7 @@ fn nightly() -> Command {
     command
 }
 
-fn libfuzzer(target: &str, seconds: u64, corpus: &Path) -> Command {
-    let mut command = nightly();
+fn libfuzzer(mut command: Command, target: &str, seconds: u64, corpus: &Path) -> Command {
     command.args(["fuzz", "run", "--fuzz-dir=tests/fuzz", "any"]).arg(corpus.join(target)).arg("--");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-dict={}", corpus.join(format!("{target}.dict")).display()));

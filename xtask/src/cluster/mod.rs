@@ -38,6 +38,7 @@ pub use node::NAME as NODE_NAME;
 pub use processes::Lifetime;
 use processes::{COLLECT_SELDOM, Identity, Spawner, child_of, run, run_with_input};
 use programs::Programs;
+pub(crate) use programs::cache_root;
 pub use programs::{Unavailable, Way};
 
 use crate::workspace;

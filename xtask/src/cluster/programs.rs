@@ -233,7 +233,7 @@ fn pinned_version<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
 }
 
 /// Everything built or fetched once per machine: `$XDG_CACHE_HOME/agents-test`, by default below `~/.cache`.
-pub(super) fn cache_root() -> Result<PathBuf> {
+pub(crate) fn cache_root() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(given) => PathBuf::from(given),
         None => std::env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),
