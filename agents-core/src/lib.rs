@@ -5,7 +5,7 @@
 //! followed) → [`plan`] (what will be executed, with its digest) → [`policy`] (whether it may) → [`decide`] (what to do
 //! now) → [`status`] (what users read). [`mod@check`] and [`normalise`] judge and read what users wrote, with [`cron`], [`timezone`],
 //! [`quantity`] and [`graph`]; [`mod@exec`], [`git`], [`image`] and [`place`] know what the runner can do with it;
-//! [`template`], [`name`], [`variable`] and [`mod@hidden`] serve all of them. [`kept`] says what caches keep of large objects.
+//! [`template`], [`name`], [`marks`], [`variable`] and [`mod@hidden`] serve all of them. [`kept`] says what caches keep of large objects.
 
 pub mod api;
 pub mod check;
@@ -18,6 +18,7 @@ pub mod hidden;
 pub mod image;
 pub mod kept;
 pub mod kinds;
+pub mod marks;
 pub mod mutant;
 pub mod name;
 pub mod normalise;

@@ -2,6 +2,8 @@
 //!
 //! The shape is a contract between two versions of the product: fields are added, never changed.
 
+pub mod exit;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -1,11 +1,12 @@
 //! References followed: run + agent + provider + work item → [`Resolved`], or everything that is missing, or everything
 //! that can never become right.
 
+pub mod terms;
 mod unsupported;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use self::unsupported::Unsupported;
+use self::{terms::Terms, unsupported::Unsupported};
 use crate::{
     api::{
         Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Resource,
@@ -13,16 +14,13 @@ use crate::{
         agent_run::{GitCoordinates, Output},
         common::{EnvVar, Parameters, Resources},
         implementation_spec::ImplementationSpecSpec,
-        runtime::{JobRuntime, RuntimeKind},
+        runtime::JobRuntime,
     },
     check::{self, Check, Fault, Faults},
     git, kept, normalise,
     quantity::Quantity,
     status::Reason,
 };
-
-/// Wait before the second attempt when nothing else is said, in seconds.
-pub const DEFAULT_BACKOFF_SECONDS: i64 = 10;
 
 /// What a look-up of a referenced object found. Objects are shared: every decision looks them up, and texts are large.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,6 +32,16 @@ pub enum Found<T> {
     Absent,
     /// An object that cannot be read as its kind; the text says why.
     Unreadable(String),
+}
+
+impl<T> Found<T> {
+    /// The object, when there is one that can be read.
+    pub fn object(&self) -> Option<&T> {
+        match self {
+            Self::Object(object) => Some(object),
+            Self::Absent | Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// The objects a run refers to, as the caller found them.
@@ -76,8 +84,8 @@ pub struct Resolved {
     pub git: Option<GitCoordinates>,
     /// Files that must exist for success.
     pub outputs: Vec<Output>,
-    /// Runtime, when the run or its Agent names one.
-    pub runtime: Option<RuntimeKind>,
+    /// How long it may take, how often it is tried and on what.
+    pub terms: Terms,
     /// Image, when anything names one.
     pub image: Option<String>,
     /// Service account, when anything names one.
@@ -90,12 +98,6 @@ pub struct Resolved {
     pub limits: BTreeMap<String, String>,
     /// Variables taken from Secrets.
     pub secret_env: Vec<SecretEnv>,
-    /// Wall time from the first start over all attempts, in seconds.
-    pub timeout_seconds: Option<i64>,
-    /// Attempts besides the first.
-    pub retry_limit: i32,
-    /// Wait before the second attempt, in seconds.
-    pub backoff_seconds: i64,
     /// What is said twice, and which one counts.
     pub ambiguous: Vec<String>,
     /// What is given and not used, without making it another run.
@@ -193,8 +195,6 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
     let mut unsupported = unsupported(run, agent, provider, implementation_name.as_deref(), implementation);
     unsupported.job(&job);
     left_out.append(&mut unsupported.warnings);
-    let retry = spec.retry_policy.unwrap_or_default();
-    let defaults = agent.spec.defaults.clone().unwrap_or_default();
     Ok(Resolved {
         run: run.metadata.name.clone(),
         namespace: run.metadata.namespace.clone(),
@@ -209,9 +209,7 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         env: agent.spec.env.clone(),
         git: git.cloned(),
         outputs: spec.outputs.clone(),
-        runtime: [&spec.runtime, &agent.spec.runtime]
-            .into_iter()
-            .find_map(|runtime| runtime.as_ref().and_then(|runtime| runtime.kind)),
+        terms: Terms::of(run, Some(agent)),
         image: run_workload
             .and_then(|workload| workload.image.clone())
             .or(job.image)
@@ -221,9 +219,6 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         requests,
         limits,
         secret_env: provider.spec.secret_env.clone(),
-        timeout_seconds: spec.timeout_seconds.or(defaults.timeout_seconds).filter(|seconds| *seconds > 0),
-        retry_limit: retry.limit.or(defaults.retry_limit).unwrap_or(0).clamp(0, 100),
-        backoff_seconds: retry.backoff_seconds.unwrap_or(DEFAULT_BACKOFF_SECONDS).max(0),
         ambiguous,
         left_out,
         unsupported: unsupported.needed,

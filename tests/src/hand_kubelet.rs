@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use agents_core::{
-    decide::agent_run::{ATTEMPT_LABEL, RUN_UID_LABEL},
+    marks::{LABEL_ATTEMPT, LABEL_RUN_UID},
     plan::CONTAINER,
     report::{Ended, KEY_VARIABLE, Report, SCHEMA_VERSION},
 };
@@ -99,8 +99,8 @@ pub fn report(pod: &Pod, status: Ended) -> Report {
         schema_version: SCHEMA_VERSION.into(),
         status,
         provider: "by-hand".into(),
-        run_uid: label(RUN_UID_LABEL).unwrap_or_default(),
-        attempt: label(ATTEMPT_LABEL).and_then(|attempt| attempt.parse().ok()).unwrap_or_default(),
+        run_uid: label(LABEL_RUN_UID).unwrap_or_default(),
+        attempt: label(LABEL_ATTEMPT).and_then(|attempt| attempt.parse().ok()).unwrap_or_default(),
         proof: proof_of(pod),
         plan_digest: String::new(),
         reason: None,
@@ -154,7 +154,7 @@ impl HandKubelet {
     /// # Errors
     /// It does not appear.
     pub async fn pod(&self, run_uid: &str, attempt: i32) -> Result<Pod> {
-        let labels = format!("{RUN_UID_LABEL}={run_uid},{ATTEMPT_LABEL}={attempt}");
+        let labels = format!("{LABEL_RUN_UID}={run_uid},{LABEL_ATTEMPT}={attempt}");
         let deadline = Instant::now() + PATIENCE;
         loop {
             let found = self.pods.list(&ListParams::default().labels(&labels)).await?;

@@ -23,8 +23,6 @@ pub use self::status::{
     RuntimeRefStatus, Stopping, VcsStatus,
 };
 
-/// Annotation that makes a run a template: never executed, a target for others to copy.
-pub const TEMPLATE_ANNOTATION: &str = "agents.proompteng.ai/template";
 /// Attempts kept in `status.attempts`; older ones are dropped, their usage stays in `status.usage`.
 pub const MAX_ATTEMPTS_KEPT: usize = 20;
 

@@ -1,9 +1,41 @@
 //! Every reason the product gives, in one enum: the word users read in status, Events and metrics.
+//!
+//! A row has all that goes with a reason wherever it is given. What a row does not say does not hold.
 
 use std::fmt;
 
+use crate::report::exit;
+
+/// What goes with a reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    /// Another attempt could not end differently: a plan that the runner refuses stays refused.
+    for_good: bool,
+    /// What waits for it waits until a person changes something.
+    by_hand: bool,
+    /// It holds an attempt only so long; then the attempt fails.
+    bounded: bool,
+    /// What ends the wait, when nobody has a better word.
+    unblocked_by: &'static str,
+    /// What the runner exits with; 0 when it gives no such reason, or more than the reason tells the code.
+    exit: i32,
+}
+
+impl Row {
+    const NOTHING: Self = Self { for_good: false, by_hand: false, bounded: false, unblocked_by: "", exit: 0 };
+}
+
+macro_rules! value {
+    () => {
+        true
+    };
+    ($value:expr) => {
+        $value
+    };
+}
+
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident $({ $($key:ident $(: $value:expr)?),+ })?,)+) => {
         /// Why something is as it is, in one CamelCase word.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
@@ -21,6 +53,10 @@ macro_rules! reasons {
             pub fn parse(word: &str) -> Option<Self> {
                 match word { $(stringify!($name) => Some(Self::$name),)+ _ => None }
             }
+
+            fn row(self) -> Row {
+                match self { $(Self::$name => Row { $($($key: value!($($value)?),)+)? ..Row::NOTHING }),+ }
+            }
         }
     };
 }
@@ -29,47 +65,47 @@ reasons! {
     /// The run is a template and is never executed.
     Template,
     /// The spec can never become right as it stands.
-    InvalidSpec,
+    InvalidSpec { for_good },
     /// This version cannot read the run: a field has another shape than it knows.
     Unreadable,
     /// A template is too large or too deep, or rendering it would print or cost too much.
-    TemplateLimit,
+    TemplateLimit { for_good },
     /// The Agent named by the run does not exist.
-    AgentNotFound,
+    AgentNotFound { by_hand },
     /// The AgentProvider named by the Agent does not exist.
-    ProviderNotFound,
+    ProviderNotFound { by_hand },
     /// The ImplementationSpec named by the run does not exist.
-    ImplementationNotFound,
+    ImplementationNotFound { by_hand },
     /// An object that is referred to cannot be read as its kind, or its spec is faulty.
-    ReferenceUnreadable,
+    ReferenceUnreadable { by_hand },
     /// No adapter of the wanted runtime is configured.
-    RuntimeNotConfigured,
+    RuntimeNotConfigured { by_hand },
     /// The run asks for something that this version of the controller does not carry out.
-    NotSupported,
+    NotSupported { by_hand },
     /// The operator does not let runs have the service account that the run, its Agent or its provider names.
-    ServiceAccountNotAllowed,
+    ServiceAccountNotAllowed { by_hand },
     /// `spec.suspend` is true.
-    Suspended,
+    Suspended { by_hand, unblocked_by: "set spec.suspend to false" },
     /// An object of the name we would create belongs to someone else.
-    Conflict,
+    Conflict { by_hand, unblocked_by: "delete or rename the object of that name" },
     /// The runtime refused the submission.
-    SubmitRejected,
+    SubmitRejected { for_good },
     /// The runtime cannot be reached; the submission is repeated.
     RuntimeUnavailable,
     /// The API server does not take the status of the run; nothing is started whose record could not be stored.
     StatusRefused,
     /// Handed to the runtime, which has not started it yet.
-    Starting,
+    Starting { unblocked_by: "the runtime starts it by itself" },
     /// A quota of the namespace leaves no room for the pod.
-    QuotaExceeded,
+    QuotaExceeded { unblocked_by: "make room in the quota, or ask for less; it is tried again by itself" },
     /// No node can take the pod.
-    Unschedulable,
+    Unschedulable { unblocked_by: "make room on a node, or ask for less" },
     /// The image cannot be pulled.
-    ImagePullFailed,
+    ImagePullFailed { bounded, unblocked_by: "make the image pullable" },
     /// A Secret or a key of it is missing.
-    SecretMissing,
+    SecretMissing { by_hand, bounded, unblocked_by: "create the Secret with that key" },
     /// The container could not be started for another reason.
-    StartFailed,
+    StartFailed { bounded },
     /// The provider is running.
     Running,
     /// The node does not say that the attempt ended, although its time there is over; it may still run.
@@ -83,23 +119,23 @@ reasons! {
     /// The provider was ended by a signal that nobody of ours sent.
     ProviderSignaled,
     /// The provider's binary is not there or not executable.
-    ProviderMissing,
+    ProviderMissing { exit: exit::PREFLIGHT },
     /// The runner's spec is not what the plan says, cannot be read, or asks for what can never be done.
-    RunnerSpecInvalid,
+    RunnerSpecInvalid { for_good, exit: exit::BAD_SPEC },
     /// The runner's spec does not have the digest of the plan.
-    DigestMismatch,
+    DigestMismatch { for_good, exit: exit::BAD_SPEC },
     /// Arguments and variables of the provider together are more than the kernel takes.
-    ArgumentsTooLong,
+    ArgumentsTooLong { for_good, exit: exit::BAD_SPEC },
     /// The workspace cannot be prepared.
-    PreflightFailed,
+    PreflightFailed { exit: exit::PREFLIGHT },
     /// The repository cannot be checked out.
-    CheckoutFailed,
+    CheckoutFailed { exit: exit::PREFLIGHT },
     /// An input file's path is not allowed or cannot be written.
-    PathDenied,
+    PathDenied { for_good, exit: exit::PREFLIGHT },
     /// The provider exited 0 and a declared output does not exist.
-    OutputMissing,
+    OutputMissing { exit: exit::OUTPUT_MISSING },
     /// Time ran out.
-    DeadlineExceeded,
+    DeadlineExceeded { for_good, exit: exit::DEADLINE },
     /// The container used more memory than it may.
     OutOfMemory,
     /// The node gave the pod up.
@@ -109,13 +145,13 @@ reasons! {
     /// The attempt ended and left no report.
     ReportLost,
     /// The attempt's pod was changed after it was created, or its container was started again; its report is not believed.
-    PodChanged,
+    PodChanged { for_good },
     /// The runner failed on its own.
-    RunnerFailed,
+    RunnerFailed { exit: exit::INTERNAL },
     /// `spec.cancel` is true.
-    Cancelled,
+    Cancelled { for_good, exit: exit::CANCELLED },
     /// The run is being deleted.
-    Deleted,
+    Deleted { for_good },
     /// The condition holds or not without anything to add.
     AsExpected,
     /// The spec says one thing twice; the message says which one counts.
@@ -135,22 +171,29 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether another attempt could end differently. A plan that the runner refuses stays refused.
+    /// Whether another attempt could end differently.
     pub fn is_retryable(self) -> bool {
-        !matches!(
-            self,
-            Self::InvalidSpec
-                | Self::TemplateLimit
-                | Self::RunnerSpecInvalid
-                | Self::DigestMismatch
-                | Self::ArgumentsTooLong
-                | Self::PathDenied
-                | Self::SubmitRejected
-                | Self::PodChanged
-                | Self::Cancelled
-                | Self::Deleted
-                | Self::DeadlineExceeded
-        )
+        !self.row().for_good
+    }
+
+    /// Whether what waits for it waits until a person changes something.
+    pub fn is_cured_by_hand(self) -> bool {
+        self.row().by_hand
+    }
+
+    /// Whether it fails an attempt that it holds for long. A pod that no node can take may wait for a new node for ever.
+    pub fn is_bounded(self) -> bool {
+        self.row().bounded
+    }
+
+    /// What ends the wait for it, when nobody has a better word.
+    pub fn unblocked_by(self) -> Option<&'static str> {
+        Some(self.row().unblocked_by).filter(|text| !text.is_empty())
+    }
+
+    /// What the runner exits with when it gives this reason, if the reason alone tells it.
+    pub fn exit_code(self) -> Option<i32> {
+        Some(self.row().exit).filter(|code| *code != 0)
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Resource},
     decide::agent_run::{current_attempt, open_attempt},
+    marks::{LABEL_MANAGED_BY, MANAGED_BY},
     name::{ChildName, SubmissionKey},
     resolve::{Found, References},
 };
@@ -25,7 +26,7 @@ use super::{meanings::Meanings, strays};
 use crate::{
     client::{Calls, Scope, Target},
     object::Object,
-    runtime::{JobView, LABEL_MANAGED_BY, MANAGED_BY, PodView},
+    runtime::{JobView, PodView},
     watch::{Change, Key, Projection, Settings, Slot, Watch},
 };
 

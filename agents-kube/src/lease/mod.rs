@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use agents_core::plan::digest::sha256;
+use agents_core::{
+    marks::{ANNOTATION_LEFT_BY, ANNOTATION_UNLED_SINCE},
+    plan::digest::sha256,
+};
 use agents_runtime::adapter::Class;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -33,10 +36,6 @@ use crate::{
     clock::Clock,
 };
 
-/// Since when nobody has led and judged what happened; kept from the acquisition until [`Term::recovered`].
-pub const UNLED_SINCE: &str = "agents.proompteng.ai/unled-since";
-/// What this leader and those before it left for the next ones, as a JSON list with the latest first.
-pub const LEFT_BY: &str = "agents.proompteng.ai/left-by-leaders";
 /// Leaders whose words are kept: each may have handed something over that is not recorded yet.
 const MAX_LEFT: usize = 5;
 /// Longest word of a leader that is read, in bytes.
@@ -422,11 +421,11 @@ impl Elector {
                 let all: Vec<&String> = std::iter::once(word).chain(&self.left).collect();
                 // Texts have a JSON form.
                 let all = serde_json::to_string(&all).unwrap_or_default();
-                lease.metadata.annotations.get_or_insert_default().insert(LEFT_BY.to_owned(), all);
+                lease.metadata.annotations.get_or_insert_default().insert(ANNOTATION_LEFT_BY.to_owned(), all);
             }
             if let Some(since) = self.unled_since {
                 let annotations = lease.metadata.annotations.get_or_insert_default();
-                annotations.insert(UNLED_SINCE.to_owned(), since.to_string());
+                annotations.insert(ANNOTATION_UNLED_SINCE.to_owned(), since.to_string());
             }
         } else {
             self.settle(&mut lease);
@@ -452,7 +451,7 @@ impl Elector {
         if self.recovered.load(Ordering::Acquire)
             && let Some(annotations) = &mut lease.metadata.annotations
         {
-            annotations.remove(UNLED_SINCE);
+            annotations.remove(ANNOTATION_UNLED_SINCE);
         }
     }
 
@@ -475,7 +474,7 @@ impl Elector {
 
 /// What leaders have left in the lease, as far as it can be read.
 fn left_by(lease: &Lease) -> Vec<String> {
-    let annotation = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(LEFT_BY));
+    let annotation = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_LEFT_BY));
     let words: Vec<String> = annotation.and_then(|words| serde_json::from_str(words).ok()).unwrap_or_default();
     words.into_iter().filter(|word| word.len() <= MAX_WORD).collect()
 }
@@ -483,7 +482,11 @@ fn left_by(lease: &Lease) -> Vec<String> {
 /// Since when nobody has led and judged, as the lease tells before it is taken. An acquisition of ours whose answer was
 /// lost has left it in the annotation, as has a leader that died before it had judged.
 fn unled_since(lease: &Lease, identity: &str) -> Option<Timestamp> {
-    let noted = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(UNLED_SINCE)?.parse().ok());
+    let noted = lease
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(ANNOTATION_UNLED_SINCE)?.parse().ok());
     let spec = lease.spec.as_ref()?;
     noted.or_else(|| {
         let ours = spec.holder_identity.as_deref() == Some(identity);

@@ -207,7 +207,7 @@ async fn the_gap_outlives_leaders_that_die_before_they_have_judged() {
     assert_eq!(term.unled_since, Some(since));
     term.recovered();
     for_seconds(10, fourth.hold(&never)).await;
-    assert!(cluster.lease()["metadata"]["annotations"][UNLED_SINCE].is_null());
+    assert!(cluster.lease()["metadata"]["annotations"][ANNOTATION_UNLED_SINCE].is_null());
     drop(fourth);
     let term = cluster.elector("fifth").acquire(&never).await.unwrap();
     assert!(term.gap < Duration::from_secs(60), "{:?}", term.gap);
@@ -382,7 +382,7 @@ async fn the_last_few_leaders_leave_word_once_each() {
     // A lease whose words cannot be read, or are longer than any of ours, still is a lease.
     for left in ["no list".to_owned(), json!(["x".repeat(MAX_WORD + 1)]).to_string()] {
         time::sleep(Duration::from_secs(60)).await;
-        cluster.set(|store| store.lease.as_mut().unwrap()["metadata"]["annotations"][LEFT_BY] = json!(left));
+        cluster.set(|store| store.lease.as_mut().unwrap()["metadata"]["annotations"][ANNOTATION_LEFT_BY] = json!(left));
         let term = cluster.elector("later").leaving("seven").acquire(&never).await.unwrap();
         assert_eq!(term.left, Vec::<String>::new());
     }

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use agents_core::marks::{ANNOTATION_KEPT, ANNOTATION_POD};
 use async_trait::async_trait;
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 use super::{
     api::JobApi,
     fingerprint::Fingerprint,
-    manifest::{ANNOTATION_KEPT, ANNOTATION_POD},
     view::{ConfigMapView, JobView, PodView},
 };
 use crate::{

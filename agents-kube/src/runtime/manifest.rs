@@ -4,6 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use agents_core::{
     api::{AgentRun, GROUP, Kind, VERSION},
+    marks::{
+        ANNOTATION_PLAN, ANNOTATION_POD, ANNOTATION_RUN, ANNOTATION_SPEC, LABEL_ATTEMPT, LABEL_MANAGED_BY, LABEL_RUN,
+        LABEL_RUN_UID, MANAGED_BY,
+    },
     name::{ChildName, label_value},
     plan::{
         CONTAINER,
@@ -25,29 +29,9 @@ use k8s_openapi::{
 use super::{
     fingerprint::Fingerprint,
     pod::pod_template,
-    spec::{self, ANNOTATION_SPEC, CarrierError, SpecCarrier},
+    spec::{self, CarrierError, SpecCarrier},
     view::Marks,
 };
-
-/// Label of everything we create, by which it is watched.
-pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Value of [`LABEL_MANAGED_BY`].
-pub const MANAGED_BY: &str = "agents";
-/// Label with the run's name, shortened when it does not fit a label.
-pub const LABEL_RUN: &str = "agents.proompteng.ai/run";
-/// Label with the run's uid.
-pub const LABEL_RUN_UID: &str = "agents.proompteng.ai/run-uid";
-/// Label with the number of the attempt.
-pub const LABEL_ATTEMPT: &str = "agents.proompteng.ai/attempt";
-/// Annotation of a Job that stays until the status of its run could be stored; its value says so.
-pub const ANNOTATION_KEPT: &str = "agents.proompteng.ai/kept";
-/// Annotation with the run's whole name.
-pub const ANNOTATION_RUN: &str = "agents.proompteng.ai/run";
-
-/// Annotation of a Job with the digest of its plan.
-pub const ANNOTATION_PLAN: &str = "agents.proompteng.ai/plan-digest";
-/// Annotation of a Job with the [`Fingerprint`] of its pod template.
-pub const ANNOTATION_POD: &str = "agents.proompteng.ai/pod-fingerprint";
 
 /// How long a finished Job is kept when nothing else is said: a controller that was down for a day still reads it.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -19,12 +19,9 @@ pub use api::JobApi;
 pub use cached::CachedJobs;
 pub use fingerprint::Fingerprint;
 pub use job::{JobAdapter, ReportSecret, is_admitted_job_of, is_the_job_of, note_admission};
-pub use manifest::{
-    ANNOTATION_KEPT, ANNOTATION_PLAN, ANNOTATION_POD, ANNOTATION_RUN, DEFAULT_TTL, JobSettings, LABEL_ATTEMPT,
-    LABEL_MANAGED_BY, LABEL_RUN, LABEL_RUN_UID, MANAGED_BY, MIN_TTL, Manifests, manifests,
-};
+pub use manifest::{DEFAULT_TTL, JobSettings, MIN_TTL, Manifests, manifests};
 pub use observe::{has_ended, is_ours, observe, overdue};
 pub use pod::pod_template;
 pub use pod_read::{NotPlanned, read_pod};
-pub use spec::{ANNOTATION_SPEC, CarrierError, MAX_ANNOTATIONS, SpecCarrier};
+pub use spec::{CarrierError, MAX_ANNOTATIONS, SpecCarrier};
 pub use view::{ConfigMapView, ContainerState, JobEnd, JobView, Marks, OwnerView, Phase, PodNote, PodView, Terminated};

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use agents_core::plan::pod::{
-    ContainerPlan, EnvPlan, EnvSource, MountPlan, PodPlan, RunAs, SPEC_FILE, VolumePlan, VolumeSource,
+use agents_core::{
+    marks::ANNOTATION_SPEC,
+    plan::pod::{ContainerPlan, EnvPlan, EnvSource, MountPlan, PodPlan, RunAs, SPEC_FILE, VolumePlan, VolumeSource},
 };
 use k8s_openapi::{
     api::core::v1::{
@@ -17,7 +18,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
-use super::spec::{ANNOTATION_SPEC, SpecCarrier};
+use super::spec::SpecCarrier;
 
 /// Mode of the runner's spec: readable by whoever the pod runs as.
 pub(super) const SPEC_MODE: i32 = 0o444;

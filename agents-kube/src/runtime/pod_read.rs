@@ -6,17 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agents_core::{
+    marks::{ANNOTATION_RUN, ANNOTATION_SPEC},
     plan::pod::{ContainerPlan, EnvPlan, EnvSource, MountPlan, PodPlan, RunAs, SPEC_FILE, VolumePlan, VolumeSource},
     report::KEY_VARIABLE,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    manifest::ANNOTATION_RUN,
-    pod::{SPEC_MODE, spec_field_path},
-    spec::ANNOTATION_SPEC,
-};
+use super::pod::{SPEC_MODE, spec_field_path};
 
 /// Something in a pod that no plan names.
 #[derive(Debug, thiserror::Error)]

@@ -2,13 +2,12 @@
 //! beside the Job. Both are read as the same file with the same bytes.
 
 use agents_core::{
+    marks::ANNOTATION_SPEC,
     name::ChildName,
     plan::{RunnerSpec, digest::sha256, pod::SPEC_FILE, runner_spec::Limits},
 };
 use agents_runtime::spec_file;
 
-/// Annotation of the pod template that holds the encoded spec.
-pub const ANNOTATION_SPEC: &str = "agents.proompteng.ai/runner-spec";
 /// Most bytes of keys and values of a template's annotations. Kubernetes refuses 256 KiB; admission plug-ins that add
 /// annotations of their own need some room.
 pub const MAX_ANNOTATIONS: usize = 200 * 1024;

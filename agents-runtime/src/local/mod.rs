@@ -27,7 +27,7 @@ use agents_core::{
     api::{
         AgentRun, AgentRunStatus, Resource,
         agent_provider::SecretEnv,
-        agent_run::{Phase, TEMPLATE_ANNOTATION},
+        agent_run::Phase,
         common::{ParameterValue, Scalar},
         runtime::RuntimeKind,
     },
@@ -35,6 +35,8 @@ use agents_core::{
         Notice,
         agent_run::{is_finished, open_attempt},
     },
+    marks::ANNOTATION_TEMPLATE,
+    resolve::terms::Terms,
     status::Reason,
 };
 use tokio::{
@@ -373,7 +375,7 @@ impl Engine {
 
 fn select(manifests: &Manifests, names: &[String]) -> Result<Vec<(ObjectName, RunManifest)>, EngineError> {
     let is_template = |run: &Resource<AgentRun>| {
-        run.metadata.annotations.get(TEMPLATE_ANNOTATION).is_some_and(|value| value == "true")
+        run.metadata.annotations.get(ANNOTATION_TEMPLATE).is_some_and(|value| value == "true")
     };
     let runs = || manifests.runs.iter().filter(|(_, manifest)| !is_template(&manifest.run));
     let known = || runs().map(|((_, name), _)| name.clone()).collect::<Vec<_>>();
@@ -442,10 +444,7 @@ fn place_repository(
 
 fn wants_another_runtime(run: &Resource<AgentRun>, manifests: &Manifests) -> bool {
     let agent = manifests.agents.get(&(run.metadata.namespace.clone(), run.spec.agent_ref.name.clone()));
-    let wanted = [run.spec.runtime.as_ref(), agent.and_then(|agent| agent.spec.runtime.as_ref())]
-        .into_iter()
-        .flatten()
-        .find_map(|runtime| runtime.kind);
+    let wanted = Terms::of(run, agent.map(AsRef::as_ref)).runtime;
     wanted.is_some_and(|kind| kind != RuntimeKind::Process)
 }
 
@@ -453,20 +452,7 @@ fn wants_another_runtime(run: &Resource<AgentRun>, manifests: &Manifests) -> boo
 fn is_stuck(run: &Resource<AgentRun>) -> bool {
     let Some(status) = &run.status else { return false };
     let lives = open_attempt(status).is_some();
-    let waits_for_ever = |reason: &str| match Reason::parse(reason) {
-        Some(
-            Reason::AgentNotFound
-            | Reason::ProviderNotFound
-            | Reason::ImplementationNotFound
-            | Reason::ReferenceUnreadable
-            | Reason::RuntimeNotConfigured
-            | Reason::NotSupported
-            | Reason::SecretMissing
-            | Reason::Suspended
-            | Reason::Conflict,
-        ) => true,
-        Some(_) | None => false,
-    };
+    let waits_for_ever = |reason: &str| Reason::parse(reason).is_some_and(Reason::is_cured_by_hand);
     status.phase.is_some_and(|phase| !phase.is_terminal() && phase != Phase::Template)
         && !lives
         && run.spec.cancel != Some(true)

@@ -20,7 +20,7 @@ use agents_core::{
     exec,
     hidden::visible,
     plan::{RunnerSpec, runner_spec::OUTPUTS_DIR},
-    report::{Ended, Report, SCHEMA_VERSION},
+    report::{Ended, Report, SCHEMA_VERSION, exit},
     status::{Reason, cut},
 };
 use jiff::Timestamp;
@@ -30,7 +30,6 @@ use thiserror::Error;
 use super::{
     checkout::{Checkout, CheckoutError, Git},
     deliver::{self, Target, deliver},
-    exit,
     folder::{FileError, Missing, Obstacle, open_below, write_whole},
     log::Log,
     prepare::{self, PrepareError, Prepared, prepare},

@@ -4,12 +4,11 @@
 //! The rooms follow one attempt: [`spec`] (find, decode, verify) → `prepare` (everything that can be decided before
 //! anything is touched) → `attempt` (the steps in order) with `checkout`, `folder` (files without following links),
 //! `supervise` and `processes` (signals, deadline, whatever the provider leaves behind), `program`, `streams` (output) and
-//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `redact`,
-//! `spelling`, `remote`, `lines`, `usage` and [`exit`] are pure.
+//! `outputs` → `deliver` (status file and termination message). `env`, `roots`, `redact`, `spelling`, `remote`, `lines` and
+//! `usage` are pure.
 //!
 //! It has no async runtime: see `supervise`.
 
-pub mod exit;
 pub mod spec;
 #[doc(hidden)]
 pub mod untrusted;
@@ -36,7 +35,7 @@ mod usage;
 
 use std::{ffi::OsString, io, path::PathBuf};
 
-use agents_core::report::{KEY_VARIABLE, MAX_PROOF};
+use agents_core::report::{KEY_VARIABLE, MAX_PROOF, exit};
 use nix::{
     sys::prctl::{set_child_subreaper, set_dumpable},
     unistd::getpid,

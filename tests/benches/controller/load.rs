@@ -10,7 +10,7 @@ use std::{
 
 use agents_core::{
     api::{GROUP, VERSION},
-    decide::agent_run::RUN_LABEL,
+    marks::LABEL_RUN,
 };
 use agents_tests::hand_kubelet::{Exit, HandKubelet};
 use anyhow::{Context as _, Result, bail};
@@ -213,7 +213,7 @@ async fn attend(
                 // A watch that broke is taken up again.
                 let Ok(pod) = seen else { continue };
                 let labels = pod.metadata.labels.as_ref();
-                let Some(run) = labels.and_then(|labels| labels.get(RUN_LABEL)).cloned() else { continue };
+                let Some(run) = labels.and_then(|labels| labels.get(LABEL_RUN)).cloned() else { continue };
                 if started.insert(run.clone()) {
                     alive.insert(run, pod.clone());
                     let (kubelet, connections) = (&kubelet, Arc::clone(&connections));

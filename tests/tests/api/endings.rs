@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agents_core::{api::agent_run::Stopping, decide::agent_run::ATTEMPT_LABEL, report::Ended};
+use agents_core::{api::agent_run::Stopping, marks::LABEL_ATTEMPT, report::Ended};
 use agents_tests::hand_kubelet::{Exit, Play, report};
 use anyhow::{Context as _, Result, ensure};
 use kube::api::DeleteParams;
@@ -164,7 +164,7 @@ pub(crate) fn a_job_deleted_behind_us_is_lost(cluster: &Cluster) -> Result<()> {
     play(cluster, "lost", async |stage| {
         stage.declarations().await?;
         let _attendance = stage.kubelet().attend(|pod| {
-            let attempt = pod.metadata.labels.as_ref().and_then(|labels| labels.get(ATTEMPT_LABEL));
+            let attempt = pod.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ATTEMPT));
             if attempt.is_some_and(|attempt| attempt == "1") { Play::Hang } else { Play::Succeed(Duration::ZERO) }
         });
         let _controller = stage.controller().await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agents_core::marks::ANNOTATION_KEPT;
 use agents_tests::hand_kubelet::Play;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -11,8 +12,6 @@ use super::{
     kills::each_job_was_created_once,
     stage::{CONTROLLER, job_of, phase_of, play, reason_of},
 };
-
-const KEPT: &str = "agents.proompteng.ai/kept";
 
 /// Without the right to store a status, the Job is kept as the record, people are told, and a new controller without
 /// memory starts nothing twice; with the right again the status says what became of the run, and the Job goes in time.
@@ -37,7 +36,8 @@ pub(crate) fn a_status_that_is_refused_is_told_and_its_job_kept(cluster: &Cluste
         let run = stage.run("untold", &json!({})).await?;
         let name = job_of(&run, 1);
         let kept = |job: &Value| {
-            job["metadata"]["annotations"][KEPT].is_string() && job["spec"]["ttlSecondsAfterFinished"].is_null()
+            job["metadata"]["annotations"][ANNOTATION_KEPT].is_string()
+                && job["spec"]["ttlSecondsAfterFinished"].is_null()
         };
         let find = async || Ok(stage.find("jobs", &name).await?.filter(|job| kept(job)));
         stage.until("the kept Job", find).await?;
@@ -63,7 +63,7 @@ pub(crate) fn a_status_that_is_refused_is_told_and_its_job_kept(cluster: &Cluste
         stage
             .until("the Job's time", || async {
                 let job = stage.find("jobs", &name).await?.context("its Job")?;
-                let annotated = job["metadata"]["annotations"][KEPT].is_string();
+                let annotated = job["metadata"]["annotations"][ANNOTATION_KEPT].is_string();
                 Ok((!annotated && job["spec"]["ttlSecondsAfterFinished"] == 86_400).then_some(()))
             })
             .await?;

@@ -1,6 +1,7 @@
 //! Runs that cannot start: what they say, what kubectl makes of it, and how they go on by themselves.
 
-use agents_kube::runtime::{ANNOTATION_POD, Fingerprint};
+use agents_core::marks::ANNOTATION_POD;
+use agents_kube::runtime::Fingerprint;
 use agents_tests::hand_kubelet::Play;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};

@@ -39,14 +39,15 @@ use super::{Confirm, Effect, Notice, Plan, Refusal};
 use crate::{
     api::{
         AgentRun, AgentRunStatus, Resource,
-        agent_run::{Attempt, Phase, TEMPLATE_ANNOTATION},
+        agent_run::{Attempt, Phase},
         runtime::RuntimeKind,
     },
+    marks::{ANNOTATION_TEMPLATE, LABEL_AGENT, LABEL_ATTEMPT, LABEL_PROVIDER, LABEL_RUN, LABEL_RUN_UID},
     mutant::{self, Mutant},
     name::SubmissionKey,
     plan::{self, Defaults, ExecutionPlan, pod::PodPlan},
     policy::{self, Subject, Verdict},
-    resolve::{Found, References, Resolved, Unresolved, resolve},
+    resolve::{References, Resolved, Unresolved, resolve, terms::Terms},
     runtime::{Observation, Overdue, Owner, RuntimeRef, Submission},
     status::{Reason, after, seconds},
 };
@@ -60,17 +61,6 @@ const RECHECK_SECONDS: i64 = 30;
 pub const FORCE_AFTER_SECONDS: i64 = 30;
 /// Time the runner has beyond its deadline and grace to report by itself, in seconds.
 const DEADLINE_SLACK_SECONDS: i64 = 70;
-
-/// Label of everything that belongs to a run: its name, as a label value.
-pub const RUN_LABEL: &str = "agents.proompteng.ai/run";
-/// Label of everything that belongs to a run: its uid.
-pub const RUN_UID_LABEL: &str = "agents.proompteng.ai/run-uid";
-/// Label of everything that belongs to an attempt: its number.
-pub const ATTEMPT_LABEL: &str = "agents.proompteng.ai/attempt";
-/// Label of everything that belongs to an agent's runs.
-pub const AGENT_LABEL: &str = "agents.proompteng.ai/agent";
-/// Label of everything that belongs to a provider's runs.
-pub const PROVIDER_LABEL: &str = "agents.proompteng.ai/provider";
 
 /// What the engine is configured to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,11 +127,8 @@ impl RunSnapshot {
 
     /// Whether nothing is left out of the run and of what it refers to.
     pub fn is_whole(&self) -> bool {
-        let work_is_whole = match &self.references.implementation {
-            Found::Object(work) => work.metadata.left_out.is_none(),
-            Found::Absent | Found::Unreadable(_) => true,
-        };
-        self.run.metadata.left_out.is_none() && work_is_whole
+        let work = self.references.implementation.object();
+        self.run.metadata.left_out.is_none() && work.is_none_or(|work| work.metadata.left_out.is_none())
     }
 }
 
@@ -190,7 +177,7 @@ pub fn ref_on(run: &Resource<AgentRun>, runtime: RuntimeKind) -> RuntimeRef {
 pub fn expected(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> Option<Submission> {
     let resolved = resolve(run, references).ok()?;
     let plan = plan::plan(&resolved, &settings.defaults).ok()?;
-    let timeout = resolved.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let timeout = resolved.terms.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     let runtime = runtime_of(run, references, settings);
     Some(submission(&resolved, plan, runtime, current_attempt(run.status.as_ref()), timeout))
 }
@@ -202,12 +189,8 @@ fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Sett
         .filter(|status| open_attempt(status).is_some())
         .and_then(|status| status.runtime_ref.as_ref())
         .map(|reference| reference.kind);
-    let of_run = run.spec.runtime.as_ref().and_then(|runtime| runtime.kind);
-    let of_agent = match &references.agent {
-        Found::Object(agent) => agent.spec.runtime.as_ref().and_then(|runtime| runtime.kind),
-        Found::Absent | Found::Unreadable(_) => None,
-    };
-    match settings.only_runtime.or(recorded).or(of_run).or(of_agent).unwrap_or(settings.default_runtime) {
+    let named = || Terms::of(run, references.agent.object()).runtime;
+    match settings.only_runtime.or(recorded).or_else(named).unwrap_or(settings.default_runtime) {
         // Without steps, which are looked at before anything starts, a workflow is one Job.
         RuntimeKind::Workflow => RuntimeKind::Job,
         other => other,
@@ -232,7 +215,7 @@ pub fn decide(
     }
     // A run that is under way stays one: as a template nobody would follow its attempt any more.
     let untouched = current_attempt(run.status.as_ref()) == 1 && snapshot.observed.observation == Observation::Lost;
-    if untouched && run.metadata.annotations.get(TEMPLATE_ANNOTATION).is_some_and(|value| value == "true") {
+    if untouched && run.metadata.annotations.get(ANNOTATION_TEMPLATE).is_some_and(|value| value == "true") {
         let mut record = Record::new(run, now);
         record.template();
         return record.into_plan();
@@ -254,6 +237,10 @@ struct Decision<'a> {
 impl Decision<'_> {
     fn run(&self) -> &Resource<AgentRun> {
         &self.snapshot.run
+    }
+
+    fn terms(&self) -> Terms {
+        Terms::of(self.run(), self.snapshot.references.agent.object())
     }
 
     /// The current attempt, when the status has recorded it.
@@ -328,7 +315,7 @@ impl Decision<'_> {
             return Some((Reason::DeadlineExceeded, "the runner did not report within its deadline".to_owned()));
         }
         if let Observation::Pending { cause: Some(cause), .. } = &self.snapshot.observed.observation
-            && is_bounded(cause.reason)
+            && cause.reason.is_bounded()
             && self.now
                 >= after(self.hindered_since(cause.reason, cause.since), seconds(self.settings.start_limit_seconds))
         {
@@ -351,7 +338,7 @@ impl Decision<'_> {
     /// When the time of a run that has started is over.
     fn deadline(&self) -> Option<Timestamp> {
         let started = self.run().status.as_ref()?.started_at?;
-        retry::deadline(self.run(), &self.snapshot.references, Some(started))
+        self.terms().deadline(started)
     }
 
     fn deadline_slack(&self) -> jiff::SignedDuration {
@@ -427,10 +414,11 @@ impl Decision<'_> {
         if started {
             plan.after.push(emit(Reason::Started, "the provider has started"));
         }
-        let deadline = retry::deadline(self.run(), &self.snapshot.references, started_at)
+        let deadline = started_at
+            .and_then(|started| self.terms().deadline(started))
             .map(|deadline| after(deadline, self.deadline_slack()));
         let start_limit = match observation {
-            Observation::Pending { cause: Some(cause), .. } if is_bounded(cause.reason) => {
+            Observation::Pending { cause: Some(cause), .. } if cause.reason.is_bounded() => {
                 Some(after(self.hindered_since(cause.reason, cause.since), seconds(self.settings.start_limit_seconds)))
             }
             _ => None,
@@ -478,24 +466,22 @@ impl Decision<'_> {
             (Phase::Succeeded, _) => record.terminal(Phase::Succeeded, *reason, message, outcome.finished_at),
             (Phase::Cancelled, _) => record.terminal(Phase::Cancelled, *reason, message, outcome.finished_at),
             (_, Some((wanted, why))) => record.terminal(Phase::Cancelled, wanted, &why, outcome.finished_at),
-            (_, None) => {
-                match retry::next(self.run(), &self.snapshot.references, attempt, outcome, record.started_at()) {
-                    Ok(start) => {
-                        record.blocked(&[Blocker::backoff(attempt, *reason, message, start)]);
-                        let mut plan = record.into_plan();
-                        plan.after.push(warn(*reason, &format!("attempt {attempt}: {message}")));
-                        plan.wake = Some(start);
-                        return plan;
-                    }
-                    Err(no_more) => {
-                        let message = match no_more {
-                            Some(why) => format!("{message}; {why}"),
-                            None => message.clone(),
-                        };
-                        record.terminal(Phase::Failed, *reason, &message, outcome.finished_at);
-                    }
+            (_, None) => match retry::next(&self.terms(), attempt, outcome, record.started_at()) {
+                Ok(start) => {
+                    record.blocked(&[Blocker::backoff(attempt, *reason, message, start)]);
+                    let mut plan = record.into_plan();
+                    plan.after.push(warn(*reason, &format!("attempt {attempt}: {message}")));
+                    plan.wake = Some(start);
+                    return plan;
                 }
-            }
+                Err(no_more) => {
+                    let message = match no_more {
+                        Some(why) => format!("{message}; {why}"),
+                        None => message.clone(),
+                    };
+                    record.terminal(Phase::Failed, *reason, &message, outcome.finished_at);
+                }
+            },
         }
         told(record)
     }
@@ -670,7 +656,7 @@ impl Decision<'_> {
             return self.try_to_store(unstored, warning);
         }
         let left = self.deadline().map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
-        let timeout = left.or(resolved.timeout_seconds).and_then(|left| u64::try_from(left).ok());
+        let timeout = left.or(resolved.terms.timeout_seconds).and_then(|left| u64::try_from(left).ok());
         let submission = submission(resolved, execution, runtime, number, timeout);
         let told = emit(Reason::Submitted, &format!("attempt {number} was handed to {runtime} as {}", submission.name));
         Plan {
@@ -711,11 +697,11 @@ fn submission(
         namespace: resolved.namespace.clone(),
         owner: Owner { name: resolved.run.clone(), uid: resolved.uid.clone() },
         labels: [
-            label(RUN_LABEL, &resolved.run),
-            label(RUN_UID_LABEL, &resolved.uid),
-            label(ATTEMPT_LABEL, &number.to_string()),
-            label(AGENT_LABEL, &resolved.agent),
-            label(PROVIDER_LABEL, &resolved.provider),
+            label(LABEL_RUN, &resolved.run),
+            label(LABEL_RUN_UID, &resolved.uid),
+            label(LABEL_ATTEMPT, &number.to_string()),
+            label(LABEL_AGENT, &resolved.agent),
+            label(LABEL_PROVIDER, &resolved.provider),
         ]
         .into(),
         key,
@@ -723,11 +709,6 @@ fn submission(
         pod,
         secret_env: resolved.secret_env.clone(),
     }
-}
-
-/// Hindrances that fail the attempt when they last; a pod that no node can take may wait for a new node for ever.
-fn is_bounded(reason: Reason) -> bool {
-    matches!(reason, Reason::ImagePullFailed | Reason::SecretMissing | Reason::StartFailed)
 }
 
 /// A Plan that stores the end of a run and tells it.

@@ -67,7 +67,7 @@ impl Decision<'_> {
         let status = self.run().status.as_ref();
         let next = || {
             let started = status.and_then(|status| status.started_at);
-            retry::next(self.run(), &self.snapshot.references, current_attempt(status), outcome, started)
+            retry::next(&self.terms(), current_attempt(status), outcome, started)
         };
         outcome.ended == Phase::Cancelled || self.user_wants_to_stop().is_some() || next().is_err()
     }

@@ -20,6 +20,8 @@ use crate::{
 
 /// Longest message in a list entry, in bytes.
 const MAX_MESSAGE: usize = 1024;
+/// What unblocks a run that we try to start again.
+const TRIED_AGAIN: &str = "cure what the message says; it is tried again by itself";
 /// Entries of `status.blockedBy` at most, which is what its schema allows.
 pub(super) const MAX_BLOCKERS: usize = 64;
 
@@ -77,21 +79,12 @@ impl Blocker {
 
     pub(super) fn refused(refusal: &Refusal) -> Self {
         let Refusal { reason, message, terminal: _ } = refusal;
-        let unblocked_by = match reason {
-            Reason::Conflict => "delete or rename the object of that name",
-            Reason::SecretMissing => "create the Secret with that key",
-            _ => "cure what the message says; it is tried again by itself",
-        };
+        let unblocked_by = reason.unblocked_by().unwrap_or(TRIED_AGAIN);
         Self { reason: *reason, object: None, message: message.clone(), unblocked_by: unblocked_by.to_owned() }
     }
 
     pub(super) fn in_doubt(doubt: &str) -> Self {
-        Self {
-            reason: Reason::Conflict,
-            object: None,
-            message: doubt.to_owned(),
-            unblocked_by: "cure what the message says; it is tried again by itself".to_owned(),
-        }
+        Self { reason: Reason::Conflict, object: None, message: doubt.to_owned(), unblocked_by: TRIED_AGAIN.to_owned() }
     }
 
     pub(super) fn unstored(unstored: &Unstored) -> Self {
@@ -136,14 +129,7 @@ impl Blocker {
     }
 
     fn hindrance(reason: Reason, message: &str, reference: &RuntimeRef) -> Self {
-        let unblocked_by = match reason {
-            Reason::ImagePullFailed => "make the image pullable",
-            Reason::SecretMissing => "create the Secret with that key",
-            Reason::Unschedulable => "make room on a node, or ask for less",
-            Reason::QuotaExceeded => "make room in the quota, or ask for less; it is tried again by itself",
-            Reason::Starting => "the runtime starts it by itself",
-            _ => "cure what the message says",
-        };
+        let unblocked_by = reason.unblocked_by().unwrap_or("cure what the message says");
         Self {
             reason,
             object: Some(format!("{}/{}", reference.runtime, reference.name)),

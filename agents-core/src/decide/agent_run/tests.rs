@@ -14,6 +14,7 @@ use crate::{
     decide::EffectKind,
     plan::Bounds,
     report::{Ended, Report, SCHEMA_VERSION},
+    resolve::Found,
     runtime::{Finish, Hindrance},
 };
 
@@ -582,7 +583,7 @@ fn a_lost_report_is_confirmed_first() {
 #[test]
 fn a_template_is_never_executed() {
     let mut s = snapshot(&json!({}));
-    Arc::make_mut(&mut s.run).metadata.annotations.insert(TEMPLATE_ANNOTATION.into(), "true".into());
+    Arc::make_mut(&mut s.run).metadata.annotations.insert(ANNOTATION_TEMPLATE.into(), "true".into());
     let plan = apply_now(&mut s, at(0));
     assert!(plan.before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Template Template [] a template is never executed");
@@ -595,10 +596,10 @@ fn annotations_that_mean_nothing_are_ignored() {
     for value in ["", "TRUE", "1", "yes", " true", "\u{202e}eurt", long.as_str()] {
         let mut s = snapshot(&json!({}));
         let metadata = &mut Arc::make_mut(&mut s.run).metadata;
-        metadata.annotations = [(TEMPLATE_ANNOTATION, value), ("agents.proompteng.ai/", value), ("no-slash", value)]
+        metadata.annotations = [(ANNOTATION_TEMPLATE, value), ("agents.proompteng.ai/", value), ("no-slash", value)]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
-        metadata.labels = [(RUN_UID_LABEL, value), (ATTEMPT_LABEL, value)]
+        metadata.labels = [(LABEL_RUN_UID, value), (LABEL_ATTEMPT, value)]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
         assert_eq!(kinds(&decide_at(&s, at(0)).before), [EffectKind::Submit], "{} bytes", value.len());
@@ -610,7 +611,7 @@ fn a_run_under_way_does_not_become_a_template() {
     let mut s = snapshot(&json!({}));
     s.observed.observation = running(at(0));
     apply_now(&mut s, at(0));
-    Arc::make_mut(&mut s.run).metadata.annotations.insert(TEMPLATE_ANNOTATION.into(), "true".into());
+    Arc::make_mut(&mut s.run).metadata.annotations.insert(ANNOTATION_TEMPLATE.into(), "true".into());
     assert_eq!(decide_at(&s, at(1)).status, None);
     Arc::make_mut(&mut s.run).spec.cancel = Some(true);
     assert_eq!(kinds(&apply_now(&mut s, at(2)).after), [EffectKind::Cancel]);

@@ -1,4 +1,4 @@
-//! Exit codes of the runner. Pure.
+//! Exit codes of the runner, by which its container ends.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -12,10 +12,8 @@
 //! | 128 + n | signal n ended the provider |
 //! | other | the provider's own |
 
-use agents_core::{
-    report::{Ended, Report},
-    status::Reason,
-};
+use super::{Ended, Report};
+use crate::status::Reason;
 
 /// The spec cannot be used.
 pub const BAD_SPEC: i32 = 64;
@@ -35,16 +33,11 @@ pub fn code(report: &Report) -> i32 {
     if report.status == Ended::Succeeded {
         return 0;
     }
-    match report.known_reason() {
-        Some(Reason::RunnerSpecInvalid | Reason::DigestMismatch | Reason::ArgumentsTooLong) => BAD_SPEC,
-        Some(Reason::OutputMissing) => OUTPUT_MISSING,
-        Some(Reason::ProviderMissing | Reason::PreflightFailed | Reason::CheckoutFailed | Reason::PathDenied) => {
-            PREFLIGHT
-        }
-        Some(Reason::DeadlineExceeded) => DEADLINE,
-        Some(Reason::Cancelled) => CANCELLED,
-        Some(Reason::ProviderExited) => report.exit_code.filter(|code| *code != 0).unwrap_or(INTERNAL),
-        Some(Reason::ProviderSignaled) => report.signal.map_or(INTERNAL, |signal| 128 + signal),
-        _ => INTERNAL,
-    }
+    let Some(reason) = report.known_reason() else { return INTERNAL };
+    let own = match reason {
+        Reason::ProviderExited => report.exit_code.filter(|code| *code != 0),
+        Reason::ProviderSignaled => report.signal.map(|signal| 128 + signal),
+        other => other.exit_code(),
+    };
+    own.unwrap_or(INTERNAL)
 }
