@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt::Write as _, sync::Arc};
 
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
-    value::{Rest, StringInput, Tuple, ValueKind},
+    value::{Enumerator, Object, ObjectExt as _, ObjectRepr, Rest, StringInput, Tuple, ValueKind},
 };
 
 use super::budget::{Budget, LOOKUPS, Paid, SPENT, VALUE, bytes};
@@ -189,7 +189,7 @@ fn add(budget: &Budget, one: &Value, other: &Value) -> Result<Value, Error> {
         }
         let mut items = collect(budget, one)?;
         items.append(&mut collect(budget, other)?);
-        return Ok(if one.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) });
+        return Ok(if one.is_tuple() { Value::from(Tuple::from(items)) } else { Made::of(items) });
     }
     let is_float = |value: &Value| value.is_number() && !value.is_integer();
     let sum = if is_float(one) || is_float(other) {
@@ -207,6 +207,27 @@ fn add(budget: &Budget, one: &Value, other: &Value) -> Result<Value, Error> {
             .map(|sum| i64::try_from(sum).map_or_else(|_| Value::from(sum), Value::from))
     };
     sum.ok_or_else(impossible)
+}
+
+/// A sum of lists, or a part of one. The engine does not take it for a list but for something to iterate, which is
+/// greater than every list.
+#[derive(Debug)]
+struct Made(Vec<Value>);
+
+impl Made {
+    fn of(items: Vec<Value>) -> Value {
+        Value::from_object(Self(items))
+    }
+}
+
+impl Object for Made {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        self.mapped_enumerator(|this| Box::new(this.0.iter().cloned()))
+    }
 }
 
 fn is_list(value: &Value) -> bool {
@@ -253,6 +274,10 @@ fn item(budget: &Budget, parent: &Value, key: &Value) -> Result<Value, Error> {
         Some(text) => budget.pay_each(text.len(), 2)?,
         None => budget.look_at(key, LOOKUPS)?,
     }
+    // What is no list is gone through from its beginning.
+    if parent.kind() == ValueKind::Iterable {
+        budget.pay_each(parent.len().unwrap_or(0), ITEM_OF_A_LIST)?;
+    }
     parent.get_item(key)
 }
 
@@ -289,7 +314,7 @@ fn slice(budget: &Budget, value: &Value, start: &Value, end: &Value, step: &Valu
     let mut items = collect(budget, value)?;
     let (start, count) = range(items.len());
     let items: Vec<Value> = items.drain(start..).take(count).collect();
-    Ok(if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) })
+    Ok(if value.is_tuple() { Value::from(Tuple::from(items)) } else { Made::of(items) })
 }
 
 fn map(budget: &Budget, members: &[Value]) -> Result<Value, Error> {
