@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the checks, every test ring that can run, and with `--all` what takes longer than a gate may; the
 //! truth about which rings ran, and the time of each step.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, num::NonZero, thread, time::Duration};
 
 use anyhow::{Result, bail};
 
@@ -74,6 +74,9 @@ fn tests(steps: &mut Steps<'_>, rings: &[&str], required: &[&str], skipped: &[St
     steps.step("tests", |steps| {
         let mut command = cargo();
         command.args(["test", "--workspace", "--no-fail-fast"]).envs(told);
+        // Tests of processes wait more than they work.
+        let threads = thread::available_parallelism().map_or(2, NonZero::get) * 2;
+        command.env("RUST_TEST_THREADS", threads.to_string());
         let mut heard = Heard::default();
         let success = listen(command, None, |line| {
             steps.say(line);

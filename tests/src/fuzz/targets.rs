@@ -124,7 +124,7 @@ pub(super) fn git_coordinates(bytes: &[u8]) {
         assert!(!text.is_empty() && !text.starts_with('-') && !text.chars().any(char::is_control), "{text:?}");
     }
     if git.url.starts_with("http://") || git.url.starts_with("https://") {
-        let authority = public.split("://").nth(1).unwrap().split('/').next().unwrap();
+        let authority = public.split_once("://").unwrap().1.split(['/', '?', '#']).next().unwrap();
         assert!(!authority.contains('@'), "a report names the user: {public}");
     }
     assert!(
