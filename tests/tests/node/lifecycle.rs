@@ -17,6 +17,8 @@ use super::install::{NAMESPACE, SHELL_IMAGE, kubectl};
 const HOME: &str = "agents-upgraded";
 /// Namespace whose runs it looks after only when upgraded.
 const SECOND: &str = "agents-upgraded-too";
+/// A script that goes on until [`tell`], however busy the machine is.
+const UNTIL_TOLD: &str = "until [ -e /workspace/told ]; do sleep 0.2; done";
 
 /// `helm test` executes a run in a namespace that enforces Pod Security "restricted", and leaves only its log.
 pub(crate) fn helm_test_executes_a_run(cluster: &Cluster) -> Result<()> {
@@ -44,20 +46,18 @@ pub(crate) fn runs_outlive_an_upgrade_and_an_uninstall(cluster: &Cluster) -> Res
     let patience = ["--wait", "--timeout", "5m"];
     cluster.helm(&[&["install"], &release[..], &[former], &patience[..]].concat())?;
 
-    start(cluster, HOME, "upgraded", "echo begun; sleep 15; echo over")?;
+    start(cluster, HOME, "upgraded", UNTIL_TOLD)?;
     phase(cluster, HOME, "upgraded", "Running")?;
     // More namespaces, so that the pods are replaced even where nothing of the chart has changed.
     let wider = format!("namespaces={{{HOME},{SECOND}}}");
     cluster.helm(&[&["upgrade"], &release[..], &[present, "--set", &wider], &patience[..]].concat())?;
     start(cluster, SECOND, "second", "echo hello")?;
+    start(cluster, HOME, "left", UNTIL_TOLD)?;
+    tell(cluster, "upgraded")?;
     phase(cluster, HOME, "upgraded", "Succeeded")?;
-    let pods = ["get", "pods", "--namespace", HOME, "--selector=agents.proompteng.ai/run=upgraded", "--output=name"];
-    let pods = cluster.kubectl(&pods)?;
+    let pods = pods(cluster, "upgraded")?;
     ensure!(pods.lines().count() == 1, "it was started once: {pods}");
     phase(cluster, SECOND, "second", "Succeeded")?;
-
-    // Long enough to be seen running and to be left behind, on a machine that is busy with other things too.
-    start(cluster, HOME, "left", "sleep 25")?;
     phase(cluster, HOME, "left", "Running")?;
     let definitions = || cluster.kubectl(&["get", "crds", "--output=name"]);
     let before = definitions()?;
@@ -65,6 +65,7 @@ pub(crate) fn runs_outlive_an_upgrade_and_an_uninstall(cluster: &Cluster) -> Res
     ensure!(definitions()? == before, "the definitions stay");
     let runs = cluster.kubectl(&["get", "agentruns", "--namespace", HOME, "--output=name"])?;
     ensure!(runs.lines().count() == 2, "the runs stay: {runs}");
+    tell(cluster, "left")?;
     let selector = "--selector=agents.proompteng.ai/run=left";
     let complete = ["wait", "job", selector, "--namespace", HOME, "--for=condition=Complete", "--timeout=180s"];
     cluster.kubectl(&complete).context("a run under way goes on")?;
@@ -90,6 +91,17 @@ fn start(cluster: &Cluster, namespace: &str, name: &str, script: &str) -> Result
         object("AgentRun", run),
     ]});
     cluster.kubectl_with_input(&["apply", "--validate=strict", "--filename=-"], &objects.to_string()).map(drop)
+}
+
+/// Ends the script of a run that is under way.
+fn tell(cluster: &Cluster, run: &str) -> Result<()> {
+    let pod = pods(cluster, run)?;
+    cluster.kubectl(&["exec", "--namespace", HOME, pod.trim(), "--", "touch", "/workspace/told"]).map(drop)
+}
+
+fn pods(cluster: &Cluster, run: &str) -> Result<String> {
+    let selector = format!("--selector=agents.proompteng.ai/run={run}");
+    cluster.kubectl(&["get", "pods", "--namespace", HOME, &selector, "--output=name"])
 }
 
 /// Waits until a run is in a phase; fails at once when it ended in another.
