@@ -48,19 +48,22 @@ use xtask::rings::Ring;
 
 /// Those that wait longest come first.
 const CASES: &[Case] = &[
+    ("a_job_blocked_by_a_quota_says_so", waiting::a_job_blocked_by_a_quota_says_so),
+    ("an_idle_controller_starts_at_once", path::an_idle_controller_starts_at_once),
     ("the_death_of_the_api_server_is_survived", kills::the_death_of_the_api_server_is_survived),
     ("definitions_are_brought_up_to_date", installing::definitions_are_brought_up_to_date),
     ("every_variant_of_values_is_admitted", charts::every_variant_of_values_is_admitted),
-    ("an_idle_controller_starts_at_once", path::an_idle_controller_starts_at_once),
     ("one_acts_and_the_other_takes_over", election::one_acts_and_the_other_takes_over),
+    ("dear_templates_hold_nobody_up", costs::dear_templates_hold_nobody_up),
     ("a_foreign_job_is_a_conflict", waiting::a_foreign_job_is_a_conflict),
     ("a_forged_job_is_a_conflict_and_not_believed", waiting::a_forged_job_is_a_conflict_and_not_believed),
-    ("a_job_blocked_by_a_quota_says_so", waiting::a_job_blocked_by_a_quota_says_so),
     ("a_forged_end_ends_the_job", endings::a_forged_end_ends_the_job),
     ("the_model_answers_as_the_server_does", model::the_model_answers_as_the_server_does),
     ("kills_at_any_moment_start_nothing_twice", kills::kills_at_any_moment_start_nothing_twice),
     ("a_kill_at_each_stage_changes_nothing", kills::a_kill_at_each_stage_changes_nothing),
     ("two_controllers_without_a_lease_are_one", kills::two_controllers_without_a_lease_are_one),
+    ("random_objects_are_kept_whole", fixtures::random_objects_are_kept_whole),
+    ("large_runs_fit_the_memory_limit_of_the_chart", sizes::large_runs_fit_the_memory_limit_of_the_chart),
     ("a_run_costs_three_writes_and_no_read", path::a_run_costs_three_writes_and_no_read),
     ("the_generated_rights_suffice", path::the_generated_rights_suffice),
     ("what_is_missing_is_named_and_awaited", waiting::what_is_missing_is_named_and_awaited),
@@ -68,9 +71,7 @@ const CASES: &[Case] = &[
     ("a_status_that_is_refused_is_told", unstored::a_status_that_is_refused_is_told_and_its_job_kept),
     ("a_run_without_room_is_invalid", unstored::a_run_without_room_for_its_status_is_an_invalid_spec),
     ("only_listed_accounts_run_and_every_pod_is_bounded", waiting::only_listed_accounts_run_and_every_pod_is_bounded),
-    ("dear_templates_hold_nobody_up", costs::dear_templates_hold_nobody_up),
     ("the_longest_names_work", sizes::the_longest_names_work),
-    ("large_runs_fit_the_memory_limit_of_the_chart", sizes::large_runs_fit_the_memory_limit_of_the_chart),
     ("a_large_spec_travels_in_a_config_map", sizes::a_large_spec_travels_in_a_config_map),
     ("a_cancelled_run_ends_its_pod", endings::a_cancelled_run_ends_its_pod),
     ("a_deleted_run_takes_everything_along", endings::a_deleted_run_takes_everything_along),
@@ -87,7 +88,6 @@ const CASES: &[Case] = &[
     ("meaningless_values_are_refused", charts::meaningless_values_are_refused),
     ("alerts_and_dashboard_name_metrics_that_exist", charts::alerts_and_dashboard_name_metrics_that_exist),
     ("two_versions_are_one_object", conversion::two_versions_are_one_object),
-    ("random_objects_are_kept_whole", fixtures::random_objects_are_kept_whole),
     ("lint_judges_as_the_server_does", fixtures::lint_judges_as_the_server_does),
     ("valid_manifests_are_kept_whole", fixtures::valid_manifests_are_kept_whole),
     ("invalid_manifests_are_refused_by_name", fixtures::invalid_manifests_are_refused_by_name),
@@ -102,5 +102,5 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    ring::run(Ring::Api, 3, stage::prepare, CASES)
+    ring::run(Ring::Api, 4, stage::prepare, CASES)
 }

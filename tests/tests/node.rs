@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use agents_tests::ring::{self, Case};
 use xtask::rings::Ring;
 
+/// Those that take longest come first.
 const CASES: &[Case] = &[
+    ("the_job_adapter_conforms", conformance::the_job_adapter_conforms),
     ("runs_outlive_an_upgrade_and_an_uninstall", lifecycle::runs_outlive_an_upgrade_and_an_uninstall),
     ("helm_test_executes_a_run", lifecycle::helm_test_executes_a_run),
     ("a_run_in_a_restricted_namespace_is_readable_by_kubectl", endings::a_run_is_readable_by_kubectl),
@@ -24,7 +26,6 @@ const CASES: &[Case] = &[
     ("a_cancelled_run_leaves_nothing_behind", endings::a_cancelled_run_leaves_nothing_behind),
     ("a_killed_controller_starts_nothing_twice", endings::a_killed_controller_starts_nothing_twice),
     ("a_spec_too_large_for_an_annotation_arrives", endings::a_large_spec_arrives),
-    ("the_job_adapter_conforms", conformance::the_job_adapter_conforms),
     ("codex_commits_in_a_pod_and_its_usage_stands_in_status", agents::codex_commits_in_a_pod),
     ("the_quickstart_runs_in_a_pod", agents::the_quickstart_runs_in_a_pod),
 ];

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     api::{Agent, AgentProvider, ImplementationSpec, Kind, agent_run::AgentRunSpec, common::ConditionStatus},
     decide::EffectKind,
+    marks::{LABEL_ATTEMPT, LABEL_RUN_UID},
     plan::Bounds,
     report::{Ended, Report, SCHEMA_VERSION},
     resolve::Found,
