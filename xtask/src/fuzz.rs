@@ -143,7 +143,7 @@ fn libfuzzer(mut command: Command, target: &str, seconds: u64, corpus: &Path) ->
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-dict={}", corpus.join(format!("{target}.dict")).display()));
     // An input that takes longer is a find.
-    command.args(["-timeout=60", "-rss_limit_mb=4096", "-max_len=65536", "-print_final_stats=1"]);
+    command.args(["-timeout=60", "-rss_limit_mb=4096", "-max_len=65536", "-print_final_stats=1", "-verbosity=0"]);
     command.env(TARGET_VARIABLE, target);
     command
 }
