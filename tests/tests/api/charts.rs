@@ -151,7 +151,7 @@ fn release_names_are_those_of_a_service(cluster: &Cluster) -> Result<()> {
 
 /// What a run's pod could ask the API server for in its account's name: nothing, not even about itself.
 pub(crate) fn the_account_of_runs_may_ask_for_nothing(cluster: &Cluster) -> Result<()> {
-    play(cluster, "accounts", async |stage| {
+    play(cluster, "rights-of-runs", async |stage| {
         let path = chart("agents")?;
         let only = ["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccounts.yaml"];
         let place = ["--namespace", &stage.namespace];
