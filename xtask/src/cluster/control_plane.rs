@@ -1,16 +1,15 @@
 //! etcd, the API server, the controller manager and the scheduler: keys, configuration and command lines.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::certificates::{Authority, Signed, token_keys};
 use super::folder::Folder;
-use super::layout::Layout;
+use super::layout::{Layout, Ports};
 use super::network::{Network, SERVICES};
 use super::processes::Launch;
 
@@ -25,37 +24,6 @@ omitStages: [RequestReceived]
 rules:
 - level: Metadata
 ";
-
-/// Ports of the machine, all on the loopback interface but the API server's.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Ports {
-    pub(super) etcd: u16,
-    etcd_peer: u16,
-    pub(super) api_server: u16,
-    pub(super) controller_manager: u16,
-    pub(super) scheduler: u16,
-}
-
-impl Ports {
-    /// Free ports, below those the kernel hands out by itself: a server that is killed and started again must find its
-    /// port as it left it. The cluster's key spreads clusters that start in the same moment.
-    pub(super) fn choose(key: &str) -> Result<Self> {
-        const FIRST: u32 = 20_000;
-        const COUNT: u32 = 10_000;
-        let start = u32::from_str_radix(key, 16).unwrap_or_default();
-        let mut free = (0..COUNT)
-            .filter_map(|step| u16::try_from(FIRST + (start % COUNT + step) % COUNT).ok())
-            .filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok());
-        let mut next = || free.next().context("no port from 20000 to 29999 is free");
-        Ok(Self {
-            etcd: next()?,
-            etcd_peer: next()?,
-            api_server: next()?,
-            controller_manager: next()?,
-            scheduler: next()?,
-        })
-    }
-}
 
 /// An address of the machine that is not loopback, which the API server wants for the endpoints of its Service.
 fn own_address() -> Ipv4Addr {

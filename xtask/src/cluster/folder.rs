@@ -15,10 +15,11 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::cgroups;
 use super::network::Network;
 use super::processes::{Identity, Lifetime, marked};
 use super::programs::{hex, lock};
-use super::{Progress, cgroups};
+use super::progress::Progress;
 
 /// How long killed processes and removed control groups may take to vanish.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -13,8 +13,9 @@ use sha2::{Digest as _, Sha256};
 use super::image::{Entry, ImageSpec, Layer, PAUSE};
 use super::packages::{self, BUSYBOX, MMDEBSTRAP, locate};
 use super::processes::run;
+use super::product;
 use super::programs::{cache_root, hex, lock};
-use super::{Progress, product};
+use super::progress::Progress;
 
 /// A shell and the usual small programs.
 pub const SHELL: &str = "docker.io/library/busybox:test";

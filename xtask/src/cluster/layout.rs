@@ -1,13 +1,13 @@
 //! What a cluster consists of: its components, and everything that is decided before the first of them starts.
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::control_plane::{self, Ports};
 use super::folder::Folder;
 use super::network::Network;
-use super::node;
-use super::processes::{Identity, Launch, Lifetime};
+use super::processes::{Identity, Lifetime};
 use super::programs::Programs;
 
 /// A program of the cluster.
@@ -67,6 +67,37 @@ impl Component {
     }
 }
 
+/// Ports of the machine, all on the loopback interface but the API server's.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Ports {
+    pub(super) etcd: u16,
+    pub(super) etcd_peer: u16,
+    pub(super) api_server: u16,
+    pub(super) controller_manager: u16,
+    pub(super) scheduler: u16,
+}
+
+impl Ports {
+    /// Free ports, below those the kernel hands out by itself: a server that is killed and started again must find its
+    /// port as it left it. The cluster's key spreads clusters that start in the same moment.
+    pub(super) fn choose(key: &str) -> Result<Self> {
+        const FIRST: u32 = 20_000;
+        const COUNT: u32 = 10_000;
+        let start = u32::from_str_radix(key, 16).unwrap_or_default();
+        let mut free = (0..COUNT)
+            .filter_map(|step| u16::try_from(FIRST + (start % COUNT + step) % COUNT).ok())
+            .filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok());
+        let mut next = || free.next().context("no port from 20000 to 29999 is free");
+        Ok(Self {
+            etcd: next()?,
+            etcd_peer: next()?,
+            api_server: next()?,
+            controller_manager: next()?,
+            scheduler: next()?,
+        })
+    }
+}
+
 /// All that is decided before the first program starts; kept beside the cluster for later commands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Layout {
@@ -99,23 +130,6 @@ impl Layout {
 
     pub(super) fn identity(&self, component: Component) -> Option<Identity> {
         self.folder.read_json(&format!("pids/{}", component.name()))
-    }
-
-    pub(super) fn launch(&self, component: Component) -> Result<Launch> {
-        let first = || {
-            let identity = self.identity(Component::Namespaces).filter(Identity::is_alive);
-            identity.map(|identity| identity.pid).context("the node's namespaces are gone")
-        };
-        match component {
-            Component::Etcd => control_plane::etcd(self),
-            Component::ApiServer => control_plane::api_server(self),
-            Component::ControllerManager => control_plane::controller_manager(self),
-            Component::Scheduler => control_plane::scheduler(self),
-            Component::Namespaces => Ok(node::namespaces(self)),
-            Component::Containerd => node::containerd(self, first()?),
-            Component::Kubelet => node::kubelet(self, self.network()?, first()?),
-            Component::Proxy => node::proxy(self, first()?),
-        }
     }
 
     /// The port a component serves on, for people.

@@ -11,6 +11,7 @@ mod control_plane;
 mod folder;
 pub mod image;
 pub mod images;
+mod launching;
 mod layout;
 mod network;
 mod node;
@@ -19,20 +20,20 @@ mod probe;
 mod processes;
 pub mod product;
 mod programs;
+mod progress;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use control_plane::Ports;
 use folder::{Folder, last_lines};
 pub use layout::Component;
-use layout::Layout;
+use layout::{Layout, Ports};
 use network::Network;
 pub use node::NAME as NODE_NAME;
 pub use processes::Lifetime;
@@ -40,37 +41,12 @@ use processes::{COLLECT_SELDOM, Identity, Spawner, child_of, run, run_with_input
 use programs::Programs;
 pub(crate) use programs::cache_root;
 pub use programs::{Unavailable, Way};
+pub use progress::Progress;
 
 use crate::workspace;
 
 /// How long one step of a start may take; generous, for two cores may be shared by a build.
 const START_LIMIT: Duration = Duration::from_secs(120);
-
-/// Where the steps of a long preparation are told, one short line each.
-#[derive(Clone)]
-pub struct Progress(Arc<dyn Fn(&str) + Send + Sync>);
-
-impl Progress {
-    /// Tells every step to this function.
-    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
-    }
-
-    /// Tells nobody.
-    pub fn silent() -> Self {
-        Self::new(|_| {})
-    }
-
-    fn tell(&self, line: &str) {
-        (self.0)(line);
-    }
-}
-
-impl std::fmt::Debug for Progress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Progress")
-    }
-}
 
 /// What cluster to start.
 #[derive(Clone, Debug)]
@@ -384,7 +360,7 @@ impl Cluster {
 
     fn launch(&self, component: Component) -> Result<()> {
         let folder = &self.layout.folder;
-        let launch = self.layout.launch(component)?;
+        let launch = launching::launch(&self.layout, component)?;
         let log = folder.log(component.name());
         let mut child = self.spawner.spawn(&folder.data, &log, &launch)?;
         let outer = i32::try_from(child.id()).context("a pid is out of range")?;

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Progress;
 use super::programs::{Unavailable, lock};
+use super::progress::Progress;
 
 /// A Debian package and a file of it that shows it is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Progress;
+use super::progress::Progress;
 use crate::{cargo, workspace};
 
 /// The static programs of the product.

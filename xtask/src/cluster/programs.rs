@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use sha2::{Digest as _, Sha256};
 
-use super::Progress;
 use super::processes::run;
+use super::progress::Progress;
 
 /// One pinned set of modules, `tests/cluster/<name>`, and the commands built from it.
 #[derive(Clone, Copy, Debug)]
