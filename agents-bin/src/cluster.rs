@@ -9,12 +9,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use crate::output;
-
-/// The answer is no: something differs, is refused, or did not happen.
-pub(crate) const EXIT_NO: u8 = 1;
-/// The question could not be asked: arguments, kubeconfig, cluster, rights.
-pub(crate) const EXIT_USAGE: u8 = 2;
+use crate::{exit, output};
 
 /// Which cluster is meant.
 #[derive(Debug, Clone, clap::Args)]
@@ -99,7 +94,7 @@ fn unusable(error: &KubeconfigError) -> anyhow::Error {
 pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
-        Err(error) => complain(&error.into(), None, EXIT_USAGE),
+        Err(error) => complain(&error.into(), None, exit::USAGE),
     }
 }
 

@@ -41,8 +41,6 @@ use crate::{
     output::{self, Stream},
 };
 
-/// The log could not be written.
-pub(crate) const EXIT_UNSAID: u8 = 1;
 /// Field manager of everything the controller writes.
 const FIELD_MANAGER: &str = "agents-controller";
 

@@ -8,7 +8,8 @@ use anyhow::Result;
 use kube::Client;
 
 use crate::{
-    cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, complain},
+    cluster::{ClusterArgs, NO_CLUSTER, block_on, complain},
+    exit,
     output::{self, Stream},
 };
 
@@ -57,7 +58,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
         let (Command::Apply { cluster, .. } | Command::Diff { cluster } | Command::List { cluster }) = &action;
         let client = match cluster.clone().connect().await {
             Ok(connection) => connection.client,
-            Err(error) => return complain(&error, Some(NO_CLUSTER), EXIT_USAGE),
+            Err(error) => return complain(&error, Some(NO_CLUSTER), exit::USAGE),
         };
         let done = match action {
             Command::Apply { dry_run, timeout, .. } => apply(&client, dry_run, Duration::from_secs(timeout)).await,
@@ -66,8 +67,8 @@ pub(crate) fn main(args: Args) -> ExitCode {
         };
         done.unwrap_or_else(|error| {
             let (hint, code) = match error.downcast_ref::<ApplyError>() {
-                Some(error) => (Some(error.hint()), if error.is_refusal() { EXIT_NO } else { EXIT_USAGE }),
-                None => (None, EXIT_USAGE),
+                Some(error) => (Some(error.hint()), if error.is_refusal() { exit::NO } else { exit::USAGE }),
+                None => (None, exit::USAGE),
             };
             complain(&error, hint, code)
         })
@@ -114,7 +115,7 @@ async fn diff(client: &Client) -> Result<ExitCode> {
         }
         differs = true;
     }
-    Ok(if differs { ExitCode::from(EXIT_NO) } else { ExitCode::SUCCESS })
+    Ok(if differs { ExitCode::from(exit::NO) } else { ExitCode::SUCCESS })
 }
 
 async fn list(client: &Client) -> Result<ExitCode> {

@@ -7,14 +7,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 
 use crate::{
-    input,
+    exit, input,
     output::{self, Stream},
 };
-
-/// Arguments or manifests that cannot be used.
-pub(crate) const EXIT_USAGE: u8 = 2;
-/// Something was found.
-const EXIT_FOUND: u8 = 1;
 
 /// Arguments of `agents lint`.
 #[derive(Debug, clap::Args)]
@@ -56,13 +51,13 @@ pub(crate) fn main(args: Args) -> ExitCode {
         Ok(Judged { objects: 0, errors: 0 }) => {
             let nothing = anyhow!("nothing was judged: there is no object of this product");
             output::explain(&nothing, Some("-f names a manifest, a folder of manifests, or `-`"));
-            ExitCode::from(EXIT_USAGE)
+            ExitCode::from(exit::USAGE)
         }
         Ok(Judged { errors: 0, .. }) => ExitCode::SUCCESS,
-        Ok(Judged { .. }) => ExitCode::from(EXIT_FOUND),
+        Ok(Judged { .. }) => ExitCode::from(exit::NO),
         Err(error) => {
             output::explain(&error, Some("-f names a manifest, a folder of manifests, or `-`"));
-            ExitCode::from(EXIT_USAGE)
+            ExitCode::from(exit::USAGE)
         }
     }
 }

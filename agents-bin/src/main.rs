@@ -3,6 +3,7 @@
 mod cluster;
 mod controller;
 mod crds;
+mod exit;
 mod input;
 mod lint;
 mod logs;
@@ -13,7 +14,7 @@ mod wait;
 use std::{
     env,
     ffi::OsString,
-    process::{ExitCode, exit},
+    process::{self, ExitCode},
     sync::Arc,
 };
 
@@ -58,8 +59,8 @@ fn main() -> ExitCode {
     let rest: Vec<OsString> = args.collect();
     // Before anything starts a thread: the one becomes another program, the other adopts and ends processes.
     match first.as_deref().and_then(|first| first.to_str()) {
-        Some(LAUNCH) => exit(agents_runtime::process::launch::main(rest)),
-        Some(RUNNER) => exit(agents_runtime::runner::main(rest)),
+        Some(LAUNCH) => process::exit(agents_runtime::process::launch::main(rest)),
+        Some(RUNNER) => process::exit(agents_runtime::runner::main(rest)),
         _ => {}
     }
     let command = match Cli::try_parse() {
@@ -67,11 +68,11 @@ fn main() -> ExitCode {
         Err(answer) => return explain(&answer),
     };
     let (code, if_unsaid) = match command {
-        Command::Controller(args) => (controller::main(*args), controller::EXIT_UNSAID),
-        Command::Crds(args) => (crds::main(args), cluster::EXIT_USAGE),
-        Command::Lint(args) => (lint::main(args), lint::EXIT_USAGE),
-        Command::Run(args) => (run::main(args), run::EXIT_FAILED),
-        Command::Wait(args) => (wait::main(args), cluster::EXIT_USAGE),
+        Command::Controller(args) => (controller::main(*args), exit::NO),
+        Command::Crds(args) => (crds::main(args), exit::USAGE),
+        Command::Lint(args) => (lint::main(args), exit::USAGE),
+        Command::Run(args) => (run::main(args), exit::NO),
+        Command::Wait(args) => (wait::main(args), exit::USAGE),
     };
     output::end(code, if_unsaid)
 }
@@ -82,5 +83,5 @@ fn explain(answer: &clap::Error) -> ExitCode {
     let text = answer.render();
     let text = if stream.is_coloured() { text.ansi().to_string() } else { text.to_string() };
     output::write(stream, &text);
-    output::end(ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(cluster::EXIT_USAGE)), cluster::EXIT_USAGE)
+    output::end(ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(exit::USAGE)), exit::USAGE)
 }

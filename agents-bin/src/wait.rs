@@ -1,6 +1,6 @@
 //! `agents wait`: waits until objects of a cluster are as wanted, says what happens meanwhile, and exits as the runs did.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use agents_core::{
     api::{AgentRun, Kind, VERSION, agent_run::Phase},
@@ -8,16 +8,10 @@ use agents_core::{
     hidden::visible,
     kinds::{self, Visitor},
 };
-use agents_kube::client::in_words;
+use agents_kube::follow::{Follow, FollowError, Seen};
 use anyhow::{Result, bail};
-use futures::StreamExt as _;
 use jiff::SignedDuration;
-use kube::{
-    Api, Client,
-    api::{ApiResource, DynamicObject},
-    core::GroupVersionKind,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Client, api::ApiResource, core::GroupVersionKind};
 use serde_json::Value;
 use tokio::{
     task::JoinSet,
@@ -25,18 +19,11 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{ClusterArgs, EXIT_NO, EXIT_USAGE, NO_CLUSTER, block_on, complain},
+    cluster::{ClusterArgs, NO_CLUSTER, block_on, complain},
+    exit,
     output::{self, Stream},
 };
 
-/// A run was cancelled.
-const EXIT_CANCELLED: u8 = 130;
-/// The time is over.
-const EXIT_LATE: u8 = 124;
-/// A cluster that has not answered at all by then is not there; connecting alone may take ten seconds.
-const FIRST_ANSWER: Duration = Duration::from_secs(30);
-/// The network of a pod that has just started may need this long.
-const SETTLING: Duration = Duration::from_secs(3);
 /// No wait is longer.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -137,7 +124,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
         let Args { objects, condition, timeout, namespace, cluster } = args;
         let connection = match cluster.connect().await {
             Ok(connection) => connection,
-            Err(error) => return complain(&error, Some(NO_CLUSTER), EXIT_USAGE),
+            Err(error) => return complain(&error, Some(NO_CLUSTER), exit::USAGE),
         };
         let namespace = namespace.unwrap_or(connection.namespace);
         let deadline = Instant::now() + timeout.unwrap_or(FOREVER);
@@ -150,14 +137,16 @@ pub(crate) fn main(args: Args) -> ExitCode {
             match ended.map_err(anyhow::Error::from).and_then(|ended| ended) {
                 Ok(end) => ends.push(end),
                 Err(error) => {
-                    let hint = if error.is::<Silence>() {
-                        NO_CLUSTER
-                    } else if error.is::<NotServed>() {
-                        "`agents crds apply` installs the definitions; --context names another cluster"
-                    } else {
-                        "`kubectl get agents-all` lists what is there"
+                    let hint = match error.downcast_ref() {
+                        Some(FollowError::Silence(_)) => NO_CLUSTER,
+                        Some(FollowError::NotServed(_)) => {
+                            "`agents crds apply` installs the definitions; --context names another cluster"
+                        }
+                        Some(FollowError::Refused { .. } | FollowError::Ended) | None => {
+                            "`kubectl get agents-all` lists what is there"
+                        }
                     };
-                    return complain(&error, Some(hint), EXIT_USAGE);
+                    return complain(&error, Some(hint), exit::USAGE);
                 }
             }
         }
@@ -167,12 +156,12 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 fn exit_code(ends: &[End]) -> u8 {
     if ends.contains(&End::Late) {
-        return EXIT_LATE;
+        return exit::LATE;
     }
     match ends {
         [End::Otherwise(code)] => *code,
         ends if ends.iter().all(|end| *end == End::AsWanted) => 0,
-        _ => EXIT_NO,
+        _ => exit::NO,
     }
 }
 
@@ -189,55 +178,28 @@ async fn wait(
         kind: if is_run { "Succeeded" } else { "Ready" }.to_owned(),
         status: "True".to_owned(),
     });
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &resource);
-    let changes = watcher::watch_object(api, &name).default_backoff();
-    let mut changes = std::pin::pin!(changes);
+    let mut follow = Follow::new(client, &namespace, &resource, &name);
     let mut told = String::new();
-    let (mut answered, mut complained) = (false, false);
-    let began = Instant::now();
-    let patience = began + FIRST_ANSWER;
     loop {
-        let change = tokio::select! {
-            change = changes.next() => change,
-            () = sleep_until(patience), if !answered && patience < deadline => {
-                bail!(Silence(format!("nothing came in {} s", FIRST_ANSWER.as_secs())));
-            }
+        let seen = tokio::select! {
+            seen = follow.next() => seen?,
             () = sleep_until(deadline) => {
                 say(&format!("{title}: the time is over; it is {}", if told.is_empty() { "unknown" } else { &told }));
                 return Ok(End::Late);
             }
         };
-        let object = match change {
-            Some(Ok(Some(object))) => object,
-            Some(Ok(None)) if told.is_empty() => bail!("there is no {title} in the namespace {namespace}"),
-            Some(Ok(None)) => {
+        let object = match seen {
+            Seen::Object(object) => object,
+            Seen::Absent if told.is_empty() => bail!("there is no {title} in the namespace {namespace}"),
+            Seen::Absent => {
                 say(&format!("{title}: it was deleted"));
-                return Ok(End::Otherwise(EXIT_NO));
+                return Ok(End::Otherwise(exit::NO));
             }
-            Some(Err(error)) => {
-                let trouble = match trouble(&error) {
-                    Trouble::NotServed => bail!(NotServed(format!("{}.{}", resource.plural, resource.group))),
-                    Trouble::Refusal(refusal) => {
-                        bail!("cannot watch {title} in the namespace {namespace}: {refusal}");
-                    }
-                    Trouble::Silence(_) if !answered && began.elapsed() < SETTLING => continue,
-                    Trouble::Silence(silence) if !answered => bail!(silence),
-                    Trouble::Silence(silence) => silence.to_string(),
-                    Trouble::Passing(message) => {
-                        answered = true;
-                        format!("the cluster cannot answer now: {message}")
-                    }
-                    Trouble::Cut => continue,
-                };
-                if !complained {
-                    warn(&format!("{title}: {trouble}; it is asked again until it does"));
-                    complained = true;
-                }
+            Seen::Trouble(trouble) => {
+                warn(&format!("{title}: {trouble}; it is asked again until it does"));
                 continue;
             }
-            None => bail!("the watch of {title} ended"),
         };
-        (answered, complained) = (true, false);
         let status = &object.data["status"];
         let state = state(status);
         if state != told {
@@ -256,63 +218,6 @@ async fn wait(
         if is_run && status["phase"] == Phase::Template.as_str() {
             bail!("{title} in the namespace {namespace} is a template: it will never run");
         }
-    }
-}
-
-/// Nothing that speaks for a cluster: no connection, no trust, no credentials, or something else that answers.
-#[derive(Debug)]
-struct Silence(String);
-
-impl std::fmt::Display for Silence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the cluster does not answer: {}", self.0)
-    }
-}
-
-impl Error for Silence {}
-
-/// The cluster has no definition of the kind.
-#[derive(Debug)]
-struct NotServed(String);
-
-impl std::fmt::Display for NotServed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "this cluster does not serve {} in the version {VERSION}: its definition is not installed", self.0)
-    }
-}
-
-impl Error for NotServed {}
-
-/// What an error of a watch means for the next attempt.
-#[derive(Debug)]
-enum Trouble {
-    /// The kind itself is not there: of an object that is not there, a list is empty.
-    NotServed,
-    /// An answer that will not change by asking again.
-    Refusal(String),
-    /// An answer that may.
-    Passing(String),
-    Silence(Silence),
-    /// Watches end all the time; whether the cluster still answers shows when the next one starts.
-    Cut,
-}
-
-fn trouble(error: &watcher::Error) -> Trouble {
-    let error = match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
-        watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_) => return Trouble::Cut,
-        watcher::Error::NoResourceVersion => return Trouble::Silence(Silence(error.to_string())),
-    };
-    match error {
-        kube::Error::Api(status) if status.message.trim_start().starts_with('<') => {
-            Trouble::Silence(Silence(in_words(error)))
-        }
-        kube::Error::Api(status) if status.code == 404 => Trouble::NotServed,
-        kube::Error::Api(status) if matches!(status.code, 401 | 403) => Trouble::Refusal(status.message.clone()),
-        // One that is not current any more: the list that follows has the present one.
-        kube::Error::Api(status) if status.code == 410 => Trouble::Cut,
-        kube::Error::Api(status) => Trouble::Passing(format!("{} ({})", status.message, status.code)),
-        error => Trouble::Silence(Silence(in_words(error))),
     }
 }
 
@@ -347,17 +252,14 @@ fn holds(status: &Value, generation: Option<i64>, wanted: &Condition) -> bool {
 
 /// The exit code of a run that is over and not as wanted.
 fn ended(status: &Value) -> Option<u8> {
-    match status["phase"].as_str() {
-        Some("Succeeded") => Some(EXIT_NO),
-        Some("Cancelled") => Some(EXIT_CANCELLED),
-        Some("Failed") => {
-            let last = status["attempts"].as_array().and_then(|attempts| attempts.last());
-            let number = |name: &str| last.and_then(|last| last[name].as_i64());
-            let code = number("exitCode").or_else(|| number("signal").map(|signal| 128 + signal));
-            Some(code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(EXIT_NO))
-        }
-        _ => None,
-    }
+    let phase = serde_json::from_value::<Phase>(status["phase"].clone()).ok().filter(|phase| phase.is_terminal())?;
+    let last = status["attempts"].as_array().and_then(|attempts| attempts.last());
+    let number = |name: &str| last.and_then(|last| i32::try_from(last[name].as_i64()?).ok());
+    Some(match exit::of_run(phase, number("exitCode"), number("signal")) {
+        // It succeeded, and something else was waited for.
+        0 => exit::NO,
+        code => code,
+    })
 }
 
 fn say(line: &str) {
@@ -413,15 +315,15 @@ mod tests {
         let failed = |attempt: Value| ended(&json!({ "phase": "Failed", "attempts": [{ "exitCode": 9 }, attempt] }));
         assert_eq!(failed(json!({ "exitCode": 3 })), Some(3));
         assert_eq!(failed(json!({ "signal": 11 })), Some(139));
-        assert_eq!(failed(json!({ "exitCode": 0 })), Some(EXIT_NO), "an output was missing");
-        assert_eq!(failed(json!({})), Some(EXIT_NO));
-        assert_eq!(ended(&json!({ "phase": "Cancelled" })), Some(EXIT_CANCELLED));
+        assert_eq!(failed(json!({ "exitCode": 0 })), Some(exit::NO), "an output was missing");
+        assert_eq!(failed(json!({})), Some(exit::NO));
+        assert_eq!(ended(&json!({ "phase": "Cancelled" })), Some(exit::CANCELLED));
         assert_eq!(ended(&json!({ "phase": "Running" })), None);
         assert_eq!(ended(&json!({})), None);
         assert_eq!(exit_code(&[End::AsWanted, End::AsWanted]), 0);
         assert_eq!(exit_code(&[End::Otherwise(3)]), 3);
-        assert_eq!(exit_code(&[End::Otherwise(3), End::AsWanted]), EXIT_NO);
-        assert_eq!(exit_code(&[End::Otherwise(3), End::Late]), EXIT_LATE);
+        assert_eq!(exit_code(&[End::Otherwise(3), End::AsWanted]), exit::NO);
+        assert_eq!(exit_code(&[End::Otherwise(3), End::Late]), exit::LATE);
     }
 
     #[test]
@@ -446,24 +348,6 @@ mod tests {
         assert!(holds(&status(Some(1), Some(1)), None, &ready));
         assert!(!holds(&status(None, None), None, &condition("Ready=False").unwrap()));
         assert!(!holds(&Value::Null, None, &ready));
-    }
-
-    #[test]
-    fn an_answer_may_be_final_and_silence_is_none() {
-        let answer = |code: u16| {
-            let status = kube::core::Status::failure("no", "R").with_code(code);
-            trouble(&watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))
-        };
-        assert!(matches!(answer(404), Trouble::NotServed));
-        for code in [401, 403] {
-            assert!(matches!(answer(code), Trouble::Refusal(_)), "{code}");
-        }
-        for code in [429, 500, 503] {
-            assert!(matches!(answer(code), Trouble::Passing(_)), "{code}");
-        }
-        assert!(matches!(answer(410), Trouble::Cut));
-        assert!(matches!(trouble(&watcher::Error::WatchFailed(kube::Error::TlsRequired)), Trouble::Cut));
-        assert!(matches!(trouble(&watcher::Error::WatchStartFailed(kube::Error::TlsRequired)), Trouble::Silence(_)));
     }
 
     /// Address of a cluster that gives each of `answers` once and is gone then.
@@ -506,7 +390,7 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_that_never_answers_ends_the_wait() {
         let error = wait_at(&cluster(&[]), FOREVER).await.unwrap_err();
-        assert!(error.is::<Silence>(), "{error:#}");
+        assert!(matches!(error.downcast_ref(), Some(FollowError::Silence(_))), "{error:#}");
         assert!(error.to_string().contains("refuses connections"), "{error:#}");
     }
 

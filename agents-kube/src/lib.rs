@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod control;
 pub mod crd;
+pub mod follow;
 pub mod installed;
 pub mod keeper;
 pub mod lease;

@@ -18,14 +18,8 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::screen::Screen;
-use crate::{input, logs, output};
+use crate::{exit, input, logs, output};
 
-/// Manifests, arguments or folders that cannot be used.
-const EXIT_USAGE: u8 = 2;
-/// A run did not succeed.
-pub(crate) const EXIT_FAILED: u8 = 1;
-/// A run was cancelled.
-const EXIT_CANCELLED: u8 = 130;
 /// Threads that look after attempts' folders, each with a descriptor or two: a few are enough, and runs may be many.
 const WORKERS: usize = 8;
 
@@ -83,7 +77,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
         Ok(filter) => filter,
         Err(error) => {
             output::explain(&error, None);
-            return ExitCode::from(EXIT_USAGE);
+            return ExitCode::from(exit::USAGE);
         }
     };
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(logs::Stderr).init();
@@ -93,7 +87,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
         Ok(prepared) => prepared,
         Err(error) => {
             output::explain(&error, hint(&error));
-            return ExitCode::from(EXIT_USAGE);
+            return ExitCode::from(exit::USAGE);
         }
     };
     match run(form, engine, events) {
@@ -109,7 +103,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
         }
         Err(error) => {
             output::explain(&error, None);
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(exit::NO)
         }
     }
 }
@@ -164,12 +158,12 @@ fn exit_code(ended: &[Ended]) -> u8 {
         return 0;
     }
     if ended.iter().any(|ended| phase(ended) == Some(Phase::Cancelled)) {
-        return EXIT_CANCELLED;
+        return exit::CANCELLED;
     }
-    let ([only], true) = (ended, is_whole) else { return EXIT_FAILED };
+    let ([only], true) = (ended, is_whole) else { return exit::NO };
     let last = only.run.status.as_ref().and_then(|status| status.attempts.last());
-    let code = last.and_then(|last| last.exit_code.or(last.signal.map(|signal| 128 + signal)));
-    code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(EXIT_FAILED)
+    let (code, signal) = last.map_or((None, None), |last| (last.exit_code, last.signal));
+    phase(only).map_or(exit::NO, |phase| exit::of_run(phase, code, signal))
 }
 
 fn hint(error: &anyhow::Error) -> Option<&'static str> {

@@ -4,7 +4,7 @@
 //! once. What still runs then belongs to its folder and is continued by the next command. The thread that listens does
 //! nothing else, so that neither a disk nor a reader that does not answer keeps a signal from being heard.
 
-use std::{fs, io, process::exit, thread, time::Duration};
+use std::{fs, io, process, thread, time::Duration};
 
 use agents_runtime::local::Handle;
 use tokio::{
@@ -13,7 +13,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{EXIT_CANCELLED, screen::Screen};
+use super::screen::Screen;
+use crate::exit;
 
 /// How long the command may still take after the second signal.
 const LAST: Duration = Duration::from_secs(10);
@@ -55,7 +56,7 @@ pub(super) fn listen(handle: Handle, screen: Screen) -> io::Result<()> {
                 );
                 tokio::time::sleep(LAST_WORD).await;
             }
-            exit(i32::from(EXIT_CANCELLED));
+            process::exit(i32::from(exit::CANCELLED));
         });
     })?;
     Ok(())

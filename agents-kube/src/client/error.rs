@@ -285,8 +285,7 @@ fn cut(text: &str) -> String {
 /// What a call that failed came to, for people: the API server's own explanation, or what keeps it from giving one.
 pub fn in_words(error: &kube::Error) -> String {
     match error {
-        // A page of a proxy, or of a login.
-        kube::Error::Api(status) if status.message.trim_start().starts_with('<') => {
+        kube::Error::Api(status) if is_page(status) => {
             return format!("what answers is no API server: it sends a page, with status {}", status.code);
         }
         kube::Error::Api(status) if status.message.is_empty() => {
@@ -331,6 +330,11 @@ pub fn in_words(error: &kube::Error) -> String {
     } else {
         format!("the connection to the API server failed ({})", cut(root))
     }
+}
+
+/// Whether what answered is a page of a proxy, or of a login.
+pub(crate) fn is_page(status: &Status) -> bool {
+    status.message.trim_start().starts_with('<')
 }
 
 /// An error and its causes; bounded, so that a cause that names itself ends.

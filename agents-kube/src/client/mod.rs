@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time;
 use tower::{BoxError, Service};
 
-pub(crate) use self::error::decode_text;
+pub(crate) use self::error::{decode_text, is_page};
 pub use self::{
     deadline::{Deadline, Expired, Fence, FenceLayer},
     error::{ApiError, ApiErrorKind, MAX_RETRY_AFTER, OrAbsent, in_words},

@@ -20,6 +20,8 @@ use crate::{client::in_words, crd};
 pub const FIELD_MANAGER: &str = "agents-crds";
 /// Objects read at once.
 const PAGE: u32 = 200;
+/// Time that an answer may take; a page of objects is read whole.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Time between two looks at a definition.
 const LOOK: Duration = Duration::from_millis(200);
 /// What the API server fills in.
@@ -162,7 +164,7 @@ pub async fn compare(client: &Client) -> Result<Vec<Plan>, ApplyError> {
     let mut plans = Vec::new();
     for ours in crd::all() {
         let name = name_of(&ours);
-        let found = definitions.get_opt(&name).await;
+        let found = in_time(definitions.get_opt(&name)).await;
         let found = found.map_err(|cause| ApplyError::Read { definition: name.clone(), cause: Box::new(cause) })?;
         let theirs = match found.map(serde_json::to_value).transpose() {
             Ok(theirs) => theirs,
@@ -226,7 +228,7 @@ impl Plan {
         let mut params = ListParams::default().limit(PAGE);
         loop {
             let failed = |cause| ApplyError::List { resource: format!("{plural}.{group}"), cause: Box::new(cause) };
-            let page = objects.list(&params).await.map_err(failed)?;
+            let page = in_time(objects.list(&params)).await.map_err(failed)?;
             for object in page.items {
                 if let Some(field) = ours.lost(&object.data).into_iter().next() {
                     let namespace = object.metadata.namespace.unwrap_or_default();
@@ -258,11 +260,12 @@ impl Plan {
         {
             let version = &theirs["metadata"]["resourceVersion"];
             let patch = json!({ "metadata": { "resourceVersion": version, "managedFields": owners } });
-            let patched = definitions.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            let params = PatchParams::default();
+            let patched = in_time(definitions.patch_metadata(&name, &params, &Patch::Merge(patch))).await;
             patched.map_err(failed)?;
         }
         let params = PatchParams { dry_run, ..PatchParams::apply(FIELD_MANAGER).force() };
-        definitions.patch(&name, &params, &Patch::Apply(&self.ours)).await.map(drop).map_err(failed)
+        in_time(definitions.patch(&name, &params, &Patch::Apply(&self.ours))).await.map(drop).map_err(failed)
     }
 
     /// Waits until the API server serves the definition.
@@ -289,6 +292,11 @@ impl Plan {
             time::sleep(LOOK).await;
         }
     }
+}
+
+/// The client sets no limit of its own, and a person waits.
+async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    time::timeout(ANSWER, call).await.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
 }
 
 /// What keeps a definition from being served.
@@ -434,6 +442,15 @@ mod tests {
         assert!(after.contains(&status));
         assert_eq!(after.len(), 3, "helm owns nothing any more");
         assert_eq!(taken_over(&after), None, "there is nothing left to take");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_not_waited_for() {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let error = compare(&Client::new(silent, "default")).await.unwrap_err();
+        assert!(error.to_string().ends_with("the API server does not answer in time"), "{error}");
     }
 
     #[test]
