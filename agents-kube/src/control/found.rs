@@ -93,10 +93,7 @@ struct Basis {
 impl Basis {
     fn of(job: &JobView, run: &Resource<AgentRun>, references: &References) -> Self {
         fn state<K: Kind>(found: &Found<Resource<K>>) -> Option<(String, Option<i64>)> {
-            match found {
-                Found::Object(object) => Some((object.metadata.uid.clone(), object.metadata.generation)),
-                Found::Absent | Found::Unreadable(_) => None,
-            }
+            found.object().map(|object| (object.metadata.uid.clone(), object.metadata.generation))
         }
         let References { agent, provider, implementation } = references;
         let of_run = Some((run.metadata.uid.clone(), run.metadata.generation));

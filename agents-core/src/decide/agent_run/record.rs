@@ -46,12 +46,9 @@ impl Blocker {
     }
 
     pub(super) fn suspended() -> Self {
-        Self {
-            reason: Reason::Suspended,
-            object: None,
-            message: "spec.suspend is true".to_owned(),
-            unblocked_by: "set spec.suspend to false".to_owned(),
-        }
+        let reason = Reason::Suspended;
+        let unblocked_by = reason.unblocked_by().unwrap_or_default().to_owned();
+        Self { reason, object: None, message: "spec.suspend is true".to_owned(), unblocked_by }
     }
 
     pub(super) fn unsupported(fields: &[String]) -> Self {
