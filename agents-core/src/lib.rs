@@ -5,7 +5,8 @@
 //! followed) → [`plan`] (what will be executed, with its digest) → [`policy`] (whether it may) → [`decide`] (what to do
 //! now) → [`status`] (what users read). [`mod@check`] and [`normalise`] judge and read what users wrote, with [`cron`], [`timezone`],
 //! [`quantity`] and [`graph`]; [`mod@exec`], [`git`], [`image`] and [`place`] know what the runner can do with it;
-//! [`template`], [`name`], [`marks`], [`variable`] and [`mod@hidden`] serve all of them. [`kept`] says what caches keep of large objects.
+//! [`template`], [`name`], [`id`], [`marks`], [`variable`] and [`mod@hidden`] serve all of them. [`look`] is how a decision finds what it
+//! depends on, [`kept`] says what caches keep of large objects.
 
 pub mod api;
 pub mod check;
@@ -15,9 +16,11 @@ pub mod exec;
 pub mod git;
 pub mod graph;
 pub mod hidden;
+pub mod id;
 pub mod image;
 pub mod kept;
 pub mod kinds;
+pub mod look;
 pub mod marks;
 pub mod mutant;
 pub mod name;

@@ -1,11 +1,13 @@
 //! References followed: run + agent + provider + work item → [`Resolved`], or everything that is missing, or everything
 //! that can never become right.
 
+mod references;
 pub mod terms;
 mod unsupported;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
+pub use self::references::References;
 use self::{terms::Terms, unsupported::Unsupported};
 use crate::{
     api::{
@@ -17,43 +19,12 @@ use crate::{
         runtime::JobRuntime,
     },
     check::{self, Check, Fault, Faults},
-    git, kept, normalise,
+    git, kept,
+    look::Found,
+    normalise,
     quantity::Quantity,
     status::Reason,
 };
-
-/// What a look-up of a referenced object found. Objects are shared: every decision looks them up, and texts are large.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub enum Found<T> {
-    /// The object.
-    Object(Arc<T>),
-    /// No such object.
-    #[default]
-    Absent,
-    /// An object that cannot be read as its kind; the text says why.
-    Unreadable(String),
-}
-
-impl<T> Found<T> {
-    /// The object, when there is one that can be read.
-    pub fn object(&self) -> Option<&T> {
-        match self {
-            Self::Object(object) => Some(object),
-            Self::Absent | Self::Unreadable(_) => None,
-        }
-    }
-}
-
-/// The objects a run refers to, as the caller found them.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct References {
-    /// The Agent named by `spec.agentRef`.
-    pub agent: Found<Resource<Agent>>,
-    /// The AgentProvider named by that Agent.
-    pub provider: Found<Resource<AgentProvider>>,
-    /// The ImplementationSpec named by the run; not looked up when the work item is inline.
-    pub implementation: Found<Resource<ImplementationSpec>>,
-}
 
 /// A run with everything it refers to.
 #[derive(Debug, Clone, PartialEq)]

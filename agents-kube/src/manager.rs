@@ -16,7 +16,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, Kind, Resource, agent_run::Phase, runtime::RuntimeKind},
+    api::{AgentRun, Resource, agent_run::Phase, runtime::RuntimeKind},
     decide::agent_run::{self, first_possible, open_attempt},
     plan::{Bounds, Defaults},
     policy::Rules,
@@ -34,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Calls, Target},
     control::{
-        AgentRunWorld, Asks, Caches, DeclarationWorld, FailedCreates, Namespaces, Notices, NoticesTask, Pruned,
-        StrayWorld, Submitted, UnreadableWorld, Unrecorded, found,
+        Asks, Caches, ClusterWorld, FailedCreates, Namespaces, Notices, NoticesTask, Runs, StrayWorld, Submitted,
+        Unrecorded, found,
     },
     lease::{self, Elector, Ended, Term, Trouble},
     runtime::{CachedJobs, JobAdapter, JobSettings, ReportSecret},
@@ -45,8 +45,10 @@ use crate::{
 /// Time between two looks at whether everything from a time without a leader is judged.
 const RECOVERY_LOOK: Duration = Duration::from_secs(10);
 
-/// Strays, and runs that cannot be read, looked at at once: there are none in ordinary times, and runs come first.
+/// Strays looked at at once: there are none in ordinary times, and runs come first.
 const RARE_AT_ONCE: usize = 2;
+/// Declarations looked at at once: a check is quick, and runs come first.
+const DECLARED_AT_ONCE: usize = 4;
 /// Time between two looks for a namespace that does not exist; each is told.
 const NAMESPACE_LOOK: Duration = Duration::from_secs(30);
 
@@ -226,16 +228,13 @@ impl Builder {
         });
         let tenure = elector.as_ref().map(Elector::tenure);
         let election = elector.as_ref().map(Elector::trouble).unwrap_or_default();
-        let declarations =
-            declarations.then(|| Arc::new(DeclarationWorld::new(&calls, &namespaces, watches, tenure.clone())));
         let unrecorded = Arc::new(Unrecorded::default());
         let (notices, sender) = Notices::new(calls.clone().optional(), &identity);
         let grace = settings.defaults.grace_seconds;
         let strays = StrayWorld::new(calls.clone(), Arc::clone(&caches), registry.clone(), grace, tenure.clone());
-        let unreadable = UnreadableWorld::new(calls.clone(), Arc::clone(&caches), tenure.clone(), notices.clone());
-        let world = AgentRunWorld {
+        let runs = Runs {
             failed_creates: FailedCreates::new(calls.clone().optional(), Arc::clone(&caches.jobs)),
-            calls,
+            calls: calls.clone(),
             caches: Arc::clone(&caches),
             adapters: registry,
             settings,
@@ -245,15 +244,12 @@ impl Builder {
             submitted: Submitted::default(),
             findings: found::Findings::default(),
             former_defaults: Mutex::default(),
-            tenure,
-            notices,
-            pruned: Pruned::new(AgentRun::KIND),
         };
+        let world = ClusterWorld { calls, kinds: Arc::clone(&caches.kinds), runs, tenure, notices };
         let keep = jobs.unwrap_or_default().ttl;
         Manager {
             world: Arc::new(world),
             strays: Arc::new(strays),
-            unreadable: Arc::new(unreadable),
             declarations,
             elector,
             sender,
@@ -324,10 +320,9 @@ pub enum ManagerError {
 /// The controller.
 #[derive(Debug)]
 pub struct Manager {
-    world: Arc<AgentRunWorld>,
+    world: Arc<ClusterWorld>,
     strays: Arc<StrayWorld>,
-    unreadable: Arc<UnreadableWorld>,
-    declarations: Option<Arc<DeclarationWorld>>,
+    declarations: bool,
     elector: Option<Elector>,
     sender: NoticesTask,
     options: driver::Options,
@@ -375,17 +370,21 @@ impl Manager {
     ///
     /// [`Keeper`]: crate::Keeper
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ManagerError> {
-        let Self { world, strays, unreadable, declarations, elector, sender, options, health, keep, namespaces } = self;
-        let seed = options.seed;
-        let caches = Arc::clone(&world.caches);
-        let rare = driver::Options { concurrency: RARE_AT_ONCE, ..options.clone() };
-        let (strays, unreadable) = (Driver::new(strays, rare.clone()), Driver::new(unreadable, rare));
+        let Self { world, strays, declarations, elector, sender, options, health, keep, namespaces } = self;
+        let (runs, caches) = (&world.runs, &world.runs.caches);
+        let strays = Driver::new(strays, driver::Options { concurrency: RARE_AT_ONCE, ..options.clone() });
+        let declared = driver::Options { concurrency: DECLARED_AT_ONCE, ..options.clone() };
+        let declared = declarations.then(|| Driver::new(Arc::clone(&world), declared));
         let driver = Driver::new(Arc::clone(&world), options);
-        let asks = Asks { runs: driver.requests(), strays: strays.requests(), unreadable: unreadable.requests() };
+        let asks = Asks {
+            decided: driver.requests(),
+            declared: declared.as_ref().map(Driver::requests),
+            strays: strays.requests(),
+        };
         let mut tasks = JoinSet::new();
         caches.start(&mut tasks, &asks, &health.leading);
         tasks.spawn(sender.run());
-        let place = find(&world.calls, &caches, &namespaces, &health.missing);
+        let place = find(&world.calls, caches, &namespaces, &health.missing);
         let work = async {
             let Some((term, held)) = lead(elector, &shutdown).await else { return Ok(()) };
             let released = CancellationToken::new();
@@ -399,35 +398,35 @@ impl Manager {
                 if let Some(term) = &term
                     && term.gap.saturating_add(COLLECTION_MARGIN) > keep
                 {
-                    *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = term.acted_until;
+                    *runs.blind_since.lock().unwrap_or_else(PoisonError::into_inner) = term.acted_until;
                 }
                 if let Some(term) = &term {
-                    let former = found::former(&term.left, &world.settings.defaults);
-                    *world.former_defaults.lock().unwrap_or_else(PoisonError::into_inner) = former;
+                    let former = found::former(&term.left, &runs.settings.defaults);
+                    *runs.former_defaults.lock().unwrap_or_else(PoisonError::into_inner) = former;
                 }
                 health.leading.store(true, Ordering::Release);
                 caches.ask_all(&asks);
                 let executions = async {
                     caches.synced().await;
-                    doubt(term.as_ref(), &world);
+                    doubt(term.as_ref(), runs);
                     caches.ask_all(&asks);
                     caches.ask_strays(&asks);
-                    tokio::join!(recover(term, &world), prove(&caches));
+                    tokio::join!(recover(term, runs), prove(caches));
                 };
-                let runs = async {
-                    let stop = || driver_stop.clone();
-                    tokio::join!(driver.run(stop()), strays.run(stop()), unreadable.run(stop()));
-                    Ok(())
-                };
+                let mut of_declared = JoinSet::new();
+                if declared.is_some() {
+                    caches.start_declared(&mut of_declared, &asks, &health.leading);
+                }
+                let stop = || driver_stop.clone();
                 let declared = async {
-                    match declarations {
-                        Some(declarations) => declarations.run(seed, driver_stop.clone()).await,
-                        None => Ok(()),
+                    if let Some(declared) = declared {
+                        declared.run(stop()).await;
                     }
                 };
                 let ended = tokio::select! {
                     biased;
-                    ended = async { tokio::try_join!(runs, declared) } => ended.map(drop),
+                    _ = async { tokio::join!(driver.run(stop()), strays.run(stop()), declared) } => Ok(()),
+                    Some(_) = of_declared.join_next() => Err(ManagerError::WatchEnded),
                     () = executions => Ok(()),
                 };
                 health.leading.store(false, Ordering::Release);
@@ -479,10 +478,7 @@ async fn lead(elector: Option<Elector>, shutdown: &CancellationToken) -> Option<
 async fn find(calls: &Calls, caches: &Caches, namespaces: &Namespaces, missing: &AtomicBool) -> Infallible {
     let Namespaces::One(name) = namespaces else { return pending().await };
     caches.synced().await;
-    let Caches { runs, agents, providers, implementations, jobs, .. } = caches;
-    let empty =
-        runs.is_empty() && agents.is_empty() && providers.is_empty() && implementations.is_empty() && jobs.is_empty();
-    if !empty {
+    if !caches.are_empty() {
         return pending().await;
     }
     loop {
@@ -507,8 +503,9 @@ async fn find(calls: &Calls, caches: &Caches, namespaces: &Namespaces, missing: 
 async fn prove(caches: &Caches) {
     loop {
         time::sleep(watch::MARK_EVERY).await;
-        if !caches.runs.is_empty()
-            && let Err(error) = caches.runs.prove().await
+        let runs = &caches.kinds.runs;
+        if !runs.is_empty()
+            && let Err(error) = runs.prove().await
         {
             tracing::debug!(%error, "the age of the cache is not proven");
         }
@@ -517,11 +514,11 @@ async fn prove(caches: &Caches) {
 
 /// The runs whose current attempt the last leader may have handed over without recording it: each is to be decided once
 /// from complete lists before the time without a leader may be forgotten.
-fn doubt(term: Option<&Term>, world: &AgentRunWorld) {
+fn doubt(term: Option<&Term>, runs: &Runs) {
     let Some(acted_until) = term.and_then(|term| term.acted_until) else { return };
-    let doubtful = world.caches.runs.objects().into_iter().filter(|run| may_be_older(run, acted_until));
+    let doubtful = runs.caches.kinds.readable_runs().into_iter().filter(|run| may_be_older(run, acted_until));
     let keys = doubtful.map(|run| Key::new(&run.metadata.namespace, &run.metadata.name)).collect();
-    *world.undecided.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+    *runs.undecided.lock().unwrap_or_else(PoisonError::into_inner) = keys;
 }
 
 /// Whether the run's current attempt is not recorded and can have been handed over before `moment`.
@@ -534,13 +531,13 @@ fn may_be_older(run: &Resource<AgentRun>, moment: Timestamp) -> bool {
 }
 
 /// Lets the time without a leader be forgotten once no run is left that it makes doubtful.
-async fn recover(term: Option<Term>, world: &AgentRunWorld) {
+async fn recover(term: Option<Term>, runs: &Runs) {
     let Some(term) = term else { return };
-    let blind = *world.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
+    let blind = *runs.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
     let doubtful = || match blind {
         // What could have been executed then stays in doubt until it is recorded as lost.
-        Some(blind) => world.caches.runs.objects().iter().any(|run| may_be_older(run, blind)),
-        None => !world.undecided.lock().unwrap_or_else(PoisonError::into_inner).is_empty(),
+        Some(blind) => runs.caches.kinds.readable_runs().iter().any(|run| may_be_older(run, blind)),
+        None => !runs.undecided.lock().unwrap_or_else(PoisonError::into_inner).is_empty(),
     };
     while doubtful() {
         time::sleep(RECOVERY_LOOK).await;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, Kind as ApiKind, Meta, Resource},
+    look::Found,
     plan::{Defaults, PlanError, plan},
-    resolve::{Found, References, resolve},
+    resolve::{References, resolve},
 };
 use serde_json::{Map, Value, json};
 

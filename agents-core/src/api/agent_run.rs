@@ -50,6 +50,8 @@ impl Kind for AgentRun {
     const RULES: &'static [Rule] = &rules();
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.agentRef.name"];
     const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
+    const UNFINISHED: Option<&'static str> =
+        Some("status.phase!=Succeeded,status.phase!=Failed,status.phase!=Cancelled");
     const FIRST_PHASE: Option<&'static str> = Some(Phase::Pending.as_str());
     const ACTED_ON: bool = true;
     fn kept(object: &Resource<Self>) -> Option<Resource<Self>> {

@@ -70,6 +70,8 @@ pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'stat
     const EXAMPLE: &'static str;
     /// Fields usable in field selectors.
     const SELECTABLE: &'static [&'static str] = &[];
+    /// Field selector of the objects that can still change; `None` where that is every object. Others need no watching.
+    const UNFINISHED: Option<&'static str> = None;
     /// Phase that an object has before any controller stored its status: a default of the definition, which costs no write.
     const FIRST_PHASE: Option<&'static str> = None;
     /// Whether this version does what an object of the kind asks for, rather than only checking and storing it.

@@ -37,6 +37,12 @@ impl<S> Plan<S> {
         Self { confirm: Confirm::NOTHING, before: vec![], status: None, after: vec![], wake: None }
     }
 
+    /// The same with another form of the status.
+    pub fn map<T>(self, form: impl FnOnce(S) -> T) -> Plan<T> {
+        let Self { confirm, before, status, after, wake } = self;
+        Plan { confirm, before, status: status.map(|status| Box::new(form(*status))), after, wake }
+    }
+
     /// Nothing to do before these facts are read consistently.
     pub fn confirm(confirm: Confirm) -> Self {
         Self { confirm, ..Self::settled() }

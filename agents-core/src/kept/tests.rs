@@ -13,8 +13,9 @@ use crate::{
         Confirm, Plan,
         agent_run::{MAX_OBJECT_BYTES, Observed, Remembered, RunSnapshot, Settings, decide},
     },
+    look::Found,
     plan::Defaults,
-    resolve::{Found, References},
+    resolve::References,
     runtime::{Finish, Hindrance, Observation},
     status::Reason,
 };

@@ -1,6 +1,8 @@
 //! References followed and layers laid over each other, from manifests.
 
 use proptest::{option, prelude::*};
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;

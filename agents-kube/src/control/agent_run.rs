@@ -1,4 +1,5 @@
-//! AgentRun: its snapshot from the caches, its effects to the adapters, its status to the API server.
+//! AgentRun: what its decision depends on besides objects, its effects to the adapters, and what this replica remembers of
+//! runs whose status does not say everything.
 
 use std::{
     collections::BTreeSet,
@@ -7,46 +8,40 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, ImplementationSpec, Kind, Resource, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, Kind, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{
             Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, open_attempt, ref_on,
         },
     },
+    id::{Id, Key},
     plan::Defaults,
-    resolve::{Found, References},
     runtime::{Observation, Overdue, RuntimeRef},
     status::Reason,
 };
 use agents_runtime::{
     adapter::{Class, Grace, Registry},
-    driver::{Failure, World},
+    driver::Failure,
 };
-use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
     caches::Caches,
     failed_creates::{FailedCreates, look_again},
     found::{Finding, Findings},
-    notices::{Notices, Regarding},
-    pruned::Pruned,
-    status_write,
     submitted::Submitted,
     unstored::{AttemptOf, Unrecorded},
 };
 use crate::{
-    client::{ApiError, ApiErrorKind, Calls, OrAbsent, Target},
-    lease::Tenure,
-    object,
+    client::{ApiError, ApiErrorKind, Calls},
     runtime::{is_ours, observe, overdue},
-    watch::{Key, Projection, Slot},
+    watch::Slot,
 };
 
 /// Runs as the Kubernetes API knows them.
 #[derive(Debug)]
-pub struct AgentRunWorld {
+pub struct Runs {
     /// Calls of this controller.
     pub calls: Calls,
     /// What is watched.
@@ -70,56 +65,71 @@ pub struct AgentRunWorld {
     pub former_defaults: Mutex<Vec<Defaults>>,
     /// Why Jobs have no pods.
     pub failed_creates: FailedCreates,
-    /// The right to act, when there is an election.
-    pub tenure: Option<Tenure>,
-    /// Events.
-    pub notices: Notices,
-    /// What the installed definition does not store of a status.
-    pub pruned: Pruned,
 }
 
-impl AgentRunWorld {
-    /// The run, read consistently when it is in doubt or when `confirm` wants it and the cache's age is not proven.
-    pub(super) async fn run(
+impl Runs {
+    /// Everything that a decision about `run` depends on; `None` while that is not known.
+    pub(super) async fn gather(
         &self,
-        key: &Key,
+        run: Arc<Resource<AgentRun>>,
+        object_proven: bool,
         confirm: Confirm,
-    ) -> Result<Option<(Arc<Resource<AgentRun>>, bool)>, Failure> {
-        let runs = &self.caches.runs;
-        let fresh = runs.is_fresh();
-        let cached = runs.get(key);
-        let in_part = cached.as_ref().and_then(Slot::object).is_some_and(|run| run.metadata.left_out.is_some());
-        if runs.is_doubtful(key) || (confirm.object && !fresh) || (confirm.whole && in_part) {
-            let began = self.calls.clock().boot();
-            let step = "read the run";
-            let read = self
-                .calls
-                .get::<Resource<AgentRun>>(&Target::of::<object::AgentRun>(), step, &key.namespace, &key.name)
-                .await;
-            let read = read.or_absent().map_err(of_api)?;
-            return Ok(runs.read_back(key, read, began).map(|run| (run, true)));
+    ) -> Result<Option<RunSnapshot>, Failure> {
+        // Every run is asked for again once Jobs and pods are listed; what was never submitted need not wait for them.
+        if has_recorded_attempt(&run) && !self.caches.executions_are_synced() {
+            return Ok(None);
         }
-        match cached {
-            Some(Slot::Read(run)) => Ok(Some((run, fresh))),
-            // The next change of one that cannot be read may be readable; the watch has told why it is not.
-            None | Some(Slot::Unreadable(_)) => Ok(None),
+        let key = &key_of(&run);
+        let mut references = self.caches.kinds.references(&run);
+        if confirm.whole {
+            self.caches.kinds.read_whole(&self.calls, &mut references).await?;
         }
+        let usual = current_ref(&run, &references, &self.settings);
+        let found_on = self.found_elsewhere(&run, usual.runtime);
+        let mut reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));
+        if reference.uid.is_none() {
+            reference.uid = self.submitted.uid_of(key, &reference);
+        }
+        let mut observed = self.observed(&reference, confirm).await?;
+        let mut in_doubt = None;
+        if reference.uid.is_none() && observed.observation != Observation::Lost {
+            match self.found(key, &run, &references, &reference).await? {
+                Finding::Ours => {}
+                Finding::Stranger => observed.observation = Observation::Lost,
+                // Should it vanish, it is taken for what was handed over.
+                Finding::InDoubt(why) => in_doubt = Some(why),
+            }
+        }
+        if let Observation::Pending { cause: cause @ None, .. } = &mut observed.observation
+            && let Some((job, pods)) =
+                self.caches.job_and_pods(&Key::new(&reference.namespace, reference.name.as_str()))
+            && pods.is_empty()
+        {
+            *cause = self.failed_creates.of(&job).await;
+        }
+        let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = self.remembered(key, &run, &observed.observation);
+        let overdue = observed.observation.is_live().then(|| self.overdue(&reference)).flatten();
+        Ok(Some(RunSnapshot {
+            run,
+            object_proven,
+            references,
+            observed,
+            overdue,
+            in_doubt,
+            found_on,
+            blind_since,
+            remembered,
+        }))
     }
 
-    /// Reads the work item, when the cache holds only a part of it.
-    pub(super) async fn read_whole(&self, references: &mut References) -> Result<(), Failure> {
-        let Found::Object(work) = &references.implementation else { return Ok(()) };
-        if work.metadata.left_out.is_none() {
-            return Ok(());
-        }
-        let key = Key::new(&work.metadata.namespace, &work.metadata.name);
-        let (target, began) = (Target::of::<object::ImplementationSpec>(), self.calls.clock().boot());
-        let read =
-            self.calls.get::<Resource<ImplementationSpec>>(&target, "read the work item", &key.namespace, &key.name);
-        let read = read.await.or_absent().map_err(of_api)?;
-        let found = self.caches.implementations.read_back(&key, read, began);
-        references.implementation = found.map_or(Found::Absent, Found::Object);
-        Ok(())
+    /// There is no such run any more, or none that can be read.
+    pub(super) fn forget(&self, key: &Key) {
+        self.unrecorded.forget(key);
+        self.decided(key);
+        self.submitted.forget(key);
+        self.findings.forget(key);
+        self.caches.kinds.forget(&Id::new(AgentRun::KIND, key.clone()));
     }
 
     async fn observed(&self, reference: &RuntimeRef, confirm: Confirm) -> Result<Observed, Failure> {
@@ -198,106 +208,13 @@ impl AgentRunWorld {
             | RuntimeKind::Custom => Observation::Lost,
         }
     }
-}
 
-fn attempt_of(run: &Resource<AgentRun>) -> AttemptOf {
-    AttemptOf { uid: run.metadata.uid.clone(), attempt: current_attempt(run.status.as_ref()) }
-}
-
-fn key_of(run: &Resource<AgentRun>) -> Key {
-    Key::new(&run.metadata.namespace, &run.metadata.name)
-}
-
-fn has_recorded_attempt(run: &Resource<AgentRun>) -> bool {
-    run.status.as_ref().is_some_and(|status| !status.attempts.is_empty())
-}
-
-/// A leader whose time is over leaves the rest to the next one.
-pub(super) fn may_act(tenure: Option<&Tenure>) -> Result<(), Failure> {
-    if tenure.is_none_or(Tenure::may_act) {
-        return Ok(());
-    }
-    Err(Failure {
-        step: "act",
-        class: Class::Retry,
-        reason: Reason::RuntimeUnavailable,
-        message: "the lease has run out".to_owned(),
-        source: None,
-    })
-}
-
-pub(super) fn of_api(error: ApiError) -> Failure {
-    Failure {
-        step: error.step,
-        class: error.class,
-        reason: Reason::RuntimeUnavailable,
-        message: error.message.clone(),
-        source: Some(Box::new(error)),
-    }
-}
-
-#[async_trait]
-impl World for AgentRunWorld {
-    type Key = Key;
-    type Snapshot = RunSnapshot;
-    type Status = AgentRunStatus;
-
-    async fn gather(&self, key: &Key, confirm: Confirm) -> Result<Option<RunSnapshot>, Failure> {
-        let Some((run, object_proven)) = self.run(key, confirm).await? else {
-            self.unrecorded.forget(key);
-            self.decided(key);
-            self.submitted.forget(key);
-            self.findings.forget(key);
-            return Ok(None);
-        };
-        // Every run is asked for again once Jobs and pods are listed; what was never submitted need not wait for them.
-        if has_recorded_attempt(&run) && !self.caches.executions_are_synced() {
-            return Ok(None);
-        }
-        let mut references = self.caches.references(&run);
-        if confirm.whole {
-            self.read_whole(&mut references).await?;
-        }
-        let usual = current_ref(&run, &references, &self.settings);
-        let found_on = self.found_elsewhere(&run, usual.runtime);
-        let mut reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));
-        if reference.uid.is_none() {
-            reference.uid = self.submitted.uid_of(key, &reference);
-        }
-        let mut observed = self.observed(&reference, confirm).await?;
-        let mut in_doubt = None;
-        if reference.uid.is_none() && observed.observation != Observation::Lost {
-            match self.found(key, &run, &references, &reference).await? {
-                Finding::Ours => {}
-                Finding::Stranger => observed.observation = Observation::Lost,
-                // Should it vanish, it is taken for what was handed over.
-                Finding::InDoubt(why) => in_doubt = Some(why),
-            }
-        }
-        if let Observation::Pending { cause: cause @ None, .. } = &mut observed.observation
-            && let Some((job, pods)) =
-                self.caches.job_and_pods(&Key::new(&reference.namespace, reference.name.as_str()))
-            && pods.is_empty()
-        {
-            *cause = self.failed_creates.of(&job).await;
-        }
-        let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
-        let remembered = self.remembered(key, &run, &observed.observation);
-        let overdue = observed.observation.is_live().then(|| self.overdue(&reference)).flatten();
-        Ok(Some(RunSnapshot {
-            run,
-            object_proven,
-            references,
-            observed,
-            overdue,
-            in_doubt,
-            found_on,
-            blind_since,
-            remembered,
-        }))
-    }
-
-    fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
+    pub(super) fn decide(
+        &self,
+        snapshot: &RunSnapshot,
+        refusal: Option<&Refusal>,
+        now: Timestamp,
+    ) -> Plan<AgentRunStatus> {
         let mut plan = decide(snapshot, &self.settings, refusal, now);
         if let Some(adapter) = self.adapters.get(snapshot.reference(&self.settings).runtime) {
             adapter.capabilities().add_poll(&mut plan, &snapshot.observed.observation, now);
@@ -309,7 +226,8 @@ impl World for AgentRunWorld {
         plan
     }
 
-    async fn perform(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {
+    /// Performs an effect on what executes the run.
+    pub(super) async fn perform(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {
         let adapter_of = |runtime: RuntimeKind| {
             self.adapters.get(runtime).ok_or_else(|| Failure {
                 step: "find the adapter",
@@ -319,7 +237,6 @@ impl World for AgentRunWorld {
                 source: None,
             })
         };
-        may_act(self.tenure.as_ref())?;
         match effect {
             Effect::Submit(submission) => {
                 let submitted = adapter_of(submission.runtime)?.submit(submission).await;
@@ -346,73 +263,41 @@ impl World for AgentRunWorld {
                 let let_go = adapter_of(reference.runtime)?.keep(reference, false).await;
                 let_go.map_err(|error| Failure::of_adapter("let the attempt be collected", error))
             }
-            Effect::Emit(notice) => {
-                let run = &snapshot.run.metadata;
-                tracing::info!(
-                    agentRun.uid = run.uid, agentRun.name = run.name, agentRun.namespace = run.namespace,
-                    reason = %notice.reason, message = notice.message, "told"
-                );
-                let regarding = Regarding { namespace: &run.namespace, name: &run.name, uid: &run.uid };
-                self.notices.tell(&regarding, notice, self.now());
-                Ok(())
-            }
+            Effect::Emit(_) => Ok(()),
         }
     }
 
-    async fn store(&self, snapshot: &RunSnapshot, status: &AgentRunStatus) -> Result<(), Failure> {
-        may_act(self.tenure.as_ref())?;
-        let meta = &snapshot.run.metadata;
-        let key = Key::new(&meta.namespace, &meta.name);
-        if self.pruned.is_the_same(status, snapshot.run.status.as_ref()) {
-            self.unrecorded.stored(&key);
-            self.decided(&key);
-            return Ok(());
+    /// The status says now what became of the attempts.
+    pub(super) fn stored(&self, key: &Key, status: &AgentRunStatus) {
+        let is_named = || status.runtime_ref.as_ref().is_some_and(|known| known.uid.is_some());
+        if open_attempt(status).is_none_or(|_| is_named()) {
+            self.submitted.forget(key);
         }
-        let began = self.calls.clock().boot();
-        let api_version = object::AgentRun::api_version();
-        let body = status_write::body(&api_version, AgentRun::KIND, snapshot.run.identity(), status);
-        let step = "store the status";
-        let stored = self
-            .calls
-            .replace_status::<Resource<AgentRun>>(
-                &Target::of::<object::AgentRun>(),
-                step,
-                &key.namespace,
-                &key.name,
-                &body,
-            )
-            .await;
-        match stored {
-            Ok(run) => {
-                if open_attempt(status)
-                    .is_none_or(|_| status.runtime_ref.as_ref().is_some_and(|known| known.uid.is_some()))
-                {
-                    self.submitted.forget(&key);
-                }
-                self.pruned.learn(status, run.status.as_ref());
-                self.caches.runs.wrote(run, meta.resource_version.as_deref(), began);
-                self.unrecorded.stored(&key);
-                self.decided(&key);
-                Ok(())
-            }
-            // Deleted meanwhile: there is nothing left to be true about.
-            Err(error) if error.is_not_found() => {
-                self.submitted.forget(&key);
-                Ok(())
-            }
-            Err(error) => {
-                if error.leaves_doubt() {
-                    self.caches.runs.doubt(key.clone());
-                }
-                if error.kind != ApiErrorKind::Conflict {
-                    self.unrecorded.unstored(&key, &error);
-                }
-                Err(of_api(error))
-            }
-        }
+        self.stands(key);
     }
 
-    fn now(&self) -> Timestamp {
-        self.calls.clock().now()
+    /// The status says what was to be stored already.
+    pub(super) fn stands(&self, key: &Key) {
+        self.unrecorded.stored(key);
+        self.decided(key);
     }
+
+    /// The status could not be stored.
+    pub(super) fn unstored(&self, key: &Key, error: &ApiError) {
+        if error.kind != ApiErrorKind::Conflict {
+            self.unrecorded.unstored(key, error);
+        }
+    }
+}
+
+fn attempt_of(run: &Resource<AgentRun>) -> AttemptOf {
+    AttemptOf { uid: run.metadata.uid.clone(), attempt: current_attempt(run.status.as_ref()) }
+}
+
+fn key_of(run: &Resource<AgentRun>) -> Key {
+    Key::new(&run.metadata.namespace, &run.metadata.name)
+}
+
+fn has_recorded_attempt(run: &Resource<AgentRun>) -> bool {
+    run.status.as_ref().is_some_and(|status| !status.attempts.is_empty())
 }

@@ -1,7 +1,7 @@
-//! The watched caches that runs are decided from, and which run a change concerns.
+//! Everything that is watched, and which run a Job or a pod belongs to.
 //!
-//! Runs are watched while they are not finished; Jobs and pods by our label, since neither can be selected by its end.
-//! A change of anything a run depends on asks for that run; the index that knows which one is kept here.
+//! Objects of our kinds are in [`Kinds`]; Jobs and pods are watched by our label, since neither can be selected by its
+//! end. A change asks for whatever it concerns, while this replica leads.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,46 +12,26 @@ use std::{
 };
 
 use agents_core::{
-    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Resource},
-    decide::agent_run::{current_attempt, open_attempt},
+    api::{AgentRun, Kind, Resource},
+    decide::agent_run::current_attempt,
+    id::{Id, Key},
     marks::{LABEL_MANAGED_BY, MANAGED_BY},
     name::{ChildName, SubmissionKey},
-    resolve::{Found, References},
 };
 use agents_runtime::driver::Requests;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use tokio::task::JoinSet;
 
-use super::{meanings::Meanings, strays};
+use super::{
+    cached::Cached,
+    kinds::{Kinds, Namespaces, News},
+    strays,
+};
 use crate::{
     client::{Calls, Scope, Target},
-    object::Object,
     runtime::{JobView, PodView},
-    watch::{Change, Key, Projection, Settings, Slot, Watch},
+    watch::{Change, Projection, Settings, Slot, Watch},
 };
-
-/// Every phase that never changes again; a run in one of them is not watched.
-const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Cancelled";
-
-/// Whose runs are looked after.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Namespaces {
-    /// Those of one namespace.
-    One(String),
-    /// Those of all namespaces.
-    All,
-}
-
-impl Namespaces {
-    pub(super) fn scope(&self) -> Scope {
-        match self {
-            Self::One(namespace) => Scope { namespace: Some(namespace.clone()), ..Scope::default() },
-            Self::All => Scope::default(),
-        }
-    }
-}
-
-type Of<K> = Watch<Resource<K>>;
 
 /// Which caches hold their first complete list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,39 +43,34 @@ pub struct Ready {
 /// Everything watched.
 #[derive(Debug)]
 pub struct Caches {
-    /// Runs that are not finished.
-    pub runs: Arc<Of<AgentRun>>,
-    /// Agents.
-    pub agents: Arc<Of<Agent>>,
-    /// Providers.
-    pub providers: Arc<Of<AgentProvider>>,
-    /// Work items.
-    pub implementations: Arc<Of<ImplementationSpec>>,
+    /// Objects of our kinds.
+    pub kinds: Arc<Kinds>,
     /// Our Jobs.
     pub jobs: Arc<Watch<JobView>>,
     /// Their pods.
     pub pods: Arc<Watch<PodView>>,
     index: Mutex<Index>,
-    told: Told,
-}
-
-/// What runs were told of the objects that they refer to.
-#[derive(Debug, Default)]
-struct Told {
-    agents: Meanings,
-    providers: Meanings,
-    implementations: Meanings,
 }
 
 /// Who looks at what.
 #[derive(Debug, Clone)]
 pub struct Asks {
-    /// At runs.
-    pub runs: Requests<Key>,
+    /// At objects that are decided by the rules of their kind.
+    pub decided: Requests<Id>,
+    /// At all others, if their status is kept.
+    pub declared: Option<Requests<Id>>,
     /// At what no run seems to want.
     pub strays: Requests<strays::Id>,
-    /// At runs that cannot be read.
-    pub unreadable: Requests<Key>,
+}
+
+impl Asks {
+    fn ask(&self, id: Id) {
+        if id.kind == AgentRun::KIND {
+            self.decided.ask(id);
+        } else if let Some(declared) = &self.declared {
+            declared.ask(id);
+        }
+    }
 }
 
 /// Asks while this replica leads: nobody else takes what is asked for, and everything is asked for when it begins to.
@@ -110,10 +85,14 @@ impl Ask {
         self.open.load(Ordering::Acquire).then_some(&self.asks)
     }
 
-    fn ask(&self, key: Key) {
+    fn ask(&self, id: Id) {
         if let Some(asks) = self.asks() {
-            asks.runs.ask(key);
+            asks.ask(id);
         }
+    }
+
+    fn run(&self, key: Key) {
+        self.ask(Id::new(AgentRun::KIND, key));
     }
 
     fn suspect(&self, id: strays::Id) {
@@ -130,48 +109,56 @@ struct Index {
     pods_of_job: HashMap<String, BTreeSet<Key>>,
     /// Pods that were cut off from their Job: its events are not theirs any more.
     cut_off: BTreeSet<Key>,
-    /// Runs that cannot be read.
-    unreadable: BTreeSet<Key>,
 }
 
 impl Caches {
     /// Caches that hold nothing until [`Caches::start`].
     pub fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
-        let all = namespaces.scope();
-        let unfinished = Scope { fields: Some(NOT_FINISHED.to_owned()), ..all.clone() };
-        let ours = Scope { labels: Some(format!("{LABEL_MANAGED_BY}={MANAGED_BY}")), ..all.clone() };
+        let ours = Scope { labels: Some(format!("{LABEL_MANAGED_BY}={MANAGED_BY}")), ..namespaces.scope() };
         Self {
-            runs: Arc::new(Watch::new(Target::of::<Object<AgentRun>>(), calls.clone(), unfinished, settings)),
-            agents: Arc::new(Watch::new(Target::of::<Object<Agent>>(), calls.clone(), all.clone(), settings)),
-            providers: Arc::new(Watch::new(
-                Target::of::<Object<AgentProvider>>(),
-                calls.clone(),
-                all.clone(),
-                settings,
-            )),
-            implementations: Arc::new(Watch::new(
-                Target::of::<Object<ImplementationSpec>>(),
-                calls.clone(),
-                all,
-                settings,
-            )),
+            kinds: Arc::new(Kinds::new(calls, namespaces, settings)),
             jobs: Arc::new(Watch::new(Target::of::<Job>(), calls.clone(), ours.clone(), settings)),
             pods: Arc::new(Watch::new(Target::of::<Pod>(), calls.clone(), ours, settings)),
             index: Mutex::default(),
-            told: Told::default(),
         }
     }
 
-    /// Keeps every cache up to date by tasks in `tasks`, and asks for each run that a change concerns, and for what no run
-    /// seems to want, while `open`.
+    /// Keeps what runs are decided from up to date by tasks in `tasks`, and asks for each object that a change concerns,
+    /// and for what no run seems to want, while `open`.
     pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
         let requests = &Ask { asks: asks.clone(), open: Arc::clone(open) };
-        self.follow(tasks, requests, &self.runs, Self::on_run);
-        self.follow(tasks, requests, &self.agents, Self::on_agent);
-        self.follow(tasks, requests, &self.providers, Self::on_provider);
-        self.follow(tasks, requests, &self.implementations, Self::on_work);
+        self.follow_kinds(tasks, requests, true);
         self.follow(tasks, requests, &self.jobs, Self::on_job);
         self.follow(tasks, requests, &self.pods, Self::on_pod);
+    }
+
+    /// The same for every other kind.
+    pub fn start_declared(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
+        self.follow_kinds(tasks, &Ask { asks: asks.clone(), open: Arc::clone(open) }, false);
+    }
+
+    fn follow_kinds(self: &Arc<Self>, tasks: &mut JoinSet<()>, requests: &Ask, of_runs: bool) {
+        let (caches, ask) = (Arc::clone(self), requests.clone());
+        self.kinds.start(tasks, of_runs, &move |news: News<'_>| {
+            let News { change, concerned } = news;
+            for id in concerned {
+                ask.ask(id);
+            }
+            let Some((id, change)) = change else { return };
+            if id.kind == AgentRun::KIND {
+                caches.on_run(change, &ask);
+            }
+            match change {
+                Change::Seen(_, object) => {
+                    if let Some(why) = object.unreadable() {
+                        tracing::warn!(object = %id, why, "the object cannot be read");
+                    }
+                }
+                Change::Unreadable(_, why) => tracing::warn!(object = %id, why = &**why, "the object cannot be read"),
+                Change::Left(..) => {}
+            }
+            ask.ask(id);
+        });
     }
 
     fn follow<P: Projection>(
@@ -186,57 +173,26 @@ impl Caches {
         tasks.spawn(async move { watch.run(move |change| told(&caches, &change, &requests)).await });
     }
 
-    fn on_run(&self, change: &Change<Resource<AgentRun>>, ask: &Ask) {
+    /// Which Job is whose, and what may be left of an attempt that is over.
+    fn on_run(&self, change: &Change<Cached>, ask: &Ask) {
         match change {
-            Change::Seen(key, run) => {
-                self.index().unreadable.remove(key);
-                self.index().run_of_uid.insert(run.metadata.uid.clone(), key.clone());
-                self.suspect_former(run, current_attempt(run.status.as_ref()).saturating_sub(1), ask);
-            }
-            Change::Left(key, Some(run)) => {
-                self.index().unreadable.remove(key);
-                self.index().run_of_uid.remove(&run.metadata.uid);
-                self.suspect_former(run, current_attempt(run.status.as_ref()), ask);
-            }
-            Change::Unreadable(key, why) => {
-                tracing::warn!(run = %key, why = &**why, "the run cannot be read");
-                self.index().unreadable.insert(key.clone());
-                if let Some(asks) = ask.asks() {
-                    asks.unreadable.ask(key.clone());
+            Change::Seen(key, object) => {
+                if let Some(run) = object.object::<AgentRun>() {
+                    self.index().run_of_uid.insert(run.metadata.uid.clone(), key.clone());
+                    self.suspect_former(&run, current_attempt(run.status.as_ref()).saturating_sub(1), ask);
                 }
             }
-            // Which of its Jobs live is not known; at most a few are of a run of that name.
-            Change::Left(key, None) => {
-                self.index().unreadable.remove(key);
-                self.suspect_all(ask, |job| {
-                    job.namespace == key.namespace && job.owner.as_ref().is_some_and(|owner| owner.name == key.name)
-                });
-            }
-        }
-        ask.ask(change.key().clone());
-    }
-
-    fn on_agent(&self, change: &Change<Resource<Agent>>, ask: &Ask) {
-        if self.told.agents.changed_by(change) {
-            let Key { namespace, name } = change.key();
-            self.waiting(namespace, ask, |run| run.spec.agent_ref.name == *name);
-        }
-    }
-
-    fn on_provider(&self, change: &Change<Resource<AgentProvider>>, ask: &Ask) {
-        if self.told.providers.changed_by(change) {
-            let Key { namespace, name } = change.key();
-            let agents = self.agents.objects_in(namespace);
-            let with_it = agents.iter().filter(|agent| agent.spec.provider_ref.name == *name);
-            let with_it: BTreeSet<&str> = with_it.map(|agent| agent.metadata.name.as_str()).collect();
-            self.waiting(namespace, ask, |run| with_it.contains(run.spec.agent_ref.name.as_str()));
-        }
-    }
-
-    fn on_work(&self, change: &Change<Resource<ImplementationSpec>>, ask: &Ask) {
-        if self.told.implementations.changed_by(change) {
-            let Key { namespace, name } = change.key();
-            self.waiting(namespace, ask, |run| work_of(run) == Some(name));
+            Change::Left(key, last) => match last.as_deref() {
+                Some(last) => {
+                    self.index().run_of_uid.remove(last.uid());
+                    match last.object::<AgentRun>() {
+                        Some(run) => self.suspect_former(&run, current_attempt(run.status.as_ref()), ask),
+                        None => self.suspect_all_of(key, ask),
+                    }
+                }
+                None => self.suspect_all_of(key, ask),
+            },
+            Change::Unreadable(..) => {}
         }
     }
 
@@ -246,7 +202,7 @@ impl Caches {
             Change::Unreadable(..) | Change::Left(_, None) => return,
         };
         if let Some(owner) = &job.owner {
-            ask.ask(Key::new(&job.namespace, &owner.name));
+            ask.run(Key::new(&job.namespace, &owner.name));
         }
         self.suspect(strays::Id::Job(change.key().clone()), ask);
         if let Change::Left(..) = change {
@@ -287,7 +243,7 @@ impl Caches {
             }
         }
         if let Some(run) = pod.run_uid.as_ref().and_then(|uid| index.run_of_uid.get(uid)) {
-            ask.ask(run.clone());
+            ask.run(run.clone());
         }
         drop(index);
         // Nearly every pod is wanted.
@@ -324,8 +280,12 @@ impl Caches {
         }
     }
 
-    fn suspect_all(&self, ask: &Ask, which: impl Fn(&JobView) -> bool) {
-        for job in self.jobs.objects().into_iter().filter(|job| which(job)) {
+    /// Which of its Jobs live is not known; at most a few are of a run of that name.
+    fn suspect_all_of(&self, run: &Key, ask: &Ask) {
+        let of_run = |job: &JobView| {
+            job.namespace == run.namespace && job.owner.as_ref().is_some_and(|owner| owner.name == run.name)
+        };
+        for job in self.jobs.objects().into_iter().filter(|job| of_run(job)) {
             self.suspect(strays::Id::Job(Key::new(&job.namespace, &job.name)), ask);
         }
     }
@@ -351,7 +311,7 @@ impl Caches {
     }
 
     fn wants(&self, run: &Key, uid: &str, attempt: i32) -> bool {
-        strays::is_wanted(self.runs.get(run).as_ref(), uid, attempt)
+        strays::is_wanted(self.kinds.runs.get(run).as_ref(), uid, attempt)
     }
 
     fn has_job(&self, stray: &strays::Stray) -> bool {
@@ -361,25 +321,11 @@ impl Caches {
         })
     }
 
-    /// Asks for the runs of the namespace that refer to what has changed and have nothing under way: they may wait for it.
-    fn waiting(&self, namespace: &str, ask: &Ask, refers: impl Fn(&Resource<AgentRun>) -> bool) {
-        if ask.asks().is_none() {
-            return;
-        }
-        for run in self.runs.objects_in(namespace) {
-            let under_way = run.status.as_ref().and_then(open_attempt).is_some();
-            if !under_way && refers(&run) {
-                ask.ask(Key::new(namespace, &run.metadata.name));
-            }
-        }
-    }
-
-    /// Asks for every run, readable or not.
+    /// Asks for every object of what runs are decided from, readable or not.
     pub fn ask_all(&self, asks: &Asks) {
-        for run in self.runs.objects() {
-            asks.runs.ask(Key::new(&run.metadata.namespace, &run.metadata.name));
+        for object in self.kinds.which(true).flat_map(|kept| kept.watch.objects()) {
+            asks.ask(object.id());
         }
-        self.index().unreadable.iter().for_each(|key| asks.unreadable.ask(key.clone()));
     }
 
     /// Asks for everything that may be a stray.
@@ -390,23 +336,16 @@ impl Caches {
         jobs.chain(pods).filter(|id| self.stray(id).is_some()).for_each(|id| asks.strays.ask(id));
     }
 
-    /// Ends when every cache holds its first complete list.
+    /// Ends when everything that runs are decided from is listed.
     pub async fn synced(&self) {
-        let Self { runs, agents, providers, implementations, jobs, pods, index: _, told: _ } = self;
-        tokio::join!(
-            runs.synced(),
-            agents.synced(),
-            providers.synced(),
-            implementations.synced(),
-            jobs.synced(),
-            pods.synced()
-        );
+        tokio::join!(self.declarations_synced(), self.jobs.synced(), self.pods.synced());
     }
 
-    /// Ends when everything that users declare is listed; Jobs and pods may still be missing.
+    /// Ends when everything that users declare for runs is listed; Jobs and pods may still be missing.
     pub async fn declarations_synced(&self) {
-        let Self { runs, agents, providers, implementations, jobs: _, pods: _, index: _, told: _ } = self;
-        tokio::join!(runs.synced(), agents.synced(), providers.synced(), implementations.synced());
+        for kept in self.kinds.which(true) {
+            kept.watch.synced().await;
+        }
     }
 
     /// Whether Jobs and pods are listed.
@@ -414,49 +353,28 @@ impl Caches {
         self.jobs.is_synced() && self.pods.is_synced()
     }
 
-    /// Which caches are complete.
+    /// Which of the caches that runs are decided from are complete.
     pub fn ready(&self) -> Ready {
-        let Self { runs, agents, providers, implementations, jobs, pods, index: _, told: _ } = self;
-        let all = [
-            ("agentruns", runs.health()),
-            ("agents", agents.health()),
-            ("agentproviders", providers.health()),
-            ("implementationspecs", implementations.health()),
-            ("jobs", jobs.health()),
-            ("pods", pods.health()),
-        ];
+        let kinds = self.kinds.which(true).map(|kept| (kept.row.plural, kept.watch.health()));
+        let executions = [("jobs", self.jobs.health()), ("pods", self.pods.health())];
         Ready {
-            missing: all
-                .into_iter()
+            missing: kinds
+                .chain(executions)
                 .filter(|(_, health)| !health.synced)
                 .map(|(name, health)| (name, health.trouble))
                 .collect(),
         }
     }
 
-    /// About how many bytes are kept, by kind and namespace.
-    pub fn weights(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
-        let Self { runs, agents, providers, implementations, jobs, pods, index: _, told: _ } = self;
-        vec![
-            ("agentruns", runs.weights()),
-            ("agents", agents.weights()),
-            ("agentproviders", providers.weights()),
-            ("implementationspecs", implementations.weights()),
-            ("jobs", jobs.weights()),
-            ("pods", pods.weights()),
-        ]
+    /// Whether they hold nothing.
+    pub fn are_empty(&self) -> bool {
+        self.kinds.which(true).all(|kept| kept.watch.is_empty()) && self.jobs.is_empty()
     }
 
-    /// The objects that a run refers to.
-    pub fn references(&self, run: &Resource<AgentRun>) -> References {
-        let namespace = &run.metadata.namespace;
-        let agent = found(&self.agents, namespace, &run.spec.agent_ref.name);
-        let provider = match &agent {
-            Found::Object(agent) => found(&self.providers, namespace, &agent.spec.provider_ref.name),
-            Found::Absent | Found::Unreadable(_) => Found::Absent,
-        };
-        let implementation = work_of(run).map_or(Found::Absent, |work| found(&self.implementations, namespace, work));
-        References { agent, provider, implementation }
+    /// About how many bytes are kept, by kind and namespace.
+    pub fn weights(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
+        let kinds = self.kinds.all().map(|kept| (kept.row.plural, kept.watch.weights()));
+        kinds.chain([("jobs", self.jobs.weights()), ("pods", self.pods.weights())]).collect()
     }
 
     /// A Job of ours and its pods.
@@ -470,19 +388,5 @@ impl Caches {
     /// A panic while the lock was held leaves at most one entry out, which its next change puts back.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The work item that a run names, unless it has one of its own.
-fn work_of(run: &Resource<AgentRun>) -> Option<&str> {
-    let work = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
-    work.filter(|_| run.spec.implementation.is_none()).map(|work| work.name.as_str())
-}
-
-fn found<K: agents_core::api::Kind>(watch: &Of<K>, namespace: &str, name: &str) -> Found<Resource<K>> {
-    match watch.get(&Key::new(namespace, name)) {
-        None => Found::Absent,
-        Some(Slot::Read(object)) => Found::Object(object),
-        Some(Slot::Unreadable(why)) => Found::Unreadable(why.to_string()),
     }
 }

@@ -17,16 +17,17 @@ use agents_core::{
         Confirm,
         agent_run::{Settings, expected},
     },
+    look::Found,
     mutant::{self, Mutant},
     plan::Defaults,
-    resolve::{Found, References},
+    resolve::References,
     runtime::RuntimeRef,
 };
 use agents_runtime::driver::Failure;
 use serde::{Deserialize, Serialize};
 use tokio::task;
 
-use super::agent_run::AgentRunWorld;
+use super::agent_run::Runs;
 use crate::{
     runtime::{CachedJobs, Fingerprint, JobView, is_admitted_job_of, is_the_job_of, note_admission},
     watch::{Key, Slot},
@@ -138,7 +139,7 @@ impl Findings {
     }
 }
 
-impl AgentRunWorld {
+impl Runs {
     /// What stands under the attempt's name.
     pub(super) async fn found(
         &self,
@@ -158,10 +159,10 @@ impl AgentRunWorld {
         }
         // What is planned from a part of the objects has another digest.
         let (mut run, mut references) = (Arc::clone(run), references.clone());
-        self.read_whole(&mut references).await?;
+        self.caches.kinds.read_whole(&self.calls, &mut references).await?;
         if run.metadata.left_out.is_some() {
-            match self.run(key, Confirm::WHOLE).await? {
-                Some((whole, _)) => run = whole,
+            match self.caches.kinds.read_run(&self.calls, key, Confirm::WHOLE).await? {
+                Some(whole) => run = whole,
                 None => return Ok(Finding::Stranger),
             }
         }

@@ -1,15 +1,14 @@
-//! Which changes of an object that runs refer to are news for them.
+//! Which changes of an object are news for those that depend on it.
 //!
-//! Decisions read the spec of an Agent, a provider and a work item, and nothing else of them: a status that is written, a
-//! label or an annotation changes none. So what is kept of each object is what tells one spec from another.
+//! Decisions read the spec of what they refer to, and nothing else of it: a status that is written, a label or an
+//! annotation changes none. So what is kept of each object is what tells one spec from another.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use agents_core::api::{Kind, Resource};
-
+use super::cached::Cached;
 use crate::watch::{Change, Key};
 
 /// What decisions can tell of an object.
@@ -27,11 +26,11 @@ pub(super) struct Meanings(Mutex<HashMap<Key, Meaning>>);
 
 impl Meanings {
     /// Takes a change in; whether decisions can tell it.
-    pub(super) fn changed_by<K: Kind>(&self, change: &Change<Resource<K>>) -> bool {
+    pub(super) fn changed_by(&self, change: &Change<Cached>) -> bool {
         let (key, meaning) = match change {
             Change::Seen(key, object) => {
-                let uid = object.metadata.uid.as_str().into();
-                (key, object.metadata.generation.map(|generation| Meaning::Read { uid, generation }))
+                let uid = object.uid().into();
+                (key, object.generation().map(|generation| Meaning::Read { uid, generation }))
             }
             Change::Unreadable(key, why) => (key, Some(Meaning::Unreadable(Arc::clone(why)))),
             Change::Left(key, _) => (key, None),

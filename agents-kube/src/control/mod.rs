@@ -1,28 +1,28 @@
-//! The controllers: AgentRun's, and one for all kinds whose status says only whether they are right.
+//! The controller: every object of our kinds, and what no run wants.
 
 mod agent_run;
+mod cached;
 mod caches;
-mod declaration;
-mod declared;
 mod failed_creates;
 pub mod found;
+mod kinds;
+mod links;
 mod meanings;
 mod notices;
 mod pruned;
 mod status_write;
 mod strays;
 mod submitted;
-mod unreadable;
 mod unstored;
+mod world;
 
-pub use agent_run::AgentRunWorld;
-pub use caches::{Asks, Caches, Namespaces, Ready};
-pub use declaration::{DeclarationWorld, Snapshot as DeclarationSnapshot};
-pub use declared::Id;
+pub use agent_run::Runs;
+pub use cached::Cached;
+pub use caches::{Asks, Caches, Ready};
 pub use failed_creates::FailedCreates;
-pub use notices::{Notices, NoticesTask, Regarding};
-pub use pruned::Pruned;
+pub use kinds::{Kinds, Namespaces};
+pub use notices::{Notices, NoticesTask};
 pub use strays::{Id as StrayId, StrayWorld};
 pub use submitted::Submitted;
-pub use unreadable::UnreadableWorld;
 pub use unstored::Unrecorded;
+pub use world::ClusterWorld;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use agents_core::{
-    api::{AgentRun, GROUP, Kind, VERSION},
     decide::Notice,
+    id::{Id, Key},
     plan::digest::sha256,
 };
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::cached::ROWS;
 use crate::client::{ApiErrorKind, Calls, Target};
 
 /// Events that may wait to be sent.
@@ -34,15 +35,13 @@ pub struct NoticesTask {
     calls: Calls,
 }
 
-/// The run that something is told about.
+/// The object that something is told about.
 #[derive(Debug, Clone, Copy)]
-pub struct Regarding<'a> {
-    /// Its namespace.
-    pub namespace: &'a str,
-    /// Its name.
-    pub name: &'a str,
+pub(super) struct Regarding<'a> {
+    /// Which one.
+    pub(super) id: &'a Id,
     /// Its uid.
-    pub uid: &'a str,
+    pub(super) uid: &'a str,
 }
 
 impl Notices {
@@ -52,10 +51,12 @@ impl Notices {
         (Self { sender, instance: identity.into() }, NoticesTask { receiver, calls })
     }
 
-    /// Tells `notice` about a run, unless too many wait already.
-    pub fn tell(&self, regarding: &Regarding<'_>, notice: &Notice, now: Timestamp) {
+    /// Tells `notice` about an object, unless too many wait already.
+    pub(super) fn tell(&self, regarding: &Regarding<'_>, notice: &Notice, now: Timestamp) {
         let Notice { warning, reason, message } = notice;
-        let Regarding { namespace, name, uid } = *regarding;
+        let Regarding { id, uid } = *regarding;
+        let Key { namespace, name } = &id.key;
+        let Some(row) = ROWS.get(id.kind) else { return };
         // The name follows from what is told, so that telling it again after a crash is one Event.
         let identity = format!("{uid}/{reason}/{message}");
         let hash = &sha256(identity.as_bytes())["sha256:".len()..][..16];
@@ -72,15 +73,15 @@ impl Notices {
             "note": agents_core::status::cut(message, MAX_NOTE),
             "type": if *warning { "Warning" } else { "Normal" },
             "regarding": {
-                "apiVersion": format!("{GROUP}/{VERSION}"),
-                "kind": AgentRun::KIND,
+                "apiVersion": row.api_version,
+                "kind": row.kind,
                 "name": name,
                 "namespace": namespace,
                 "uid": uid,
             },
         });
-        if self.sender.try_send((namespace.to_owned(), event)).is_err() {
-            tracing::debug!(run = name, %reason, "an event was dropped");
+        if self.sender.try_send((namespace.clone(), event)).is_err() {
+            tracing::debug!(object = %id, %reason, "an event was dropped");
         }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// Fields of one kind's status that are not stored.
 #[derive(Debug)]
-pub struct Pruned {
+pub(super) struct Pruned {
     kind: &'static str,
     /// Their paths, with `[]` for each item of a list.
     dropped: Mutex<BTreeSet<String>>,
@@ -22,7 +22,7 @@ pub struct Pruned {
 
 impl Pruned {
     /// Nothing is known yet.
-    pub fn new(kind: &'static str) -> Self {
+    pub(super) fn new(kind: &'static str) -> Self {
         Self { kind, dropped: Mutex::default() }
     }
 

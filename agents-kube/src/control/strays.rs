@@ -16,7 +16,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, Resource, runtime::RuntimeKind},
+    api::{AgentRun, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{FORCE_AFTER_SECONDS, current_attempt, is_finished},
@@ -36,8 +36,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    agent_run::{may_act, of_api},
+    cached::Cached,
     caches::Caches,
+    world::{may_act, of_api},
 };
 use crate::{
     client::{Calls, OrAbsent, Target},
@@ -181,14 +182,12 @@ fn patience(grace_seconds: u64) -> i64 {
 }
 
 /// Whether the watched run wants this attempt of the run `uid` to live.
-pub(super) fn is_wanted(watched: Option<&Slot<Resource<AgentRun>>>, uid: &str, attempt: i32) -> bool {
-    match watched {
-        None => false,
+pub(super) fn is_wanted(watched: Option<&Slot<Cached>>, uid: &str, attempt: i32) -> bool {
+    let Some(watched) = watched else { return false };
+    match watched.object().and_then(|object| object.object::<AgentRun>()) {
         // Nobody knows what it wants.
-        Some(Slot::Unreadable(_)) => true,
-        Some(Slot::Read(run)) => {
-            run.metadata.uid == uid && !is_finished(run) && attempt >= current_attempt(run.status.as_ref())
-        }
+        None => true,
+        Some(run) => run.metadata.uid == uid && !is_finished(&run) && attempt >= current_attempt(run.status.as_ref()),
     }
 }
 

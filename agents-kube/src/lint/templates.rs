@@ -11,8 +11,10 @@ use agents_core::{
     check::{self, Fault},
     decide::agent_run::no_room,
     git,
+    id::Id,
+    look::{AnyResource, Found, Look},
     plan::{self, Bounds, Defaults, PlanError, look},
-    resolve::{Found, References, Resolved, Unresolved, resolve},
+    resolve::{References, Resolved, Unresolved, resolve},
     template::TemplateError,
 };
 use agents_runtime::manifest::{ManifestFault, Rule};
@@ -80,19 +82,11 @@ pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
             findings.push(item.finding(Severity::Error, item.document.fault_at("spec", Rule::Check, problem)));
         }
         place_repository(item, &mut run, findings);
-        let find = |kind: &str, name: &str| folder.find(kind, &item.namespace, name);
-        let Some(agent_item) = find(Agent::KIND, &run.spec.agent_ref.name) else { continue };
-        let Some(agent) = resource::<Agent>(agent_item) else { continue };
-        let Some(provider_item) = find(AgentProvider::KIND, &agent.spec.provider_ref.name) else { continue };
-        let Some(provider) = resource::<AgentProvider>(provider_item) else { continue };
-        let work_ref = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
-        let work = work_ref.and_then(|work| find(ImplementationSpec::KIND, &work.name));
-        let implementation =
-            work.and_then(resource::<ImplementationSpec>).map_or(Found::Absent, |work| Found::Object(Arc::new(work)));
-        let references = References {
-            agent: Found::Object(Arc::new(agent)),
-            provider: Found::Object(Arc::new(provider)),
-            implementation,
+        let references = References::of(&run, folder);
+        // What is missing is told where it stands, as a reference, and what has a fault by itself.
+        let Some(provider) = references.provider.object() else { continue };
+        let Some(provider_item) = folder.find(AgentProvider::KIND, &item.namespace, &provider.metadata.name) else {
+            continue;
         };
         match resolve(&run, &references) {
             Ok(resolved) => planned(item, provider_item, &resolved, findings),
@@ -190,6 +184,22 @@ fn inputs(item: &Item<'_>, provider: &Item<'_>, given: &BTreeMap<String, String>
             let fault = item.document.fault_at(&format!("spec.parameters.{name}"), Rule::Input, problem);
             findings.push(item.finding(Severity::Error, fault));
         }
+    }
+}
+
+impl Look for Folder<'_> {
+    fn look(&self, Id { kind, key }: &Id) -> Found<AnyResource> {
+        fn any<K: Kind>(item: &Item<'_>) -> Option<Arc<AnyResource>> {
+            Some(Arc::new(resource::<K>(item)?))
+        }
+        let Some(item) = self.find(kind, &key.namespace, &key.name) else { return Found::Absent };
+        let found = match *kind {
+            Agent::KIND => any::<Agent>(item),
+            AgentProvider::KIND => any::<AgentProvider>(item),
+            ImplementationSpec::KIND => any::<ImplementationSpec>(item),
+            _ => None,
+        };
+        found.map_or(Found::Absent, Found::Object)
     }
 }
 

@@ -20,6 +20,7 @@ use std::{
 };
 
 use agents_core::api::{Kind, Resource};
+pub use agents_core::id::Key;
 use serde::de::DeserializeOwned;
 use tokio::sync::{self, watch};
 
@@ -32,28 +33,6 @@ use crate::{
     client::{ApiError, Calls, Scope, Target},
     object::Object,
 };
-
-/// Name of an object within its kind.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// Namespace; empty for objects without one.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl Key {
-    /// A key.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// Which object, and which state of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

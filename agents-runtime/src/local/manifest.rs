@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
-use agents_core::api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource};
+use agents_core::{
+    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
+    id::Id,
+    look::{AnyResource, Found, Look},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 
@@ -52,6 +56,19 @@ pub struct Manifests {
     pub skipped: Vec<Skipped>,
     /// Objects of kinds that nothing here acts on, as `Kind/name in FILE`.
     pub left_out: Vec<String>,
+}
+
+impl Look for Manifests {
+    fn look(&self, Id { kind, key }: &Id) -> Found<AnyResource> {
+        let name = (key.namespace.clone(), key.name.clone());
+        let found: Option<Arc<AnyResource>> = match *kind {
+            Agent::KIND => self.agents.get(&name).map(|agent| Arc::clone(agent) as _),
+            AgentProvider::KIND => self.providers.get(&name).map(|provider| Arc::clone(provider) as _),
+            ImplementationSpec::KIND => self.implementations.get(&name).map(|work| Arc::clone(work) as _),
+            _ => None,
+        };
+        found.map_or(Found::Absent, Found::Object)
+    }
 }
 
 /// Loads every manifest of `sources`, which must be as `definitions` say.

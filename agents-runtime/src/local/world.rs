@@ -15,7 +15,7 @@ use agents_core::{
     name::SubmissionKey,
     plan::{Bounds, Defaults},
     policy::Rules,
-    resolve::{Found, References},
+    resolve::References,
     runtime::{Observation, RuntimeRef},
     status::Reason,
 };
@@ -162,21 +162,7 @@ impl LocalWorld {
     }
 
     fn references(&self, run: &Resource<AgentRun>) -> References {
-        fn find<T>(objects: &BTreeMap<ObjectName, Arc<T>>, namespace: &str, name: &str) -> Found<T> {
-            objects
-                .get(&(namespace.to_owned(), name.to_owned()))
-                .map_or(Found::Absent, |found| Found::Object(Arc::clone(found)))
-        }
-        let namespace = &run.metadata.namespace;
-        let agent = find(&self.manifests.agents, namespace, &run.spec.agent_ref.name);
-        let provider = match &agent {
-            Found::Object(agent) => find(&self.manifests.providers, namespace, &agent.spec.provider_ref.name),
-            Found::Absent | Found::Unreadable(_) => Found::Absent,
-        };
-        let work = run.spec.implementation_spec_ref.as_ref().or(run.spec.implementation_ref.as_ref());
-        let implementation =
-            work.map_or(Found::Absent, |work| find(&self.manifests.implementations, namespace, &work.name));
-        References { agent, provider, implementation }
+        References::of(run, &self.manifests)
     }
 
     pub(super) fn tell(&self, event: Event) {
@@ -355,7 +341,7 @@ mod tests {
         let snapshot = RunSnapshot {
             run: Arc::new(serde_json::from_value(run).unwrap()),
             object_proven: true,
-            references: References { agent: Found::Absent, provider: Found::Absent, implementation: Found::Absent },
+            references: References::default(),
             observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
             overdue: None,
             in_doubt: None,

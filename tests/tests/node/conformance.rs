@@ -16,9 +16,10 @@ use agents_core::{
         Effect,
         agent_run::{Observed, Remembered, RunSnapshot, Settings, decide},
     },
+    look::Found,
     plan::{Bounds, Defaults},
     policy::Rules,
-    resolve::{Found, References},
+    resolve::References,
     runtime::{Observation, Submission},
 };
 use agents_kube::{

@@ -195,7 +195,7 @@ fn whatever_becomes_of_a_write_the_status_is_true_in_the_end() {
         }
         if lease {
             let log = world.log();
-            let listed = names.iter().filter(|name| log.from(name).of("agents").lists().len() > 1).count();
+            let listed = names.iter().filter(|name| !log.from(name).of("tools").lists().is_empty()).count();
             let wrote = names.iter().filter(|name| !log.from(name).verdicts().is_empty()).count();
             if (listed, wrote) != (1, 1) {
                 found.push(format!("{listed} watched what only the leader judges, {wrote} wrote"));
@@ -209,19 +209,19 @@ fn whatever_becomes_of_a_write_the_status_is_true_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_kind_that_is_not_installed_holds_up_nothing() {
     let world = HAPPY.world(1);
+    apply(&world, "Memory", "notes", &json!({"type": "postgres", "connection": {"secretRef": {"name": "s"}}}));
     world.faults(|faults| {
-        // The first list is that of the runs' own cache.
-        let lists = When::any().verb(Verb::List).on("implementationspecs");
-        faults.rule(Rule::new(lists, Fault::Reject(404)).nth(2).forever());
+        let lists = When::any().verb(Verb::List).on("memories");
+        faults.rule(Rule::new(lists, Fault::Reject(404)).forever());
     });
     let _controller = keep_whole_running(&world, "a", false);
     phase_seen(&world, "Succeeded").await;
     becomes(&world, ("agents", "agent"), "Ready", "True", "AsExpected").await;
     tokio::time::sleep(1200 * SECOND).await;
-    let looked = world.log().of("implementationspecs").lists().len();
+    let looked = world.log().of("memories").lists().len();
     assert!((20..=45).contains(&looked), "looked {looked} times in twenty minutes");
-    assert_eq!(said(&world, "implementationspecs", "work", "Ready"), None);
+    assert_eq!(said(&world, "memories", "notes", "Ready"), None);
     world.faults(|faults| faults.clear());
-    becomes(&world, ("implementationspecs", "work"), "Ready", "True", "AsExpected").await;
+    becomes(&world, ("memories", "notes"), "Ready", "Unknown", "NotActedOn").await;
     world.check();
 }

@@ -12,10 +12,10 @@ use super::*;
 use crate::{
     api::{Agent, AgentProvider, ImplementationSpec, Kind, agent_run::AgentRunSpec, common::ConditionStatus},
     decide::EffectKind,
+    look::Found,
     marks::{LABEL_ATTEMPT, LABEL_RUN_UID},
     plan::Bounds,
     report::{Ended, Report, SCHEMA_VERSION},
-    resolve::Found,
     runtime::{Finish, Hindrance},
 };
 

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::{Agent, AgentProvider, AgentRun, Kind, Resource},
+    look::Found,
     plan::pod::VolumeSource,
     quantity::Quantity,
-    resolve::{Found, References, resolve},
+    resolve::{References, resolve},
 };
 
 fn object<K: Kind>(spec: &Value) -> Resource<K> {

@@ -1,0 +1,291 @@
+//! One cache for each kind, and whom a change of an object concerns.
+//!
+//! The caches that runs are decided from are there from the start, in a standby replica too. Those of all other kinds
+//! live while this replica leads, and a kind that is not installed, or may not be read, is awaited in silence and holds up
+//! nothing else.
+
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+
+use agents_core::{
+    api::{AgentRun, Kind, Resource},
+    decide::{
+        Confirm,
+        agent_run::open_attempt,
+        declaration::{Declaration, Need, Referent},
+    },
+    id::{Id, Key},
+    look::{AnyResource, Found, Look},
+    resolve::References,
+};
+use agents_runtime::driver::Failure;
+use tokio::task::JoinSet;
+
+use super::{
+    cached::{Cached, ROWS, Row},
+    links::Links,
+    meanings::Meanings,
+    pruned::Pruned,
+    world::of_api,
+};
+use crate::{
+    client::{Calls, OrAbsent, Scope},
+    watch::{Change, Settings, Slot, Watch},
+};
+
+/// Whose objects are looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Those of one namespace.
+    One(String),
+    /// Those of all namespaces.
+    All,
+}
+
+impl Namespaces {
+    pub(super) fn scope(&self) -> Scope {
+        match self {
+            Self::One(namespace) => Scope { namespace: Some(namespace.clone()), ..Scope::default() },
+            Self::All => Scope::default(),
+        }
+    }
+}
+
+/// The cache of one kind and what is known of what it holds.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) row: &'static Row,
+    pub(super) watch: Arc<Watch<Cached>>,
+    /// What the installed definition does not store of a status.
+    pub(super) pruned: Pruned,
+    told: Meanings,
+    /// Whether runs are decided from it.
+    of_runs: bool,
+}
+
+impl Kept {
+    fn new(row: &'static Row, calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
+        let of_runs = row.kind == AgentRun::KIND || References::KINDS.contains(&row.kind);
+        let settings = Settings { may_be_absent: !of_runs, ..settings };
+        let scope = Scope { fields: row.unfinished.map(str::to_owned), ..namespaces.scope() };
+        Self {
+            row,
+            watch: Arc::new(Watch::new(row.target.clone(), calls.clone(), scope, settings)),
+            pruned: Pruned::new(row.kind),
+            told: Meanings::default(),
+            of_runs,
+        }
+    }
+
+    /// The object and whether that is proven to be young enough for an irreversible decision. It is read consistently when
+    /// it is in doubt, and when `confirm` wants it and the cache's age is not proven or a part of it is left out.
+    pub(super) async fn read(
+        &self,
+        calls: &Calls,
+        key: &Key,
+        confirm: Confirm,
+    ) -> Result<Option<(Arc<Cached>, bool)>, Failure> {
+        let fresh = self.watch.is_fresh();
+        let cached = self.watch.get(key);
+        let in_part = cached.as_ref().and_then(Slot::object).is_some_and(|object| object.is_in_part());
+        if self.watch.is_doubtful(key) || (confirm.object && !fresh) || (confirm.whole && in_part) {
+            let began = calls.clock().boot();
+            let step = "read the object";
+            let read = calls.get::<Cached>(&self.row.target, step, &key.namespace, &key.name).await;
+            let read = read.or_absent().map_err(of_api)?;
+            return Ok(self.watch.read_back(key, read, began).map(|object| (object, true)));
+        }
+        match cached {
+            Some(Slot::Read(object)) => Ok(Some((object, fresh))),
+            // The next change of one that has not even a name may be readable; the watch has told why it is not.
+            None | Some(Slot::Unreadable(_)) => Ok(None),
+        }
+    }
+
+    fn found(&self, key: &Key) -> Found<AnyResource> {
+        match self.watch.get(key) {
+            None => Found::Absent,
+            Some(Slot::Read(object)) => object.found(),
+            Some(Slot::Unreadable(why)) => Found::Unreadable(why.to_string()),
+        }
+    }
+
+    /// What a reference to this object finds; `None` while the kind is not listed.
+    fn referent(&self, key: &Key) -> Option<Referent> {
+        if !self.watch.is_synced() {
+            return None;
+        }
+        Some(match self.watch.get(key) {
+            None => Referent::Absent,
+            Some(Slot::Read(object)) => object.referent(),
+            Some(Slot::Unreadable(_)) => Referent::Faulty,
+        })
+    }
+}
+
+/// What a cache tells.
+#[derive(Debug)]
+pub(super) struct News<'a> {
+    /// The object that has changed; none when a kind is listed.
+    pub(super) change: Option<(Id, &'a Change<Cached>)>,
+    /// Which others it concerns.
+    pub(super) concerned: Vec<Id>,
+}
+
+/// Everything of ours that is watched.
+#[derive(Debug)]
+pub struct Kinds {
+    of: BTreeMap<&'static str, Kept>,
+    /// Runs that are not finished.
+    pub runs: Arc<Watch<Cached>>,
+    links: Links,
+}
+
+impl Kinds {
+    /// Caches that hold nothing until they are started.
+    pub fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
+        let kept = |row| Kept::new(row, calls, namespaces, settings);
+        let of: BTreeMap<_, _> = ROWS.iter().map(|(kind, row)| (*kind, kept(row))).collect();
+        let runs = of.get(AgentRun::KIND).map(|runs| Arc::clone(&runs.watch));
+        // Every list of kinds has runs; were it not so, there would be a cache of them that nobody fills.
+        let runs = runs.unwrap_or_else(|| kept(&ROWS[AgentRun::KIND]).watch);
+        Self { of, runs, links: Links::default() }
+    }
+
+    pub(super) fn get(&self, kind: &str) -> Option<&Kept> {
+        self.of.get(kind)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Kept> {
+        self.of.values()
+    }
+
+    /// The caches that runs are decided from, or all others.
+    pub(super) fn which(&self, of_runs: bool) -> impl Iterator<Item = &Kept> {
+        self.of.values().filter(move |kept| kept.of_runs == of_runs)
+    }
+
+    /// Keeps caches up to date by tasks in `tasks`, and tells each change and whom it concerns besides the object itself.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        of_runs: bool,
+        told: &(impl Fn(News<'_>) + Clone + Send + Sync + 'static),
+    ) {
+        for kept in self.which(of_runs) {
+            let (kinds, kind, watch, told) = (Arc::clone(self), kept.row.kind, Arc::clone(&kept.watch), told.clone());
+            tasks.spawn(async move {
+                let listed = async {
+                    watch.synced().await;
+                    // What refers to objects of this kind could not be judged before they were listed.
+                    let concerned = kinds.links.of_kind(kind);
+                    told(News { change: None, concerned });
+                };
+                let each = |change: Change<Cached>| {
+                    let id = Id::new(kind, change.key().clone());
+                    let concerned = kinds.concerned(&id, &change);
+                    told(News { change: Some((id, &change)), concerned });
+                };
+                tokio::join!(Arc::clone(&watch).run(each), listed);
+            });
+        }
+    }
+
+    /// Takes a change in: who depends on the object, as far as they can tell its states apart.
+    fn concerned(&self, id: &Id, change: &Change<Cached>) -> Vec<Id> {
+        let Some(kept) = self.of.get(id.kind) else { return vec![] };
+        if !kept.row.decides {
+            let needed = match change {
+                Change::Seen(_, object) => object.needed(),
+                Change::Unreadable(..) | Change::Left(..) => vec![],
+            };
+            self.links.set(id, needed);
+        }
+        // Many runs may wait for one Agent, and each decision costs; of other kinds any change is news.
+        let is_news = kept.row.decides || !kept.of_runs || kept.told.changed_by(change);
+        if is_news { self.links.of(id) } else { vec![] }
+    }
+
+    /// The objects that a run refers to. While it has an attempt under way none of them is waited for.
+    pub(super) fn references(&self, run: &Resource<AgentRun>) -> References {
+        let id = Id::new(AgentRun::KIND, Key::new(&run.metadata.namespace, &run.metadata.name));
+        let waits = run.status.as_ref().and_then(open_attempt).is_none();
+        let looked = Looked { kinds: self, waiting: waits.then_some(&id), asked: RefCell::default() };
+        let references = References::of(run, &looked);
+        self.links.set(&id, looked.asked.take());
+        references
+    }
+
+    /// Nothing depends on it any more.
+    pub(super) fn forget(&self, id: &Id) {
+        self.links.set(id, []);
+    }
+
+    /// Reads what is held in part.
+    pub(super) async fn read_whole(&self, calls: &Calls, references: &mut References) -> Result<(), Failure> {
+        async fn whole<K: Kind>(kinds: &Kinds, calls: &Calls, found: &mut Found<Resource<K>>) -> Result<(), Failure> {
+            let Some(object) = found.object().filter(|object| object.metadata.left_out.is_some()) else {
+                return Ok(());
+            };
+            let key = Key::new(&object.metadata.namespace, &object.metadata.name);
+            let Some(kept) = kinds.of.get(K::KIND) else { return Ok(()) };
+            let read = kept.read(calls, &key, Confirm::WHOLE).await?;
+            *found = match read.map(|(object, _)| object.found()) {
+                None => Found::Absent,
+                Some(found) => found.into_kind(),
+            };
+            Ok(())
+        }
+        let References { agent, provider, implementation } = references;
+        whole(self, calls, agent).await?;
+        whole(self, calls, provider).await?;
+        whole(self, calls, implementation).await
+    }
+
+    /// A run, read as far as `confirm` wants it.
+    pub(super) async fn read_run(
+        &self,
+        calls: &Calls,
+        key: &Key,
+        confirm: Confirm,
+    ) -> Result<Option<Arc<Resource<AgentRun>>>, Failure> {
+        let Some(kept) = self.of.get(AgentRun::KIND) else { return Ok(None) };
+        Ok(kept.read(calls, key, confirm).await?.and_then(|(object, _)| object.object()))
+    }
+
+    /// Every run that can be read.
+    pub fn readable_runs(&self) -> Vec<Arc<Resource<AgentRun>>> {
+        self.runs.objects().iter().filter_map(|object| object.object()).collect()
+    }
+
+    /// What the status of a declaration depends on; `None` while a kind that it refers to is not listed.
+    pub(super) fn declaration(&self, object: &Cached) -> Option<Declaration> {
+        let mut declaration = object.declaration()?;
+        // What is wrong with the spec itself is said whatever it refers to.
+        let references = if declaration.faults.is_empty() { object.references() } else { &[] };
+        for reference in references {
+            let key = Key::new(object.id().key.namespace, &reference.name);
+            // It is asked for again once the other kind is listed.
+            let found = self.of.get(reference.kind)?.referent(&key)?;
+            declaration.needs.push(Need { reference: reference.clone(), found });
+        }
+        Some(declaration)
+    }
+}
+
+/// Look-ups of one decision. Each is noted before it is made.
+struct Looked<'a> {
+    kinds: &'a Kinds,
+    /// Who is to be told of changes.
+    waiting: Option<&'a Id>,
+    asked: RefCell<Vec<Id>>,
+}
+
+impl Look for Looked<'_> {
+    fn look(&self, id: &Id) -> Found<AnyResource> {
+        if let Some(waiting) = self.waiting {
+            self.kinds.links.add(waiting, id);
+            self.asked.borrow_mut().push(id.clone());
+        }
+        self.kinds.of.get(id.kind).map_or(Found::Absent, |kept| kept.found(&id.key))
+    }
+}
