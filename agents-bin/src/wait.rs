@@ -142,7 +142,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
                         Some(FollowError::NotServed(_)) => {
                             "`agents crds apply` installs the definitions; --context names another cluster"
                         }
-                        Some(FollowError::Refused { .. } | FollowError::Ended) | None => {
+                        Some(FollowError::Refused { .. } | FollowError::Ended(_)) | None => {
                             "`kubectl get agents-all` lists what is there"
                         }
                     };
@@ -182,11 +182,13 @@ async fn wait(
     let mut told = String::new();
     loop {
         let seen = tokio::select! {
-            seen = follow.next() => seen?,
+            // A time that is over at the moment at which the silence counts is over.
+            biased;
             () = sleep_until(deadline) => {
                 say(&format!("{title}: the time is over; it is {}", if told.is_empty() { "unknown" } else { &told }));
                 return Ok(End::Late);
             }
+            seen = follow.next() => seen?,
         };
         let object = match seen {
             Seen::Object(object) => object,

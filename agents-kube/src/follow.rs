@@ -27,7 +27,7 @@ pub enum Seen {
     Object(Box<DynamicObject>),
     /// It is not there.
     Absent,
-    /// The cluster, which has answered before, cannot answer; it is asked again. Said once until it answers.
+    /// The cluster, which is there, cannot answer; it is asked again. Said once until it answers.
     Trouble(String),
 }
 
@@ -43,7 +43,7 @@ pub enum FollowError {
     /// The object may not be watched.
     #[error("cannot watch {object} in the namespace {namespace}: {refusal}")]
     Refused {
-        /// Plural, group and name.
+        /// Singular and name, as `kubectl` writes them.
         object: String,
         /// Its namespace.
         namespace: String,
@@ -51,8 +51,8 @@ pub enum FollowError {
         refusal: String,
     },
     /// The watch is over, which it never is by itself.
-    #[error("the watch has ended")]
-    Ended,
+    #[error("the watch of {0} has ended")]
+    Ended(String),
 }
 
 type Changes = Pin<Box<dyn Stream<Item = watcher::Result<Option<DynamicObject>>> + Send>>;
@@ -61,7 +61,8 @@ type Changes = Pin<Box<dyn Stream<Item = watcher::Result<Option<DynamicObject>>>
 pub struct Follow {
     changes: Changes,
     resource: String,
-    name: String,
+    /// Singular and name.
+    title: String,
     namespace: String,
     began: Instant,
     answered: bool,
@@ -70,7 +71,7 @@ pub struct Follow {
 
 impl fmt::Debug for Follow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Follow({}/{} in {})", self.resource, self.name, self.namespace)
+        write!(f, "Follow({} in {})", self.title, self.namespace)
     }
 }
 
@@ -81,7 +82,7 @@ impl Follow {
         Self {
             changes: Box::pin(watcher::watch_object(api, name).default_backoff()),
             resource: format!("{}.{}", resource.plural, resource.group),
-            name: name.to_owned(),
+            title: format!("{}/{name}", resource.kind.to_lowercase()),
             namespace: namespace.to_owned(),
             began: Instant::now(),
             answered: false,
@@ -107,13 +108,13 @@ impl Follow {
                     return Ok(object.map_or(Seen::Absent, |object| Seen::Object(Box::new(object))));
                 }
                 Some(Err(error)) => trouble(&error),
-                None => return Err(FollowError::Ended),
+                None => return Err(FollowError::Ended(self.title.clone())),
             };
             let trouble = match trouble {
                 Trouble::NotServed => return Err(FollowError::NotServed(self.resource.clone())),
                 Trouble::Refusal(refusal) => {
                     return Err(FollowError::Refused {
-                        object: format!("{}/{}", self.resource, self.name),
+                        object: self.title.clone(),
                         namespace: self.namespace.clone(),
                         refusal,
                     });

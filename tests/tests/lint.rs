@@ -220,3 +220,31 @@ fn objects_of_the_cluster_may_be_taken_for_granted() {
     let partial = judged(agents, true);
     assert_eq!((partial.count(Severity::Error), partial.count(Severity::Note)), (0, 1));
 }
+
+/// A run that a cluster would keep waiting says so before it is applied, and is none the less no fault.
+#[test]
+fn what_nothing_carries_out_is_named_where_it_stands() {
+    let report = judged(
+        "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentProvider\nmetadata: {name: p}\nspec: {binary: sh}\n---\n\
+         apiVersion: agents.proompteng.ai/v1alpha1\nkind: Agent\nmetadata: {name: a}\nspec:\n  providerRef: {name: p}\n  \
+         concurrency: {limit: 2}\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRun\nmetadata: {name: r}\nspec:\n  \
+         agentRef: {name: a}\n  implementation: {inline: {text: t}}\n  systemPrompt: be brief\n  vcsPolicy: {mode: none}\n  \
+         runtime: {type: argo, job: {nodeSelector: {a: b}}}\n",
+        false,
+    );
+    assert_eq!(report.count(Severity::Error), 0, "{report:?}");
+    let said: Vec<_> =
+        report.findings.iter().map(|finding| (finding.fault.rule.as_str(), &*finding.fault.problem)).collect();
+    let expected = [
+        ("spec.systemPrompt", "NotSupported"),
+        ("spec.vcsPolicy.mode", "NotSupported"),
+        ("Agent/a spec.concurrency.limit", "NotSupported"),
+        ("runtime.job.nodeSelector", "NotSupported"),
+        ("runtime argo", "RuntimeNotConfigured"),
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (field, reason) in expected {
+        let found = said.iter().any(|(rule, said)| *rule == "support" && said.contains(field) && said.contains(reason));
+        assert!(found, "{field}: {said:#?}");
+    }
+}

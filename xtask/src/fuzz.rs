@@ -34,9 +34,8 @@ const TARGET_VARIABLE: &str = "AGENTS_FUZZ_TARGET";
 pub fn run(minutes: u64, only: Option<&str>, mut say: impl FnMut(&str)) -> Result<()> {
     let targets = targets(only)?;
     let each = minutes * 60 / targets.len() as u64;
-    match guided() {
-        Ok(()) => {
-            let tool = tool(&mut say)?;
+    match guided(&mut say) {
+        Ok(tool) => {
             // The versions that everything else is built with; cargo adds what only libFuzzer needs.
             fs::copy(workspace().join("Cargo.lock"), workspace().join("tests/fuzz/Cargo.lock"))
                 .context("the versions of the workspace cannot be copied to tests/fuzz")?;
@@ -89,20 +88,20 @@ fn targets(only: Option<&str>) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Whether libFuzzer can search here, or why not.
-fn guided() -> Result<(), &'static str> {
+/// The cargo-fuzz with which libFuzzer searches here, or why it cannot.
+fn guided(say: &mut impl FnMut(&str)) -> Result<PathBuf, String> {
     let mut toolchain = nightly();
     toolchain.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     match toolchain.status() {
         Ok(status) if status.success() => {}
-        Ok(_) => return Err("there is no nightly toolchain (`rustup toolchain install nightly`)"),
-        Err(_) => return Err("rustup is missing"),
+        Ok(_) => return Err("there is no nightly toolchain (`rustup toolchain install nightly`)".to_owned()),
+        Err(_) => return Err("rustup is missing".to_owned()),
     }
     let mut compiler = Command::new("c++");
     compiler.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match compiler.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(_) | Err(_) => Err("there is no C++ compiler, which libFuzzer is built with"),
+        Ok(status) if status.success() => tool(say).map_err(|error| format!("{error:#}")),
+        Ok(_) | Err(_) => Err("there is no C++ compiler, which libFuzzer is built with".to_owned()),
     }
 }
 

@@ -21,6 +21,8 @@ const WARM: Duration = Duration::from_secs(12 * 60);
 const COLD: Duration = Duration::from_secs(60 * 60);
 /// Test programs in the table: those that take longest.
 const PROGRAMS: usize = 8;
+/// How many tests of a program wait at once, which the test programs read.
+const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 /// Cases per property with `--all`, where the property does not say how many it needs.
 const CASES: &str = "4096";
 /// What the test program `crash_points` reads, see there.
@@ -75,8 +77,10 @@ fn tests(steps: &mut Steps<'_>, rings: &[&str], required: &[&str], skipped: &[St
         let mut command = cargo();
         command.args(["test", "--workspace", "--no-fail-fast"]).envs(told);
         // Tests of processes wait more than they work.
-        let threads = thread::available_parallelism().map_or(2, NonZero::get) * 2;
-        command.env("RUST_TEST_THREADS", threads.to_string());
+        if std::env::var_os(THREADS_VARIABLE).is_none() {
+            let threads = thread::available_parallelism().map_or(2, NonZero::get) * 2;
+            command.env(THREADS_VARIABLE, threads.to_string());
+        }
         let mut heard = Heard::default();
         let success = listen(command, None, |line| {
             steps.say(line);

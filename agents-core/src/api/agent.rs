@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     common::{Condition, EnvVar, FreeForm, NameRef, Parameters, Payloads, Resources},
     implementation_spec::SourceProvider,
-    kind::{Column, Kind, Rule},
+    kind::{Column, Kind, Rule, Says},
     prompt::SystemPromptRef,
     runtime::RuntimeSpec,
 };
@@ -41,6 +41,7 @@ impl Kind for Agent {
         message: "give systemPrompt or systemPromptRef, not both",
     }];
     const EXAMPLE: &'static str = include_str!("examples/agent.yaml");
+    const SAYS: Says = Says::Conditions;
     const ACTED_ON: bool = true;
     type Spec = AgentSpec;
     type Status = AgentStatus;

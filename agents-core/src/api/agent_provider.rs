@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{Condition, FreeForm, Resources, TemplateText},
-    kind::{Column, Kind, Rule},
+    kind::{Column, Kind, Rule, Says},
     workload::Volume,
 };
 
@@ -40,6 +40,7 @@ impl Kind for AgentProvider {
         message: "usage is read by a parser or from a file: give exactly one of them",
     }];
     const EXAMPLE: &'static str = include_str!("examples/agentprovider.yaml");
+    const SAYS: Says = Says::Conditions;
     const ACTED_ON: bool = true;
     type Spec = AgentProviderSpec;
     type Status = AgentProviderStatus;

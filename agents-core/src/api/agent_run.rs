@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     common::{FreeForm, NameRef, Parameters, Payloads},
     implementation_spec::Implementation,
-    kind::{Column, Kind, Resource, Rule},
+    kind::{Column, Kind, Resource, Rule, Says},
     prompt::SystemPromptRef,
     runtime::{RuntimeOverrides, RuntimeSpec},
     workflow::Workflow,
@@ -49,6 +49,7 @@ impl Kind for AgentRun {
     ];
     const RULES: &'static [Rule] = &rules();
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.agentRef.name"];
+    const SAYS: Says = Says::Reason;
     const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
     const UNFINISHED: Option<&'static str> =
         Some("status.phase!=Succeeded,status.phase!=Failed,status.phase!=Cancelled");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{Condition, NameRef},
-    kind::{Column, Kind, Resource},
+    kind::{Column, Kind, Resource, Says},
 };
 use crate::kept;
 
@@ -30,6 +30,7 @@ impl Kind for ImplementationSpec {
         Column { name: "Summary", path: ".spec.summary", kind: "string", wide: true },
     ];
     const EXAMPLE: &'static str = include_str!("examples/implementationspec.yaml");
+    const SAYS: Says = Says::Conditions;
     const ACTED_ON: bool = true;
     fn kept(object: &Resource<Self>) -> Option<Resource<Self>> {
         kept::implementation_spec(object)

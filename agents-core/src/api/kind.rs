@@ -44,6 +44,18 @@ pub struct Rule {
     pub message: &'static str,
 }
 
+/// What a status says, besides its conditions, of an object that is decided by what it declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Says {
+    /// Nothing.
+    Conditions,
+    /// A reason and a message. So it is too where the phase belongs to whoever acts on the object, because it freezes the
+    /// spec: a fault must stay mendable.
+    Reason,
+    /// A phase, `Invalid`, `Pending` or `Ready`, with a reason and a message.
+    Phase,
+}
+
 /// A custom resource kind. Implemented by marker types; `agents_kube::Object<K>` and the CRD generator read it.
 pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'static {
     /// API group.
@@ -74,6 +86,8 @@ pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'stat
     const UNFINISHED: Option<&'static str> = None;
     /// Phase that an object has before any controller stored its status: a default of the definition, which costs no write.
     const FIRST_PHASE: Option<&'static str> = None;
+    /// What the status says besides its conditions.
+    const SAYS: Says = Says::Phase;
     /// Whether this version does what an object of the kind asks for, rather than only checking and storing it.
     const ACTED_ON: bool = false;
     /// The copy of a large object that caches keep in its place; `None` of one that is kept whole.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     agent_run::{BlockedBy, Phase},
     common::{Condition, FreeForm, NameRef, Parameters, Usage},
-    kind::{Column, Kind, Rule},
+    kind::{Column, Kind, Rule, Says},
 };
 
 /// One execution of an Orchestration.
@@ -44,6 +44,7 @@ impl Kind for OrchestrationRun {
         },
     ];
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.orchestrationRef.name"];
+    const SAYS: Says = Says::Reason;
     const EXAMPLE: &'static str = include_str!("examples/orchestrationrun.yaml");
     type Spec = OrchestrationRunSpec;
     type Status = OrchestrationRunStatus;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     common::{Condition, FreeForm, NameRef, Parameters},
-    kind::{Column, Kind, Rule},
+    kind::{Column, Kind, Rule, Says},
 };
 
 /// One execution of a Tool.
@@ -41,6 +41,7 @@ impl Kind for ToolRun {
         },
     ];
     const SELECTABLE: &'static [&'static str] = &[".status.phase"];
+    const SAYS: Says = Says::Reason;
     const EXAMPLE: &'static str = include_str!("examples/toolrun.yaml");
     type Spec = ToolRunSpec;
     type Status = ToolRunStatus;

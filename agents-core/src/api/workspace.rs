@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{Condition, Scalar},
-    kind::{Column, Kind, Rule},
+    kind::{Column, Kind, Rule, Says},
 };
 
 /// A volume that outlives runs.
@@ -45,6 +45,7 @@ impl Kind for Workspace {
     ];
     const SPEC_OPTIONAL: bool = true;
     const SELECTABLE: &'static [&'static str] = &[".status.phase"];
+    const SAYS: Says = Says::Reason;
     const EXAMPLE: &'static str = include_str!("examples/workspace.yaml");
     type Spec = WorkspaceSpec;
     type Status = WorkspaceStatus;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::Plan;
 use crate::{
     api::{
-        Kind,
+        Kind, Says,
         common::{Condition, ConditionStatus},
     },
     check::{Fault, Reference},
@@ -67,27 +67,14 @@ pub enum Referent {
 pub struct Traits {
     /// [`Kind::ACTED_ON`].
     pub acted_on: bool,
-    /// Whether the status has a phase that takes the words above.
-    pub phase: bool,
-    /// Whether the status has a reason and a message of its own.
-    pub explains: bool,
+    /// [`Kind::SAYS`].
+    pub says: Says,
 }
 
 impl Traits {
     /// Those of `K`.
     pub fn of<K: Kind>() -> Self {
-        let takes = |field: &str, value: &str| {
-            let status = serde_json::from_value::<K::Status>(json!({ field: value }));
-            let kept = status.and_then(serde_json::to_value);
-            kept.is_ok_and(|kept| kept.get(field).is_some())
-        };
-        // Where the phase freezes the spec it belongs to whoever acts on the object, and a fault must stay mendable.
-        let frozen_by_phase = K::RULES.iter().any(|rule| rule.expression.contains("status.phase"));
-        Self {
-            acted_on: K::ACTED_ON,
-            phase: !frozen_by_phase && Standing::PHASES.iter().all(|phase| takes("phase", phase)),
-            explains: takes("reason", "NotActedOn") && takes("message", "-"),
-        }
+        Self { acted_on: K::ACTED_ON, says: K::SAYS }
     }
 }
 
@@ -181,10 +168,10 @@ pub fn decide(declaration: &Declaration, now: Timestamp) -> Plan<Map<String, Val
     if let Some(generation) = declaration.generation {
         status.insert("observedGeneration".to_owned(), json!(generation));
     }
-    if traits.phase {
+    if traits.says >= Says::Phase {
         status.insert("phase".to_owned(), json!(standing.phase()));
     }
-    if traits.explains {
+    if traits.says >= Says::Reason {
         if let Some((reason, message)) = standing.trouble() {
             status.insert("reason".to_owned(), json!(reason.as_str()));
             // Whoever reads the columns needs its beginning; the conditions have it whole.
@@ -220,13 +207,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{Agent, Column},
         check::Check,
         kinds::{self, Visitor},
     };
 
     const EPOCH: Timestamp = Timestamp::UNIX_EPOCH;
-    const FULL: Traits = Traits { acted_on: false, phase: true, explains: true };
+    const FULL: Traits = Traits { acted_on: false, says: Says::Phase };
 
     fn declaration(status: Map<String, Value>) -> Declaration {
         Declaration { generation: Some(1), deleting: false, status, faults: vec![], needs: vec![], traits: FULL }
@@ -319,15 +305,16 @@ mod tests {
 
     fn declarations() -> impl Strategy<Value = Declaration> {
         let found = prop_oneof![Just(Referent::Right), Just(Referent::Faulty), Just(Referent::Absent)];
+        let says = prop_oneof![Just(Says::Conditions), Just(Says::Reason), Just(Says::Phase)];
         let faults = prop::collection::vec(("spec[.][a-z]{1,8}", "\\PC{0,20}"), 0..3);
-        (1..4_i64, faults, prop::collection::vec(found, 0..3), any::<[bool; 3]>()).prop_map(
-            |(generation, faults, found, [acted_on, phase, explains])| Declaration {
+        (1..4_i64, faults, prop::collection::vec(found, 0..3), any::<bool>(), says).prop_map(
+            |(generation, faults, found, acted_on, says)| Declaration {
                 generation: Some(generation),
                 deleting: false,
                 status: Map::new(),
                 faults: faults.iter().map(|(field, problem)| fault(field, problem)).collect(),
                 needs: found.into_iter().map(need).collect(),
-                traits: Traits { acted_on, phase, explains },
+                traits: Traits { acted_on, says },
             },
         )
     }
@@ -369,30 +356,29 @@ mod tests {
         kinds::visit(&mut Walk);
     }
 
-    #[derive(Debug, Clone, Copy, Default, PartialEq)]
-    struct Frozen;
-
-    impl Kind for Frozen {
-        const KIND: &'static str = "Frozen";
-        const PLURAL: &'static str = "frozens";
-        const SINGULAR: &'static str = "frozen";
-        const SHORT_NAMES: &'static [&'static str] = &[];
-        const DESCRIPTION: &'static str = "";
-        const COLUMNS: &'static [Column] = &[];
-        const RULES: &'static [crate::api::Rule] = &[crate::api::Rule {
-            field: ".spec",
-            expression: "!has(oldSelf.status.phase) || self.spec == oldSelf.spec",
-            message: "",
-        }];
-        const EXAMPLE: &'static str = "";
-        type Spec = crate::api::AgentRunSpec;
-        type Status = crate::api::AgentRunStatus;
-    }
-
+    /// The status of each kind takes what its kind says, and nothing more could be said in it: a phase that freezes the spec
+    /// belongs to whoever acts on the object.
     #[test]
-    fn a_phase_is_written_only_where_it_is_known_and_freezes_nothing() {
-        assert!(!Traits::of::<Frozen>().phase);
-        assert!(!Traits::of::<Agent>().phase, "its status has none");
-        assert!(Traits::of::<Agent>().acted_on && !Traits::of::<Frozen>().acted_on);
+    fn every_kind_says_as_much_as_its_status_holds() {
+        struct Walk;
+        impl Visitor for Walk {
+            fn visit<K: Kind + Check>(&mut self) {
+                let takes = |field: &str, value: &str| {
+                    let status = serde_json::from_value::<K::Status>(json!({ field: value }));
+                    let kept = status.and_then(serde_json::to_value);
+                    kept.is_ok_and(|kept| kept.get(field).is_some())
+                };
+                let frozen = K::RULES.iter().any(|rule| rule.expression.contains("status.phase"));
+                let says = if !takes("reason", "NotActedOn") || !takes("message", "-") {
+                    Says::Conditions
+                } else if frozen || !Standing::PHASES.iter().all(|phase| takes("phase", phase)) {
+                    Says::Reason
+                } else {
+                    Says::Phase
+                };
+                assert_eq!(K::SAYS, says, "{}", K::KIND);
+            }
+        }
+        kinds::visit(&mut Walk);
     }
 }

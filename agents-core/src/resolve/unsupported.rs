@@ -8,7 +8,7 @@ use crate::{
         AgentProviderSpec, AgentRunSpec, AgentSpec, ImplementationSpecSpec,
         agent::{AgentDefaults, AgentSecurity},
         agent_provider::{Adapter, ProviderWorkload, UsageSource},
-        agent_run::{Coordinates, Execution, RetryMode, RetryPolicy, VcsPolicy},
+        agent_run::{Coordinates, Execution, RetryMode, RetryPolicy, VcsMode, VcsPolicy},
         runtime::JobRuntime,
         workflow::Workflow,
         workload::Workload,
@@ -73,7 +73,7 @@ impl Unsupported {
             runtime_overrides: _,
             provider,
             workflow,
-            priority: _,
+            priority,
             outputs: _,
             retry_policy,
             timeout_seconds: _,
@@ -89,8 +89,10 @@ impl Unsupported {
         self.need(budget_ref.is_some(), "spec.budgetRef");
         self.need(approval_policy_ref.is_some(), "spec.approvalPolicyRef");
         self.need(workspace_ref.is_some(), "spec.workspaceRef");
-        let VcsPolicy { required, mode: _ } = vcs_policy.unwrap_or_default();
+        let VcsPolicy { required, mode } = vcs_policy.unwrap_or_default();
         self.need(required == Some(true), "spec.vcsPolicy.required");
+        // Nothing holds a run back that may do less than fetch and push.
+        self.need(matches!(mode, Some(VcsMode::ReadOnly | VcsMode::None)), "spec.vcsPolicy.mode");
         self.leave_out(vcs_ref.is_some() && required != Some(true), "spec.vcsRef is not used: no access is arranged");
         if let Some(Execution { coordinates: Some(Coordinates { git: _, workspace }) }) = execution {
             self.need_in_pods(workspace.is_some(), "spec.execution.coordinates.workspace");
@@ -99,6 +101,7 @@ impl Unsupported {
             self.need_in_pods(!volumes.is_empty(), "spec.workload.volumes");
         }
         self.leave_out(!provider.is_empty(), "spec.provider is not used");
+        self.leave_out(priority.is_some(), "spec.priority is not used: nothing queues runs");
         if let Some(Workflow { steps }) = workflow {
             self.need(!steps.is_empty(), "spec.workflow.steps");
         }

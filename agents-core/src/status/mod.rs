@@ -1,6 +1,7 @@
 //! What users read: one enum of reasons, one builder of conditions, one shape of explanations.
 
 mod conditions;
+pub mod exit;
 mod reason;
 
 pub(crate) use conditions::condition;

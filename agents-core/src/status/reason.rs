@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::report::exit;
+use super::exit;
 
 /// What goes with a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

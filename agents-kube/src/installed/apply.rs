@@ -18,8 +18,8 @@ use crate::{client::in_words, crd};
 
 /// Who owns the definitions' fields afterwards.
 pub const FIELD_MANAGER: &str = "agents-crds";
-/// Objects read at once.
-const PAGE: u32 = 200;
+/// Objects read at once: a page of the largest ones is to arrive in time by a slow line too.
+const PAGE: u32 = 20;
 /// Time that an answer may take; a page of objects is read whole.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Time between two looks at a definition.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
+    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource, runtime::RuntimeKind},
     check::{self, Fault},
     decide::agent_run::no_room,
     git,
@@ -149,9 +149,37 @@ fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: 
         }
     }
     inputs(item, provider, &resolved.inputs, findings);
-    for warning in resolved.ambiguous.iter().chain(&resolved.left_out).chain(&resolved.unsupported) {
+    for warning in resolved.ambiguous.iter().chain(&resolved.left_out) {
         let fault = item.document.fault_at("spec", Rule::Check, warning.clone());
         findings.push(item.finding(Severity::Note, fault));
+    }
+    held(item, resolved, findings);
+}
+
+/// What would keep the run waiting for as long as it stands there. A later version may carry it out, so it is no error.
+fn held(item: &Item<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
+    let mut note = |field: &str, problem: String, hint: &str| {
+        let own =
+            item.document.fault_at(if field.starts_with("spec.") { field } else { "spec" }, Rule::Support, problem);
+        findings.push(item.finding(Severity::Note, own.with_hint(Some(hint.to_owned()))));
+    };
+    for field in &resolved.unsupported {
+        let problem = format!("this version does not carry out {field}: the run waits with the reason NotSupported");
+        note(field, problem, "leave it out");
+    }
+    for field in &resolved.unsupported_in_pods {
+        let problem = format!(
+            "a cluster with this version does not carry out {field}: the run waits there with the reason NotSupported"
+        );
+        note(field, problem, "leave it out; `agents run` has no pod and starts it");
+    }
+    if let Some(runtime @ (RuntimeKind::Argo | RuntimeKind::Temporal | RuntimeKind::Custom | RuntimeKind::Process)) =
+        resolved.terms.runtime
+    {
+        let problem = format!(
+            "the controller has no adapter for the runtime {runtime}, unless a program that embeds it brings one: the run waits there with the reason RuntimeNotConfigured"
+        );
+        note("spec.runtime.type", problem, "`job` is what a cluster executes");
     }
 }
 

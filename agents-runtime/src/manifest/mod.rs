@@ -109,6 +109,8 @@ pub enum Rule {
     Rule,
     /// What neither schema nor rules can say of one object.
     Check,
+    /// What is asked for and not carried out, so that the run would wait.
+    Support,
     /// Another object that is not there, or not as it is needed.
     Reference,
     /// A template that cannot be rendered.
@@ -132,6 +134,7 @@ impl Rule {
             Self::Value => "value",
             Self::Rule => "rule",
             Self::Check => "check",
+            Self::Support => "support",
             Self::Reference => "reference",
             Self::Template => "template",
             Self::Input => "input",

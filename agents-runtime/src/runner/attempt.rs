@@ -20,8 +20,8 @@ use agents_core::{
     exec,
     hidden::visible,
     plan::{RunnerSpec, runner_spec::OUTPUTS_DIR},
-    report::{Ended, Report, SCHEMA_VERSION, exit},
-    status::{Reason, cut},
+    report::{Ended, Report, SCHEMA_VERSION, exit::code},
+    status::{Reason, cut, exit::INTERNAL},
 };
 use jiff::Timestamp;
 use nix::unistd::{AccessFlags, access};
@@ -198,10 +198,10 @@ fn conclude(report: &Report, status: Option<&Target>, termination: Option<&Path>
     if let Some(error) = &report.error {
         say(error);
     }
-    let code = exit::code(report);
+    let code = code(report);
     if let Err(error) = deliver(report, status, termination) {
         say(&format!("the report was not written: {}", in_one_line(&error)));
-        return if code == 0 { exit::INTERNAL } else { code };
+        return if code == 0 { INTERNAL } else { code };
     }
     code
 }

@@ -35,7 +35,10 @@ mod usage;
 
 use std::{ffi::OsString, io, path::PathBuf};
 
-use agents_core::report::{KEY_VARIABLE, MAX_PROOF, exit};
+use agents_core::{
+    report::{KEY_VARIABLE, MAX_PROOF},
+    status::exit,
+};
 use nix::{
     sys::prctl::{set_child_subreaper, set_dumpable},
     unistd::getpid,

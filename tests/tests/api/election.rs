@@ -57,7 +57,7 @@ pub(crate) fn one_acts_and_the_other_takes_over(cluster: &Cluster) -> Result<()>
         println!("SIGKILL: followed after {after:?}");
         ensure!(after < LEASE * 2, "{after:?}");
         stage.run_in("after-kill", "Succeeded").await?;
-        each_job_was_created_once(stage, 5).await
+        each_job_was_created_once(stage, 5, 1).await
     })
 }
 

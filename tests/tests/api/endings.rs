@@ -33,7 +33,7 @@ pub(crate) fn a_cancelled_run_ends_its_pod(cluster: &Cluster) -> Result<()> {
         stage.run_when("suspended", "held", |run| reason_of(run) == "Suspended").await?;
         stage.patch("agentruns", "suspended", &json!({"spec": {"cancel": true}})).await?;
         stage.run_in("suspended", "Cancelled").await?;
-        each_job_was_created_once(stage, 1).await
+        each_job_was_created_once(stage, 1, 0).await
     })
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn a_forged_end_ends_the_job(cluster: &Cluster) -> Result<()> {
         nothing_stays(stage).await?;
         let run = stage.run_in("running", "Cancelled").await?;
         ensure!(phase_of(&run) == "Cancelled", "{run:#}");
-        each_job_was_created_once(stage, 1).await
+        each_job_was_created_once(stage, 1, 0).await
     })
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn a_deleted_run_takes_everything_along(cluster: &Cluster) -> Result<
                 .await?;
             nothing_stays(stage).await?;
         }
-        each_job_was_created_once(stage, 2).await
+        each_job_was_created_once(stage, 2, 0).await
     })
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn a_deadline_is_kept_from_outside(cluster: &Cluster) -> Result<()> {
         stage.patch("jobs", &name, &json!({"spec": {"activeDeadlineSeconds": 1}})).await?;
         let run = stage.run_in("slow", "Failed").await?;
         ensure!(reason_of(&run) == "DeadlineExceeded", "{run:#}");
-        each_job_was_created_once(stage, 1).await
+        each_job_was_created_once(stage, 1, 0).await
     })
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn a_job_deleted_behind_us_is_lost(cluster: &Cluster) -> Result<()> {
         ensure!(reason_of(&run) == "Lost", "{run:#}");
         let run = stage.run_in("again", "Succeeded").await?;
         ensure!(run["status"]["attempts"][0]["reason"] == "Lost", "{run:#}");
-        each_job_was_created_once(stage, 3).await
+        each_job_was_created_once(stage, 3, 0).await
     })
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn retries_wait_and_end(cluster: &Cluster) -> Result<()> {
             ensure!(waited.as_secs() >= wait, "waited {waited} instead of {wait} s: {run:#}");
         }
         ensure!(run["status"]["message"].as_str().is_some_and(|text| text.contains("3 of 3")), "{run:#}");
-        each_job_was_created_once(stage, 3).await
+        each_job_was_created_once(stage, 3, 0).await
     })
 }
 

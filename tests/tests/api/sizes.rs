@@ -35,7 +35,7 @@ pub(crate) fn the_longest_names_work(cluster: &Cluster) -> Result<()> {
             ensure!(job["metadata"]["annotations"]["agents.proompteng.ai/run"] == name.as_str(), "{job:#}");
         }
         ensure!(children.len() == 3, "{children:?}");
-        each_job_was_created_once(stage, 3).await
+        each_job_was_created_once(stage, 3, 0).await
     })
 }
 

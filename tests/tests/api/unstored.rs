@@ -67,7 +67,7 @@ pub(crate) fn a_status_that_is_refused_is_told_and_its_job_kept(cluster: &Cluste
                 Ok((!annotated && job["spec"]["ttlSecondsAfterFinished"] == 86_400).then_some(()))
             })
             .await?;
-        each_job_was_created_once(stage, 1).await
+        each_job_was_created_once(stage, 1, 1).await
     })
 }
 
@@ -83,6 +83,6 @@ pub(crate) fn a_run_without_room_for_its_status_is_an_invalid_spec(cluster: &Clu
         let message = run["status"]["message"].as_str().unwrap_or_default();
         ensure!(phase_of(&run) == "Failed" && reason_of(&run) == "InvalidSpec", "{:#}", run["status"]);
         ensure!(message.contains("1441792") && message.contains("1572864"), "{message}");
-        each_job_was_created_once(stage, 0).await
+        each_job_was_created_once(stage, 0, 0).await
     })
 }

@@ -64,7 +64,7 @@ pub(crate) fn what_is_missing_is_named_and_awaited(cluster: &Cluster) -> Result<
                 Ok(["Submitted", "Started", "Completed"].iter().all(|reason| told.contains(reason)).then_some(()))
             })
             .await?;
-        each_job_was_created_once(stage, 1).await
+        each_job_was_created_once(stage, 1, 0).await
     })
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn an_undefined_name_is_an_invalid_spec(cluster: &Cluster) -> Result<
         }
         let row = stage.kubectl(&["get", "agentruns", "--no-headers"])?;
         ensure!(row.contains("Failed") && row.contains("InvalidSpec"), "{row}");
-        each_job_was_created_once(stage, 0).await
+        each_job_was_created_once(stage, 0, 0).await
     })
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn only_listed_accounts_run_and_every_pod_is_bounded(cluster: &Cluste
         ensure!(pod["initContainers"][0]["resources"]["limits"]["ephemeral-storage"] == "256Mi", "{pod:#}");
         let mut folders = pod["volumes"].as_array().into_iter().flatten().map(|volume| &volume["emptyDir"]);
         ensure!(folders.all(|folder| folder.is_null() || folder["sizeLimit"].is_string()), "{pod:#}");
-        each_job_was_created_once(stage, 1).await
+        each_job_was_created_once(stage, 1, 0).await
     })
 }
 

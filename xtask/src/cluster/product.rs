@@ -12,6 +12,10 @@ use anyhow::{Context as _, Result, bail};
 use super::progress::Progress;
 use crate::{cargo, workspace};
 
+/// How the programs are linked: they need no loader, and the addresses that are filled in at start are stored in a
+/// hundredth of the room.
+const FLAGS: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
+
 /// The static programs of the product.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -46,7 +50,7 @@ fn build_as(profile: &str, progress: &Progress) -> Result<Programs> {
         .arg("--target-dir")
         .arg(&folder)
         // In the environment, for flags given there by others would override those of a configuration.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("RUSTFLAGS", FLAGS)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .status()
         .context("cannot run cargo")?;
