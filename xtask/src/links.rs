@@ -1,4 +1,5 @@
-//! Links between the documents of the repository: every relative one leads to a file, every anchor to a heading.
+//! Links between the documents of the repository: every relative one leads to a file, every anchor to a heading. What is
+//! written for those who change the code names files as code does, whole or from some folder on; each of them is there too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,18 +12,27 @@ use anyhow::{Context as _, Result, bail};
 /// Folders without documents of ours; templates of documents lead from where they are written to.
 const OTHERS: &[&str] = &["target", "node_modules", "chart"];
 
-/// Follows every relative link of every Markdown file below `root`.
+/// Endings of names that are taken for files.
+const FILES: &[&str] = &[".rs", ".md", ".toml", ".yaml", ".yml", ".json"];
+
+/// Follows every relative link of every Markdown file below `root`, and every file that those for developers name.
 ///
 /// # Errors
-/// Every link that leads nowhere.
+/// Every link that leads nowhere, and every name of a file that is not there.
 pub fn check(root: &Path) -> Result<()> {
-    let mut files = Vec::new();
-    find(root, &mut files)?;
+    let mut all = Vec::new();
+    find(root, &mut all)?;
+    let files: Vec<_> = all.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
     let mut broken = Vec::new();
     let mut anchors = BTreeMap::new();
-    for file in &files {
+    for file in files {
         let text = fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
-        let shown = file.strip_prefix(root).unwrap_or(file).display();
+        let path = file.strip_prefix(root).unwrap_or(file);
+        let shown = path.display();
+        if path == Path::new("CONTRIBUTING.md") || path.starts_with("docs/dev") {
+            let missing = named(&text).into_iter().filter(|(_, name)| !all.iter().any(|path| path.ends_with(name)));
+            broken.extend(missing.map(|(line, name)| format!("{shown}:{line}: `{name}` is not there")));
+        }
         for (line, target) in links(&text) {
             if let Some(problem) = problem(file, &target, &mut anchors) {
                 broken.push(format!("{shown}:{line}: {target} {problem}"));
@@ -43,7 +53,7 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
         if path.is_dir() {
             find(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+        } else {
             files.push(path);
         }
     }
@@ -124,6 +134,17 @@ fn links(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// The files that code spans name, each with its line; a pattern is no name.
+fn named(text: &str) -> Vec<(usize, String)> {
+    let spans = prose(text).flat_map(|(n, line)| line.split('`').skip(1).step_by(2).map(move |span| (n, span)));
+    let is_file = |span: &str| {
+        FILES.iter().any(|ending| span.ends_with(ending) && span.len() > ending.len())
+            && !span.contains(['<', '>', '*', '{', ' ', '…', '$', '~'])
+            && !span.starts_with('/')
+    };
+    spans.filter(|(_, span)| is_file(span)).map(|(n, span)| (n, span.to_owned())).collect()
+}
+
 /// The line with its code spans taken out.
 fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect()
@@ -184,5 +205,13 @@ mod tests {
         assert!(of("\n[x](docs/c.md)").unwrap_err().contains("a.md:2: docs/c.md is not there"));
         assert!(of("[x](docs/b.md#there)").unwrap_err().contains("a.md:1: docs/b.md#there names no heading"));
         assert!(of("[x](#nowhere)").unwrap_err().contains("#nowhere names no heading"));
+        of("`no.rs`").unwrap();
+        let developers = |text: &str| {
+            fs::write(folder.path().join("CONTRIBUTING.md"), text).unwrap();
+            check(folder.path()).map_err(|error| error.to_string())
+        };
+        of("").unwrap();
+        developers("`docs/b.md`, `b.md`, `src/<kind>.rs`, `.rs`").unwrap();
+        assert!(developers("\nin `ocs/b.md`").unwrap_err().contains("CONTRIBUTING.md:2: `ocs/b.md` is not there"));
     }
 }
