@@ -5,17 +5,17 @@
 //! program passes them in.
 
 pub mod client;
-pub mod clock;
-pub mod control;
+mod clock;
+mod control;
 pub mod crd;
 pub mod follow;
 pub mod installed;
-pub mod keeper;
+mod keeper;
 pub mod lease;
 #[cfg(feature = "lint")]
 pub mod lint;
-pub mod manager;
-pub mod object;
+mod manager;
+mod object;
 pub mod rbac;
 pub mod runtime;
 pub mod watch;
@@ -24,6 +24,6 @@ pub use client::{ApiError, ApiErrorKind, Calls, OrAbsent};
 pub use clock::{Clock, TimerClock};
 pub use control::Namespaces;
 pub use keeper::{Current, Keeper};
-pub use manager::{Health, LeaseOptions, Manager, ManagerError};
+pub use manager::{Builder, Health, LeaseOptions, Manager, ManagerError};
 pub use object::{Agent, AgentProvider, AgentRun, ImplementationSpec, Object};
 pub use watch::{Change, Key, Projection, Slot, Watch};

@@ -187,7 +187,7 @@ impl<K: Kind> From<Resource<K>> for Object<K> {
 }
 
 /// The part of the metadata that decisions read.
-pub fn meta(metadata: ObjectMeta) -> Meta {
+pub(crate) fn meta(metadata: ObjectMeta) -> Meta {
     Meta {
         name: metadata.name.unwrap_or_default(),
         namespace: metadata.namespace.unwrap_or_default(),

@@ -41,7 +41,7 @@ use crate::{
 
 /// Runs as the Kubernetes API knows them.
 #[derive(Debug)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// Calls of this controller.
     pub calls: Calls,
     /// What is watched.

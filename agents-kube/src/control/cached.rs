@@ -100,7 +100,7 @@ pub(super) static ROWS: LazyLock<BTreeMap<&'static str, Row>> = LazyLock::new(||
 /// An object of any kind, as a cache keeps it.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Written")]
-pub struct Cached {
+pub(crate) struct Cached {
     row: &'static Row,
     head: Head,
     body: Body,

@@ -35,14 +35,14 @@ use crate::{
 
 /// Which caches hold their first complete list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// Name and trouble of every cache that is not complete.
     pub missing: Vec<(&'static str, Option<String>)>,
 }
 
 /// Everything watched.
 #[derive(Debug)]
-pub struct Caches {
+pub(crate) struct Caches {
     /// Objects of our kinds.
     pub kinds: Arc<Kinds>,
     /// Our Jobs.
@@ -54,7 +54,7 @@ pub struct Caches {
 
 /// Who looks at what.
 #[derive(Debug, Clone)]
-pub struct Asks {
+pub(crate) struct Asks {
     /// At objects that are decided by the rules of their kind.
     pub decided: Requests<Id>,
     /// At all others, if their status is kept.
@@ -113,7 +113,7 @@ struct Index {
 
 impl Caches {
     /// Caches that hold nothing until [`Caches::start`].
-    pub fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
+    pub(crate) fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
         let ours = Scope { labels: Some(format!("{LABEL_MANAGED_BY}={MANAGED_BY}")), ..namespaces.scope() };
         Self {
             kinds: Arc::new(Kinds::new(calls, namespaces, settings)),
@@ -125,7 +125,7 @@ impl Caches {
 
     /// Keeps what runs are decided from up to date by tasks in `tasks`, and asks for each object that a change concerns,
     /// and for what no run seems to want, while `open`.
-    pub fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
+    pub(crate) fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
         let requests = &Ask { asks: asks.clone(), open: Arc::clone(open) };
         self.follow_kinds(tasks, requests, true);
         self.follow(tasks, requests, &self.jobs, Self::on_job);
@@ -133,7 +133,7 @@ impl Caches {
     }
 
     /// The same for every other kind.
-    pub fn start_declared(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
+    pub(crate) fn start_declared(self: &Arc<Self>, tasks: &mut JoinSet<()>, asks: &Asks, open: &Arc<AtomicBool>) {
         self.follow_kinds(tasks, &Ask { asks: asks.clone(), open: Arc::clone(open) }, false);
     }
 
@@ -322,14 +322,14 @@ impl Caches {
     }
 
     /// Asks for every object of what runs are decided from, readable or not.
-    pub fn ask_all(&self, asks: &Asks) {
+    pub(crate) fn ask_all(&self, asks: &Asks) {
         for object in self.kinds.which(true).flat_map(|kept| kept.watch.objects()) {
             asks.ask(object.id());
         }
     }
 
     /// Asks for everything that may be a stray.
-    pub fn ask_strays(&self, asks: &Asks) {
+    pub(crate) fn ask_strays(&self, asks: &Asks) {
         let key = |namespace: &str, name: &str| Key::new(namespace, name);
         let jobs = self.jobs.objects().into_iter().map(|job| strays::Id::Job(key(&job.namespace, &job.name)));
         let pods = self.pods.objects().into_iter().map(|pod| strays::Id::Pod(key(&pod.namespace, &pod.name)));
@@ -337,24 +337,24 @@ impl Caches {
     }
 
     /// Ends when everything that runs are decided from is listed.
-    pub async fn synced(&self) {
+    pub(crate) async fn synced(&self) {
         tokio::join!(self.declarations_synced(), self.jobs.synced(), self.pods.synced());
     }
 
     /// Ends when everything that users declare for runs is listed; Jobs and pods may still be missing.
-    pub async fn declarations_synced(&self) {
+    pub(crate) async fn declarations_synced(&self) {
         for kept in self.kinds.which(true) {
             kept.watch.synced().await;
         }
     }
 
     /// Whether Jobs and pods are listed.
-    pub fn executions_are_synced(&self) -> bool {
+    pub(crate) fn executions_are_synced(&self) -> bool {
         self.jobs.is_synced() && self.pods.is_synced()
     }
 
     /// Which of the caches that runs are decided from are complete.
-    pub fn ready(&self) -> Ready {
+    pub(crate) fn ready(&self) -> Ready {
         let kinds = self.kinds.which(true).map(|kept| (kept.row.plural, kept.watch.health()));
         let executions = [("jobs", self.jobs.health()), ("pods", self.pods.health())];
         Ready {
@@ -367,18 +367,18 @@ impl Caches {
     }
 
     /// Whether they hold nothing.
-    pub fn are_empty(&self) -> bool {
+    pub(crate) fn are_empty(&self) -> bool {
         self.kinds.which(true).all(|kept| kept.watch.is_empty()) && self.jobs.is_empty()
     }
 
     /// About how many bytes are kept, by kind and namespace.
-    pub fn weights(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
+    pub(crate) fn weights(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
         let kinds = self.kinds.all().map(|kept| (kept.row.plural, kept.watch.weights()));
         kinds.chain([("jobs", self.jobs.weights()), ("pods", self.pods.weights())]).collect()
     }
 
     /// A Job of ours and its pods.
-    pub fn job_and_pods(&self, key: &Key) -> Option<(Arc<JobView>, Vec<Arc<PodView>>)> {
+    pub(crate) fn job_and_pods(&self, key: &Key) -> Option<(Arc<JobView>, Vec<Arc<PodView>>)> {
         let job = Arc::clone(self.jobs.get(key)?.object()?);
         let pods = self.index().pods_of_job.get(&job.uid).cloned().unwrap_or_default();
         let pods = pods.iter().filter_map(|pod| self.pods.get(pod)?.object().cloned()).collect();

@@ -45,7 +45,7 @@ const MAX_MESSAGE: usize = 1024;
 
 /// What is known of Jobs without pods.
 #[derive(Debug)]
-pub struct FailedCreates {
+pub(crate) struct FailedCreates {
     calls: Calls,
     jobs: Arc<Watch<JobView>>,
     /// By namespace.
@@ -166,12 +166,12 @@ fn add(to: &mut HashMap<String, Said>, uid: String, said: Said) {
 
 impl FailedCreates {
     /// Asks by `calls`, about Jobs that `jobs` has.
-    pub fn new(calls: Calls, jobs: Arc<Watch<JobView>>) -> Self {
+    pub(crate) fn new(calls: Calls, jobs: Arc<Watch<JobView>>) -> Self {
         Self { calls, jobs, known: Mutex::default() }
     }
 
     /// Why `job`, which has no pod, has none, as far as its controller has said.
-    pub async fn of(&self, job: &JobView) -> Option<Hindrance> {
+    pub(crate) async fn of(&self, job: &JobView) -> Option<Hindrance> {
         let now = self.calls.clock().now();
         if now < after(job.created, seconds(QUIET_SECONDS)) {
             return None;

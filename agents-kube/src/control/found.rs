@@ -43,7 +43,7 @@ struct Left {
 }
 
 /// What a leader with these defaults leaves for the next ones.
-pub fn leave(defaults: &Defaults) -> String {
+pub(crate) fn leave(defaults: &Defaults) -> String {
     let Defaults { image, runner_image, service_account, grace_seconds: _, bounds: _ } = defaults;
     let left =
         Left { image: image.clone(), runner_image: runner_image.clone(), service_account: service_account.clone() };
@@ -52,7 +52,7 @@ pub fn leave(defaults: &Defaults) -> String {
 }
 
 /// The defaults that earlier leaders left, as far as they can be read.
-pub fn former(left: &[String], own: &Defaults) -> Vec<Defaults> {
+pub(crate) fn former(left: &[String], own: &Defaults) -> Vec<Defaults> {
     let read = left.iter().filter_map(|left| serde_json::from_str::<Left>(left).ok());
     read.map(|Left { image, runner_image, service_account }| Defaults {
         image,
@@ -109,7 +109,7 @@ impl Basis {
 
 /// What was found of Jobs that are not known to be ours, with when, in boot time.
 #[derive(Debug, Default)]
-pub struct Findings(Mutex<HashMap<Key, (Basis, Finding, Duration)>>);
+pub(crate) struct Findings(Mutex<HashMap<Key, (Basis, Finding, Duration)>>);
 
 impl Findings {
     /// What is to be said without another look.

@@ -133,7 +133,7 @@ pub(super) struct News<'a> {
 
 /// Everything of ours that is watched.
 #[derive(Debug)]
-pub struct Kinds {
+pub(crate) struct Kinds {
     of: BTreeMap<&'static str, Kept>,
     /// Runs that are not finished.
     pub runs: Arc<Watch<Cached>>,
@@ -142,7 +142,7 @@ pub struct Kinds {
 
 impl Kinds {
     /// Caches that hold nothing until they are started.
-    pub fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
+    pub(crate) fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
         let kept = |row| Kept::new(row, calls, namespaces, settings);
         let of: BTreeMap<_, _> = ROWS.iter().map(|(kind, row)| (*kind, kept(row))).collect();
         let runs = of.get(AgentRun::KIND).map(|runs| Arc::clone(&runs.watch));
@@ -253,7 +253,7 @@ impl Kinds {
     }
 
     /// Every run that can be read.
-    pub fn readable_runs(&self) -> Vec<Arc<Resource<AgentRun>>> {
+    pub(crate) fn readable_runs(&self) -> Vec<Arc<Resource<AgentRun>>> {
         self.runs.objects().iter().filter_map(|object| object.object()).collect()
     }
 

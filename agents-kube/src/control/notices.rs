@@ -23,14 +23,14 @@ const MAX_NOTE: usize = 1024;
 
 /// Takes Events without waiting.
 #[derive(Debug, Clone)]
-pub struct Notices {
+pub(crate) struct Notices {
     sender: mpsc::Sender<(String, Value)>,
     instance: Arc<str>,
 }
 
 /// Sends what [`Notices`] took.
 #[derive(Debug)]
-pub struct NoticesTask {
+pub(crate) struct NoticesTask {
     receiver: mpsc::Receiver<(String, Value)>,
     calls: Calls,
 }
@@ -46,7 +46,7 @@ pub(super) struct Regarding<'a> {
 
 impl Notices {
     /// A pair of hands: one takes, the other sends.
-    pub fn new(calls: Calls, identity: &str) -> (Self, NoticesTask) {
+    pub(crate) fn new(calls: Calls, identity: &str) -> (Self, NoticesTask) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self { sender, instance: identity.into() }, NoticesTask { receiver, calls })
     }
@@ -88,7 +88,7 @@ impl Notices {
 
 impl NoticesTask {
     /// Sends until every [`Notices`] is gone.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         while let Some((namespace, event)) = self.receiver.recv().await {
             let sent =
                 self.calls.create::<IgnoredAny>(&Target::of::<Event>(), "create an event", &namespace, &event).await;

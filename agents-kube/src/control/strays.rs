@@ -56,7 +56,7 @@ const AGAIN_SECONDS: i64 = 300;
 
 /// What may be a stray.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Id {
+pub(crate) enum Id {
     /// A Job, with its pods.
     Job(Key),
     /// A pod whose Job is not there.
@@ -142,7 +142,7 @@ impl RunView {
 
 /// A stray and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     id: Id,
     stray: Stray,
     /// When it may be asked about.
@@ -275,7 +275,7 @@ struct Suspect {
 
 /// Strays as the Kubernetes API knows them.
 #[derive(Debug)]
-pub struct StrayWorld {
+pub(crate) struct StrayWorld {
     calls: Calls,
     caches: Arc<Caches>,
     adapters: Registry,
@@ -287,7 +287,7 @@ pub struct StrayWorld {
 
 impl StrayWorld {
     /// Looks through `caches`; ends through `adapters` with this grace.
-    pub fn new(
+    pub(crate) fn new(
         calls: Calls,
         caches: Arc<Caches>,
         adapters: Registry,

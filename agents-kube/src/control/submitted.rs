@@ -12,7 +12,7 @@ use crate::watch::Key;
 /// Uids of the objects that this process has submitted attempts as, or has found to be what it would have submitted,
 /// until a status has recorded them.
 #[derive(Debug, Default)]
-pub struct Submitted(Mutex<HashMap<Key, (RuntimeRef, String)>>);
+pub(crate) struct Submitted(Mutex<HashMap<Key, (RuntimeRef, String)>>);
 
 impl Submitted {
     fn all(&self) -> MutexGuard<'_, HashMap<Key, (RuntimeRef, String)>> {

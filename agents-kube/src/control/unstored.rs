@@ -15,7 +15,7 @@ use crate::{client::ApiError, watch::Key};
 
 /// What is remembered of all runs.
 #[derive(Debug, Default)]
-pub struct Unrecorded(Mutex<BTreeMap<Key, Entry>>);
+pub(crate) struct Unrecorded(Mutex<BTreeMap<Key, Entry>>);
 
 /// Which attempt of which run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Unrecorded {
     }
 
     /// How many runs have a status that lastingly cannot be stored, and one of them with the reason.
-    pub fn lasting(&self) -> Option<(usize, String)> {
+    pub(crate) fn lasting(&self) -> Option<(usize, String)> {
         let entries = self.entries();
         let mut lasting = entries
             .iter()

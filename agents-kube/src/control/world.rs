@@ -40,7 +40,7 @@ use crate::{
 
 /// Every object as the Kubernetes API knows it.
 #[derive(Debug)]
-pub struct ClusterWorld {
+pub(crate) struct ClusterWorld {
     /// Calls of this controller.
     pub calls: Calls,
     /// What is watched.
@@ -55,7 +55,7 @@ pub struct ClusterWorld {
 
 /// An object and everything that a decision about it depends on.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     id: Id,
     uid: String,
     resource_version: String,
@@ -75,7 +75,7 @@ enum Facts {
 /// What is stored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Status {
+pub(crate) enum Status {
     /// Of a run.
     Run(Box<AgentRunStatus>),
     /// Of any other object.

@@ -13,8 +13,7 @@ use std::{
 
 use agents_core::plan::Defaults;
 use agents_kube::{
-    Calls, LeaseOptions, Manager, ManagerError, Namespaces, lease,
-    manager::Builder,
+    Builder, Calls, LeaseOptions, Manager, ManagerError, Namespaces, lease,
     runtime::{JobSettings, MIN_TTL, ReportSecret},
 };
 use agents_tests::apimodel::{Log, NAMESPACE, Settled, Supervised, World};
