@@ -409,7 +409,7 @@ impl Manager {
                 let executions = async {
                     caches.synced().await;
                     doubt(term.as_ref(), runs);
-                    caches.ask_all(&asks);
+                    caches.ask_runs(&asks);
                     caches.ask_strays(&asks);
                     tokio::join!(recover(term, runs), prove(caches));
                 };

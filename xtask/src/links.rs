@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Folders without documents of ours; templates of documents lead from where they are written to.
-const OTHERS: &[&str] = &["target", "node_modules", "chart"];
+/// Folders without files of ours.
+const OTHERS: &[&str] = &["target", "node_modules"];
+/// Folder of templates of documents, which lead from where they are written to.
+const TEMPLATES: &str = "chart";
 
 /// Endings of names that are taken for files.
 const FILES: &[&str] = &[".rs", ".md", ".toml", ".yaml", ".yml", ".json"];
@@ -22,7 +24,10 @@ const FILES: &[&str] = &[".rs", ".md", ".toml", ".yaml", ".yml", ".json"];
 pub fn check(root: &Path) -> Result<()> {
     let mut all = Vec::new();
     find(root, &mut all)?;
-    let files: Vec<_> = all.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    let is_document = |path: &&PathBuf| {
+        path.extension().is_some_and(|extension| extension == "md") && path.iter().all(|folder| folder != TEMPLATES)
+    };
+    let files: Vec<_> = all.iter().filter(is_document).collect();
     let mut broken = Vec::new();
     let mut anchors = BTreeMap::new();
     for file in files {

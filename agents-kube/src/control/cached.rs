@@ -351,7 +351,12 @@ impl Projection for Cached {
 
     fn weight(&self, received: usize) -> usize {
         let of_text = self.whole().map_or(0, |object| received.saturating_sub((self.row.left_out)(object)));
-        size_of::<Self>() + of_text
+        let status = match &self.body {
+            Body::Judged(judged) if judged.object.is_none() => judged.status.as_deref(),
+            Body::Unreadable { why: _, status } => status.as_deref(),
+            Body::Judged(_) | Body::Whole(_) => None,
+        };
+        size_of::<Self>() + of_text + status.map_or(0, |status| status.get().len())
     }
 }
 

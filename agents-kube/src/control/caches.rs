@@ -328,6 +328,13 @@ impl Caches {
         }
     }
 
+    /// Asks for every run.
+    pub(crate) fn ask_runs(&self, asks: &Asks) {
+        for run in self.kinds.runs.objects() {
+            asks.ask(run.id());
+        }
+    }
+
     /// Asks for everything that may be a stray.
     pub(crate) fn ask_strays(&self, asks: &Asks) {
         let key = |namespace: &str, name: &str| Key::new(namespace, name);

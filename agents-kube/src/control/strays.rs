@@ -16,7 +16,7 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, runtime::RuntimeKind},
+    api::{AgentRun, Kind, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{FORCE_AFTER_SECONDS, current_attempt, is_finished},
@@ -366,7 +366,7 @@ impl World for StrayWorld {
                 let Some(adapter) = self.adapters.get(reference.runtime) else { return Ok(()) };
                 tracing::warn!(
                     job = %reference.name, job.uid = reference.uid, namespace = reference.namespace,
-                    agentRun.uid = reference.owner_uid, grace_seconds, "it lives although no run wants it, and is ended"
+                    object.kind = AgentRun::KIND, object.uid = reference.owner_uid, grace_seconds, "it lives although no run wants it, and is ended"
                 );
                 let cancelled = adapter.cancel(reference, Grace(Duration::from_secs(*grace_seconds))).await;
                 cancelled.map_err(|error| Failure::of_adapter("end a stray", error))?;

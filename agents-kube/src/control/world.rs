@@ -166,7 +166,8 @@ impl World for ClusterWorld {
         if let Effect::Emit(notice) = effect {
             let Snapshot { id, uid, .. } = snapshot;
             tracing::info!(
-                object = %id, object.uid = uid, reason = %notice.reason, message = notice.message, "told"
+                object.kind = id.kind, object.namespace = id.key.namespace, object.name = id.key.name, object.uid = uid,
+                reason = %notice.reason, message = notice.message, "told"
             );
             self.notices.tell(&Regarding { id, uid }, notice, self.now());
             return Ok(());
@@ -196,7 +197,10 @@ impl World for ClusterWorld {
                 Ok(())
             }
             (Ok(Some(stored)), Status::Fields(sent)) => {
-                kept.pruned.learn(sent, Some(&stored.status()));
+                // An object that could not be read may be one that can now, whose status is elsewhere.
+                if let Some(declaration) = stored.declaration() {
+                    kept.pruned.learn(sent, Some(&declaration.status));
+                }
                 Ok(())
             }
             (Ok(None), Status::Run(_)) => {

@@ -89,7 +89,10 @@ pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
             continue;
         };
         match resolve(&run, &references) {
-            Ok(resolved) => planned(item, provider_item, &resolved, findings),
+            Ok(resolved) => {
+                let own_runtime = run.spec.runtime.as_ref().is_some_and(|runtime| runtime.kind.is_some());
+                planned(item, provider_item, &resolved, own_runtime, findings);
+            }
             Err(Unresolved::Invalid(faults)) => invalid(item, faults, findings),
             // Told where it stands, as a reference.
             Err(Unresolved::Missing(_)) => {}
@@ -120,7 +123,7 @@ fn invalid(item: &Item<'_>, faults: Vec<Fault>, findings: &mut Vec<Finding>) {
     }
 }
 
-fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
+fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, own_runtime: bool, findings: &mut Vec<Finding>) {
     match plan::plan(resolved, &defaults()) {
         Ok(_) => {}
         Err(PlanError::Unstartable(faults)) => {
@@ -153,11 +156,11 @@ fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: 
         let fault = item.document.fault_at("spec", Rule::Check, warning.clone());
         findings.push(item.finding(Severity::Note, fault));
     }
-    held(item, resolved, findings);
+    held(item, resolved, own_runtime, findings);
 }
 
 /// What would keep the run waiting for as long as it stands there. A later version may carry it out, so it is no error.
-fn held(item: &Item<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
+fn held(item: &Item<'_>, resolved: &Resolved, own_runtime: bool, findings: &mut Vec<Finding>) {
     let mut note = |field: &str, problem: String, hint: &str| {
         let own =
             item.document.fault_at(if field.starts_with("spec.") { field } else { "spec" }, Rule::Support, problem);
@@ -176,10 +179,12 @@ fn held(item: &Item<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
     if let Some(runtime @ (RuntimeKind::Argo | RuntimeKind::Temporal | RuntimeKind::Custom | RuntimeKind::Process)) =
         resolved.terms.runtime
     {
+        let (field, whose) = if own_runtime { ("spec.runtime.type", "") } else { ("spec.agentRef", " of its Agent") };
         let problem = format!(
-            "the controller has no adapter for the runtime {runtime}, unless a program that embeds it brings one: the run waits there with the reason RuntimeNotConfigured"
+            "the controller has no adapter for the runtime {runtime}{whose}, unless a program that embeds it brings one: \
+             the run waits there with the reason RuntimeNotConfigured"
         );
-        note("spec.runtime.type", problem, "`job` is what a cluster executes");
+        note(field, problem, "`job` is what a cluster executes");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Runs that nothing can be done about: one that cannot be read, and one whose pod a quota holds back. Both say so.
 
-use agents_tests::apimodel::{Log, Outcome, Verb, World};
+use agents_kube::{AgentRun, client::Target};
+use agents_tests::apimodel::{Log, NAMESPACE, Outcome, Verb, World};
 use serde_json::{Value, json};
 
 use super::{
@@ -82,6 +83,24 @@ async fn a_run_under_way_that_cannot_be_read_any_more_keeps_what_its_status_says
     phase_seen(&world, "Succeeded").await;
     assert_eq!(world.phase(RUN), "Succeeded");
     world.check();
+}
+
+/// What is said takes the place of what cannot be read; the answer to that write says nothing of the definition.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_conditions_alone_cannot_be_read_goes_on_once_that_is_said() {
+    let world = HAPPY.world(1);
+    world.outcome(RUN, Outcome::Succeed { after: 300 * SECOND });
+    let _controller = keep_running(&world, "a", false);
+    phase_seen(&world, "Running").await;
+    let mut run = world.object("agentruns", RUN).expect("it is there");
+    run["status"]["conditions"] = json!([{"type": "Ready", "status": 5}]);
+    let (target, calls) = (Target::of::<AgentRun>(), world.calls("someone"));
+    calls.replace_status::<Value>(&target, "break the status", NAMESPACE, RUN, &run).await.expect("it is taken");
+    phase_seen(&world, "Succeeded").await;
+    assert_eq!(world.phase(RUN), "Succeeded");
+    let told = world.history().into_iter().filter(|commit| commit.object["reason"] == "Unreadable").count();
+    assert_eq!(told, 1);
+    assert_eq!(condition(&world, "Stalled")["status"], "False");
 }
 
 #[tokio::test(start_paused = true)]
