@@ -7,9 +7,6 @@ use xtask::cluster::Cluster;
 
 use super::stage::{Stage, agent, condition, play, provider};
 
-/// Kinds that are watched a second time, for the runs that refer to them.
-const FOR_RUNS: [&str; 3] = ["agentproviders", "agents", "implementationspecs"];
-
 impl Stage<'_> {
     /// Waits until the only controller of the case has listed every kind and judged what [`Stage::declarations`] makes.
     pub(crate) async fn judged(&self) -> Result<()> {
@@ -17,11 +14,8 @@ impl Stage<'_> {
         let plurals: Vec<&str> = kinds.iter().filter_map(|kind| kind["spec"]["names"]["plural"].as_str()).collect();
         self.until("every kind is listed", || async {
             let asked = self.asked_since(0)?;
-            let listed = |plural: &&str| {
-                let lists = asked.iter().filter(|asked| asked.verb == "list" && asked.resource == *plural).count();
-                lists > usize::from(FOR_RUNS.contains(plural))
-            };
-            Ok(plurals.iter().filter(|plural| **plural != "agentruns").all(listed).then_some(()))
+            let listed = |plural: &&str| asked.iter().any(|asked| asked.verb == "list" && asked.resource == *plural);
+            Ok(plurals.iter().all(listed).then_some(()))
         })
         .await?;
         self.says("agentproviders", "shell", "Ready", "True").await?;
