@@ -8,7 +8,7 @@ mod unsupported;
 use std::collections::BTreeMap;
 
 pub use self::references::References;
-use self::{terms::Terms, unsupported::Unsupported};
+use self::{references::work_ref, terms::Terms, unsupported::Unsupported};
 use crate::{
     api::{
         Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Resource,
@@ -115,9 +115,8 @@ pub fn resolve(run: &Resource<AgentRun>, references: &References) -> Result<Reso
         let name = &agent.spec.provider_ref.name;
         want::<AgentProvider>(&references.provider, name, Reason::ProviderNotFound, &mut missing)
     });
-    let work_ref = spec.implementation_spec_ref.as_ref().or(spec.implementation_ref.as_ref());
     let mut ambiguous = Vec::new();
-    let work = match (&spec.implementation, work_ref) {
+    let work = match (&spec.implementation, work_ref(spec)) {
         (Some(inline), reference) => {
             if let Some(reference) = reference {
                 ambiguous.push(format!(

@@ -28,12 +28,14 @@ impl References {
             Found::Object(agent) => look.find(namespace, &agent.spec.provider_ref.name),
             Found::Absent | Found::Unreadable(_) => Found::Absent,
         };
-        let implementation = work_of(&run.spec).map_or(Found::Absent, |work| look.find(namespace, &work.name));
+        // One of its own wins.
+        let work = work_ref(&run.spec).filter(|_| run.spec.implementation.is_none());
+        let implementation = work.map_or(Found::Absent, |work| look.find(namespace, &work.name));
         Self { agent, provider, implementation }
     }
 }
 
-/// The work item that a run names, when it has none of its own.
-fn work_of(spec: &AgentRunSpec) -> Option<&NameRef> {
-    spec.implementation_spec_ref.as_ref().or(spec.implementation_ref.as_ref()).filter(|_| spec.implementation.is_none())
+/// The work item that a run names, in either spelling.
+pub(super) fn work_ref(spec: &AgentRunSpec) -> Option<&NameRef> {
+    spec.implementation_spec_ref.as_ref().or(spec.implementation_ref.as_ref())
 }

@@ -15,7 +15,10 @@ use std::{
 use agents_core::{
     api::{AgentRun, Kind, Meta, Resource, absent_spec},
     check::{Check, Fault, Reference, faults},
-    decide::declaration::{Declaration, Referent, Traits},
+    decide::{
+        declaration::{Declaration, Referent, Traits},
+        unreadable::Unreadable,
+    },
     id::{Id, Key},
     kinds::{self, Visitor},
     look::{AnyResource, Found},
@@ -96,6 +99,11 @@ pub(super) static ROWS: LazyLock<BTreeMap<&'static str, Row>> = LazyLock::new(||
     kinds::visit(&mut rows);
     rows.0
 });
+
+/// Whether objects of this kind are decided by its own rules.
+pub(super) fn decides(kind: &str) -> bool {
+    ROWS.get(kind).is_some_and(|row| row.decides)
+}
 
 /// An object of any kind, as a cache keeps it.
 #[derive(Debug, Deserialize)]
@@ -221,6 +229,11 @@ fn at<T: DeserializeOwned>(field: &str, text: Option<&RawValue>) -> Option<Resul
     }))
 }
 
+/// A status as JSON; what is no object says nothing.
+fn fields(status: Option<&RawValue>) -> Map<String, Value> {
+    status.and_then(|status| serde_json::from_str(status.get()).ok()).unwrap_or_default()
+}
+
 impl Cached {
     /// Which object.
     pub(super) fn id(&self) -> Id {
@@ -254,31 +267,43 @@ impl Cached {
 
     /// The object as its kind.
     pub(super) fn object<K: Kind>(&self) -> Option<Arc<Resource<K>>> {
-        match self.found() {
-            Found::Object(object) => object.downcast().ok(),
-            Found::Absent | Found::Unreadable(_) => None,
-        }
+        Arc::clone(self.kept_object()?).downcast().ok()
     }
 
     /// Whether a part of it is left out.
     pub(super) fn is_in_part(&self) -> bool {
-        self.whole().is_some_and(|object| (self.row.left_out)(object) > 0)
+        self.kept_object().is_some_and(|object| (self.row.left_out)(&**object) > 0)
     }
 
     /// The object, where it is kept.
-    fn whole(&self) -> Option<&AnyResource> {
+    fn kept_object(&self) -> Option<&Arc<AnyResource>> {
         match &self.body {
-            Body::Whole(object) => Some(&**object),
-            Body::Judged(judged) => judged.object.as_deref(),
+            Body::Whole(object) => Some(object),
+            Body::Judged(judged) => judged.object.as_ref(),
             Body::Unreadable { .. } => None,
         }
     }
 
     /// Why it cannot be read as its kind, where that keeps it from being decided at all.
-    pub(super) fn unreadable(&self) -> Option<&str> {
+    pub(super) fn why_unreadable(&self) -> Option<&str> {
         match &self.body {
             Body::Unreadable { why, status: _ } => Some(why),
             Body::Whole(_) | Body::Judged(_) => None,
+        }
+    }
+
+    /// The same with what a decision about that depends on.
+    pub(super) fn unreadable(&self) -> Option<Unreadable> {
+        let why = self.why_unreadable()?.to_owned();
+        Some(Unreadable { generation: self.head.generation, status: fields(self.stored_status()), why })
+    }
+
+    /// Its status as it is stored, where that is not part of the object.
+    fn stored_status(&self) -> Option<&RawValue> {
+        match &self.body {
+            Body::Judged(judged) => judged.status.as_deref(),
+            Body::Unreadable { why: _, status } => status.as_deref(),
+            Body::Whole(_) => None,
         }
     }
 
@@ -306,23 +331,13 @@ impl Cached {
         self.references().iter().map(id).collect()
     }
 
-    /// Its status as it is stored, where that is not part of the object.
-    pub(super) fn status(&self) -> Map<String, Value> {
-        let status = match &self.body {
-            Body::Judged(judged) => judged.status.as_deref(),
-            Body::Unreadable { why: _, status } => status.as_deref(),
-            Body::Whole(_) => None,
-        };
-        status.and_then(|status| serde_json::from_str(status.get()).ok()).unwrap_or_default()
-    }
-
     /// What its status depends on, its references apart; `None` of a kind that is decided by its own rules.
     pub(super) fn declaration(&self) -> Option<Declaration> {
         let Body::Judged(judged) = &self.body else { return None };
         Some(Declaration {
             generation: self.head.generation,
             deleting: self.head.is_being_deleted,
-            status: self.status(),
+            status: fields(self.stored_status()),
             faults: judged.faults.to_vec(),
             needs: vec![],
             traits: self.row.traits,
@@ -350,13 +365,11 @@ impl Projection for Cached {
     }
 
     fn weight(&self, received: usize) -> usize {
-        let of_text = self.whole().map_or(0, |object| received.saturating_sub((self.row.left_out)(object)));
-        let status = match &self.body {
-            Body::Judged(judged) if judged.object.is_none() => judged.status.as_deref(),
-            Body::Unreadable { why: _, status } => status.as_deref(),
-            Body::Judged(_) | Body::Whole(_) => None,
+        let kept = match self.kept_object() {
+            Some(object) => received.saturating_sub((self.row.left_out)(&**object)),
+            None => self.stored_status().map_or(0, |status| status.get().len()),
         };
-        size_of::<Self>() + of_text + status.map_or(0, |status| status.get().len())
+        size_of::<Self>() + kept
     }
 }
 
@@ -413,11 +426,12 @@ mod tests {
     fn a_run_that_cannot_be_read_says_where_and_keeps_its_status() {
         let mut run = object("AgentRun", &json!({"agentRef": {"name": "w"}, "timeoutSeconds": "long"}));
         let seen = cached(&run);
-        assert!(seen.unreadable().unwrap().starts_with("spec.timeoutSeconds: invalid type: string"), "{seen:?}");
-        assert_eq!(seen.status()["observedGeneration"], 2);
+        let Unreadable { generation, status, why } = seen.unreadable().unwrap();
+        assert!(why.starts_with("spec.timeoutSeconds: invalid type: string"), "{seen:?}");
+        assert_eq!((generation, status["observedGeneration"].as_i64()), (Some(3), Some(2)));
         assert!(seen.object::<AgentRun>().is_none() && seen.declaration().is_none());
         run["spec"]["timeoutSeconds"] = json!(5);
         run["status"] = json!({"attempts": 5});
-        assert!(cached(&run).unreadable().unwrap().starts_with("status.attempts: invalid type: integer"));
+        assert!(cached(&run).unreadable().unwrap().why.starts_with("status.attempts: invalid type: integer"));
     }
 }

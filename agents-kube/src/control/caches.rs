@@ -23,7 +23,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use tokio::task::JoinSet;
 
 use super::{
-    cached::Cached,
+    cached::{Cached, decides},
     kinds::{Kinds, Namespaces, News},
     strays,
 };
@@ -65,7 +65,7 @@ pub(crate) struct Asks {
 
 impl Asks {
     fn ask(&self, id: Id) {
-        if id.kind == AgentRun::KIND {
+        if decides(id.kind) {
             self.decided.ask(id);
         } else if let Some(declared) = &self.declared {
             declared.ask(id);
@@ -150,7 +150,7 @@ impl Caches {
             }
             match change {
                 Change::Seen(_, object) => {
-                    if let Some(why) = object.unreadable() {
+                    if let Some(why) = object.why_unreadable() {
                         tracing::warn!(object = %id, why, "the object cannot be read");
                     }
                 }
@@ -182,16 +182,15 @@ impl Caches {
                     self.suspect_former(&run, current_attempt(run.status.as_ref()).saturating_sub(1), ask);
                 }
             }
-            Change::Left(key, last) => match last.as_deref() {
-                Some(last) => {
+            Change::Left(key, last) => {
+                if let Some(last) = last {
                     self.index().run_of_uid.remove(last.uid());
-                    match last.object::<AgentRun>() {
-                        Some(run) => self.suspect_former(&run, current_attempt(run.status.as_ref()), ask),
-                        None => self.suspect_all_of(key, ask),
-                    }
                 }
-                None => self.suspect_all_of(key, ask),
-            },
+                match last.as_ref().and_then(|last| last.object::<AgentRun>()) {
+                    Some(run) => self.suspect_former(&run, current_attempt(run.status.as_ref()), ask),
+                    None => self.suspect_all_of(key, ask),
+                }
+            }
             Change::Unreadable(..) => {}
         }
     }

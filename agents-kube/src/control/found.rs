@@ -13,10 +13,7 @@ use std::{
 
 use agents_core::{
     api::{AgentRun, Kind, Resource, runtime::RuntimeKind},
-    decide::{
-        Confirm,
-        agent_run::{Settings, expected},
-    },
+    decide::agent_run::{Settings, expected},
     look::Found,
     mutant::{self, Mutant},
     plan::Defaults,
@@ -161,9 +158,9 @@ impl Runs {
         let (mut run, mut references) = (Arc::clone(run), references.clone());
         self.caches.kinds.read_whole(&self.calls, &mut references).await?;
         if run.metadata.left_out.is_some() {
-            match self.caches.kinds.read_run(&self.calls, key, Confirm::WHOLE).await? {
-                Some(whole) => run = whole,
-                None => return Ok(Finding::Stranger),
+            match self.caches.kinds.whole(&self.calls, key).await? {
+                Found::Object(whole) => run = whole,
+                Found::Absent | Found::Unreadable(_) => return Ok(Finding::Stranger),
             }
         }
         let found = self.look_at(&run, &references, job).await;

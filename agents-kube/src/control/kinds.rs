@@ -145,9 +145,7 @@ impl Kinds {
     pub(crate) fn new(calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
         let kept = |row| Kept::new(row, calls, namespaces, settings);
         let of: BTreeMap<_, _> = ROWS.iter().map(|(kind, row)| (*kind, kept(row))).collect();
-        let runs = of.get(AgentRun::KIND).map(|runs| Arc::clone(&runs.watch));
-        // Every list of kinds has runs; were it not so, there would be a cache of them that nobody fills.
-        let runs = runs.unwrap_or_else(|| kept(&ROWS[AgentRun::KIND]).watch);
+        let runs = Arc::clone(&of[AgentRun::KIND].watch);
         Self { of, runs, links: Links::default() }
     }
 
@@ -220,36 +218,26 @@ impl Kinds {
         self.links.set(id, []);
     }
 
+    /// An object with all that is left out of it.
+    pub(super) async fn whole<K: Kind>(&self, calls: &Calls, key: &Key) -> Result<Found<Resource<K>>, Failure> {
+        let Some(kept) = self.of.get(K::KIND) else { return Ok(Found::Absent) };
+        let read = kept.read(calls, key, Confirm::WHOLE).await?;
+        Ok(read.map_or(Found::Absent, |(object, _)| object.found().into_kind()))
+    }
+
     /// Reads what is held in part.
     pub(super) async fn read_whole(&self, calls: &Calls, references: &mut References) -> Result<(), Failure> {
-        async fn whole<K: Kind>(kinds: &Kinds, calls: &Calls, found: &mut Found<Resource<K>>) -> Result<(), Failure> {
-            let Some(object) = found.object().filter(|object| object.metadata.left_out.is_some()) else {
-                return Ok(());
-            };
-            let key = Key::new(&object.metadata.namespace, &object.metadata.name);
-            let Some(kept) = kinds.of.get(K::KIND) else { return Ok(()) };
-            let read = kept.read(calls, &key, Confirm::WHOLE).await?;
-            *found = match read.map(|(object, _)| object.found()) {
-                None => Found::Absent,
-                Some(found) => found.into_kind(),
-            };
+        async fn read<K: Kind>(kinds: &Kinds, calls: &Calls, found: &mut Found<Resource<K>>) -> Result<(), Failure> {
+            if let Some(object) = found.object().filter(|object| object.metadata.left_out.is_some()) {
+                let key = Key::new(&object.metadata.namespace, &object.metadata.name);
+                *found = kinds.whole(calls, &key).await?;
+            }
             Ok(())
         }
         let References { agent, provider, implementation } = references;
-        whole(self, calls, agent).await?;
-        whole(self, calls, provider).await?;
-        whole(self, calls, implementation).await
-    }
-
-    /// A run, read as far as `confirm` wants it.
-    pub(super) async fn read_run(
-        &self,
-        calls: &Calls,
-        key: &Key,
-        confirm: Confirm,
-    ) -> Result<Option<Arc<Resource<AgentRun>>>, Failure> {
-        let Some(kept) = self.of.get(AgentRun::KIND) else { return Ok(None) };
-        Ok(kept.read(calls, key, confirm).await?.and_then(|(object, _)| object.object()))
+        read(self, calls, agent).await?;
+        read(self, calls, provider).await?;
+        read(self, calls, implementation).await
     }
 
     /// Every run that can be read.
@@ -262,10 +250,9 @@ impl Kinds {
         let mut declaration = object.declaration()?;
         // What is wrong with the spec itself is said whatever it refers to.
         let references = if declaration.faults.is_empty() { object.references() } else { &[] };
-        for reference in references {
-            let key = Key::new(object.id().key.namespace, &reference.name);
+        for (reference, id) in references.iter().zip(object.needed()) {
             // It is asked for again once the other kind is listed.
-            let found = self.of.get(reference.kind)?.referent(&key)?;
+            let found = self.of.get(id.kind)?.referent(&id.key)?;
             declaration.needs.push(Need { reference: reference.clone(), found });
         }
         Some(declaration)

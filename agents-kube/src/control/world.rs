@@ -73,24 +73,13 @@ enum Facts {
 }
 
 /// What is stored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Status {
     /// Of a run.
     Run(Box<AgentRunStatus>),
     /// Of any other object.
     Fields(Map<String, Value>),
-}
-
-impl Snapshot {
-    /// The status as it stands.
-    fn status(&self) -> Option<Status> {
-        match &self.facts {
-            Facts::Run(snapshot) => snapshot.run.status.clone().map(|status| Status::Run(Box::new(status))),
-            Facts::Unreadable(Unreadable { status, .. }) => Some(Status::Fields(status.clone())),
-            Facts::Declared(declaration) => Some(Status::Fields(declaration.status.clone())),
-        }
-    }
 }
 
 impl ClusterWorld {
@@ -139,10 +128,9 @@ impl World for ClusterWorld {
             self.gone(id);
             return Ok(None);
         };
-        let facts = if let Some(why) = object.unreadable() {
+        let facts = if let Some(unreadable) = object.unreadable() {
             self.gone(id);
-            let (generation, status) = (object.generation(), object.status());
-            Some(Facts::Unreadable(Unreadable { generation, status, why: why.to_owned() }))
+            Some(Facts::Unreadable(unreadable))
         } else if let Some(run) = object.object::<AgentRun>() {
             let snapshot = self.runs.gather(run, proven, confirm).await?;
             snapshot.map(|snapshot| Facts::Run(Box::new(snapshot)))
@@ -182,7 +170,11 @@ impl World for ClusterWorld {
         may_act(self.tenure.as_ref())?;
         let Snapshot { id: id @ Id { kind, key }, .. } = snapshot;
         let Some(kept) = self.kinds.get(kind) else { return Ok(()) };
-        let same = kept.pruned.is_the_same(status, snapshot.status().as_ref());
+        let same = match &snapshot.facts {
+            Facts::Run(facts) => kept.pruned.is_the_same(status, facts.run.status.as_ref()),
+            Facts::Unreadable(Unreadable { status: stored, .. }) => kept.pruned.is_the_same(status, Some(stored)),
+            Facts::Declared(declaration) => kept.pruned.is_the_same(status, Some(&declaration.status)),
+        };
         if same {
             if let Status::Run(_) = status {
                 self.runs.stands(key);

@@ -90,8 +90,8 @@ pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
         };
         match resolve(&run, &references) {
             Ok(resolved) => {
-                let own_runtime = run.spec.runtime.as_ref().is_some_and(|runtime| runtime.kind.is_some());
-                planned(item, provider_item, &resolved, own_runtime, findings);
+                planned(item, provider_item, &resolved, findings);
+                held(item, &run, &resolved, findings);
             }
             Err(Unresolved::Invalid(faults)) => invalid(item, faults, findings),
             // Told where it stands, as a reference.
@@ -123,7 +123,7 @@ fn invalid(item: &Item<'_>, faults: Vec<Fault>, findings: &mut Vec<Finding>) {
     }
 }
 
-fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, own_runtime: bool, findings: &mut Vec<Finding>) {
+fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, findings: &mut Vec<Finding>) {
     match plan::plan(resolved, &defaults()) {
         Ok(_) => {}
         Err(PlanError::Unstartable(faults)) => {
@@ -156,15 +156,15 @@ fn planned(item: &Item<'_>, provider: &Item<'_>, resolved: &Resolved, own_runtim
         let fault = item.document.fault_at("spec", Rule::Check, warning.clone());
         findings.push(item.finding(Severity::Note, fault));
     }
-    held(item, resolved, own_runtime, findings);
 }
 
 /// What would keep the run waiting for as long as it stands there. A later version may carry it out, so it is no error.
-fn held(item: &Item<'_>, resolved: &Resolved, own_runtime: bool, findings: &mut Vec<Finding>) {
+fn held(item: &Item<'_>, run: &Resource<AgentRun>, resolved: &Resolved, findings: &mut Vec<Finding>) {
     let mut note = |field: &str, problem: String, hint: &str| {
-        let own =
-            item.document.fault_at(if field.starts_with("spec.") { field } else { "spec" }, Rule::Support, problem);
-        findings.push(item.finding(Severity::Note, own.with_hint(Some(hint.to_owned()))));
+        // What another object asks for stands in none of the run's fields.
+        let field = if field.starts_with("spec.") { field } else { "spec" };
+        let fault = item.document.fault_at(field, Rule::Support, problem).with_hint(Some(hint.to_owned()));
+        findings.push(item.finding(Severity::Note, fault));
     };
     for field in &resolved.unsupported {
         let problem = format!("this version does not carry out {field}: the run waits with the reason NotSupported");
@@ -179,7 +179,8 @@ fn held(item: &Item<'_>, resolved: &Resolved, own_runtime: bool, findings: &mut 
     if let Some(runtime @ (RuntimeKind::Argo | RuntimeKind::Temporal | RuntimeKind::Custom | RuntimeKind::Process)) =
         resolved.terms.runtime
     {
-        let (field, whose) = if own_runtime { ("spec.runtime.type", "") } else { ("spec.agentRef", " of its Agent") };
+        let own = run.spec.runtime.as_ref().is_some_and(|runtime| runtime.kind.is_some());
+        let (field, whose) = if own { ("spec.runtime.type", "") } else { ("spec.agentRef", " of its Agent") };
         let problem = format!(
             "the controller has no adapter for the runtime {runtime}{whose}, unless a program that embeds it brings one: \
              the run waits there with the reason RuntimeNotConfigured"

@@ -20,7 +20,7 @@ use agents_core::{
     exec,
     hidden::visible,
     plan::{RunnerSpec, runner_spec::OUTPUTS_DIR},
-    report::{Ended, Report, SCHEMA_VERSION, exit::code},
+    report::{Ended, Report, SCHEMA_VERSION, exit},
     status::{Reason, cut, exit::INTERNAL},
 };
 use jiff::Timestamp;
@@ -198,7 +198,7 @@ fn conclude(report: &Report, status: Option<&Target>, termination: Option<&Path>
     if let Some(error) = &report.error {
         say(error);
     }
-    let code = code(report);
+    let code = exit::code(report);
     if let Err(error) = deliver(report, status, termination) {
         say(&format!("the report was not written: {}", in_one_line(&error)));
         return if code == 0 { INTERNAL } else { code };

@@ -96,6 +96,9 @@ async fn a_run_whose_conditions_alone_cannot_be_read_goes_on_once_that_is_said()
     run["status"]["conditions"] = json!([{"type": "Ready", "status": 5}]);
     let (target, calls) = (Target::of::<AgentRun>(), world.calls("someone"));
     calls.replace_status::<Value>(&target, "break the status", NAMESPACE, RUN, &run).await.expect("it is taken");
+    let mended = |world: &World| condition(world, "Accepted")["status"] == "True";
+    assert!(world.until(60 * SECOND, mended).await, "{:#}", condition(&world, "Accepted"));
+    assert_eq!(world.phase(RUN), "Running", "long before anything else of its status changes");
     phase_seen(&world, "Succeeded").await;
     assert_eq!(world.phase(RUN), "Succeeded");
     let told = world.history().into_iter().filter(|commit| commit.object["reason"] == "Unreadable").count();
