@@ -491,11 +491,12 @@ fn a_deadline_leaves_time_to_end_in_peace() {
 
 #[test]
 fn every_stop_signal_cancels() {
-    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    for stop in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+    for stop in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1] {
         let run = Run::shell("trap 'exit 5' TERM; touch ready; while :; do sleep 0.05; done");
         // Whatever those who run the tests ignore or block: also what is blocked is heard.
-        let child = run.start_by(&["env", "--default-signal=TERM,INT,HUP,QUIT", "--block-signal=TERM,INT,HUP,QUIT"]);
+        let child =
+            run.start_by(&["env", "--default-signal=TERM,INT,HUP,QUIT,USR1", "--block-signal=TERM,INT,HUP,QUIT,USR1"]);
         until("the provider's start", || run.workspace("ready").exists());
         signal(&child, stop);
         let ran = run.finish(child);
@@ -595,6 +596,22 @@ fn a_second_signal_ends_the_grace() {
     let ran = run.finish(child);
     let report = ran.failed(143, "Cancelled");
     assert_eq!((report.status, report.signal), (Ended::Cancelled, Some(9)));
+}
+
+/// An engine that dies between the signal and its record is followed by one that sends it again.
+#[test]
+fn what_an_engine_repeats_ends_no_grace() {
+    let run = Run::shell("trap 'touch termed' TERM; touch ready; while [ ! -e go ]; do sleep 0.02; done; exit 6")
+        .with(|s| s["limits"] = json!({"graceSeconds": 3600}));
+    let child = run.start();
+    until("the provider's start", || run.workspace("ready").exists());
+    for _ in 0..3 {
+        signal(&child, nix::sys::signal::Signal::SIGUSR1);
+        until("the first signal", || run.workspace("termed").exists());
+    }
+    fs::write(run.workspace("go"), "").unwrap();
+    let report = run.finish(child).failed(143, "Cancelled").clone();
+    assert_eq!((report.status, report.exit_code, report.signal), (Ended::Cancelled, Some(6), None));
 }
 
 /// A provider whose first process ends at once when it is told to, and whose child saves its work for longer than what

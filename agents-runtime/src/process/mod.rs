@@ -335,12 +335,13 @@ impl RuntimeAdapter for ProcessAdapter {
                     kill_all(&folder, &claim, &started)?;
                     return recorded.map(|()| None);
                 }
-                // Once is enough: a second TERM would end the grace the runner gives.
+                // Once is enough. An engine that dies before it has recorded that is followed by one that does it again, so the
+                // signal is one that ends no grace the second time.
                 if told.lock().unwrap_or_else(PoisonError::into_inner).contains(folder.path()) {
                     return Ok(None);
                 }
                 if !folder.signalled()? {
-                    if !started.process.signal(Signal::SIGTERM)? {
+                    if !started.process.signal(Signal::SIGUSR1)? {
                         kill_all(&folder, &claim, &started)?;
                         return recorded.map(|()| None);
                     }

@@ -23,7 +23,7 @@ use nix::{
     unistd::Pid,
 };
 use signal_hook::{
-    consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ},
+    consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXFSZ},
     flag,
     low_level::pipe,
 };
@@ -41,6 +41,9 @@ const SHORTAGE_PATIENCE: Duration = Duration::from_secs(30);
 const SHORTAGE_LOOK: Duration = Duration::from_millis(100);
 /// Between two looks at processes that are not our children and so send us no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What ends an attempt, whatever whoever started the runner ignores.
+const MUST_BE_HEARD: [i32; 2] = [SIGTERM, SIGUSR1];
 
 /// Why a child was asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +88,7 @@ struct Ear {
 pub(super) struct Supervisor {
     /// TERM and INT: the second one ends the grace.
     stop: Ear,
-    /// HUP and QUIT.
+    /// HUP, QUIT and USR1: told again, they ask for nothing more.
     hangup: Ear,
     children: Ear,
     deadline: Option<Instant>,
@@ -99,8 +102,8 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Starts to listen; from here on the runner is not ended by a signal it can catch.
     ///
-    /// What was ignored when the runner started, such as HUP by `nohup`, is not listened to, but for TERM: that must be
-    /// heard. A handler stands there all the same, because the provider would inherit that it is ignored.
+    /// What was ignored when the runner started, such as HUP by `nohup`, is not listened to, but for TERM and USR1: those must
+    /// be heard. A handler stands there all the same, because the provider would inherit that it is ignored.
     ///
     /// # Errors
     /// A handler cannot be installed.
@@ -109,7 +112,7 @@ impl Supervisor {
         SigSet::empty().thread_set_mask()?;
         let ignored = ignored();
         let heard = |signals: &[i32]| -> Vec<i32> {
-            let is_heard = |signal: &i32| *signal == SIGTERM || ignored & (1 << (signal - 1)) == 0;
+            let is_heard = |signal: &i32| MUST_BE_HEARD.contains(signal) || ignored & (1 << (signal - 1)) == 0;
             signals.iter().copied().filter(is_heard).collect()
         };
         for signal in [SIGINT, SIGHUP, SIGQUIT].into_iter().filter(|signal| heard(&[*signal]).is_empty()) {
@@ -119,7 +122,7 @@ impl Supervisor {
         flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self {
             stop: listen(&heard(&[SIGTERM, SIGINT]))?,
-            hangup: listen(&heard(&[SIGHUP, SIGQUIT]))?,
+            hangup: listen(&heard(&[SIGHUP, SIGQUIT, SIGUSR1]))?,
             children: listen(&[SIGCHLD])?,
             deadline: None,
             grace: Duration::ZERO,
