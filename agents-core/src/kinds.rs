@@ -1,18 +1,20 @@
 //! Every kind of the product, once: generators, checks and caches walk this list instead of keeping their own.
+//!
+//! A kind is named in `visit`; while it has no rules of its own, also in `declared`.
 
 use crate::{
     api::{
         Agent, AgentProvider, AgentRun, ApprovalPolicy, Artifact, Budget, ImplementationSource, ImplementationSpec,
-        Kind, Memory, Orchestration, OrchestrationRun, Schedule, SecretBinding, Signal, SignalDelivery, Tool, ToolRun,
+        Memory, Orchestration, OrchestrationRun, Schedule, SecretBinding, Signal, SignalDelivery, Tool, ToolRun,
         VersionControlProvider, Workspace,
     },
-    check::Check,
+    decide::rules::Decide,
 };
 
 /// Something done for each kind.
 pub trait Visitor {
     /// Does it for `K`.
-    fn visit<K: Kind + Check>(&mut self);
+    fn visit<K: Decide>(&mut self);
 }
 
 /// Calls `visitor` for every kind, in the order in which they are documented.
@@ -37,3 +39,28 @@ pub fn visit(visitor: &mut impl Visitor) {
     visitor.visit::<Workspace>();
     visitor.visit::<SecretBinding>();
 }
+
+macro_rules! declared {
+    ($($kind:ident),+ $(,)?) => { $(impl Decide for $kind {})+ };
+}
+
+declared!(
+    Agent,
+    AgentProvider,
+    ImplementationSpec,
+    ImplementationSource,
+    Memory,
+    VersionControlProvider,
+    Orchestration,
+    OrchestrationRun,
+    Schedule,
+    Budget,
+    ApprovalPolicy,
+    Signal,
+    SignalDelivery,
+    Artifact,
+    Tool,
+    ToolRun,
+    Workspace,
+    SecretBinding,
+);

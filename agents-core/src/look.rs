@@ -50,15 +50,37 @@ impl Found<AnyResource> {
     }
 }
 
+/// What objects of a kind are found by without their names ([`Decide::tags`](crate::decide::rules::Decide::tags)).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag {
+    /// Their kind.
+    pub kind: &'static str,
+    /// Their namespace.
+    pub namespace: String,
+    /// What the tag is called.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
 /// Where objects are looked up.
 pub trait Look {
     /// The object, as a [`Resource`] of the kind that `id` names.
     fn look(&self, id: &Id) -> Found<AnyResource>;
+
+    /// Every object with this tag that can be read, as a [`Resource`] of the kind that the tag names, by their names.
+    fn tagged(&self, tag: &Tag) -> Vec<Arc<AnyResource>>;
 }
 
 impl dyn Look + '_ {
     /// The object of the kind `K` by this name.
     pub fn find<K: Kind>(&self, namespace: &str, name: &str) -> Found<Resource<K>> {
         self.look(&Id::new(K::KIND, Key::new(namespace, name))).into_kind()
+    }
+
+    /// Every object of the kind `K` with this tag.
+    pub fn all<K: Kind>(&self, namespace: &str, name: &'static str, value: &str) -> Vec<Arc<Resource<K>>> {
+        let tag = Tag { kind: K::KIND, namespace: namespace.to_owned(), name, value: value.to_owned() };
+        self.tagged(&tag).into_iter().filter_map(|object| object.downcast().ok()).collect()
     }
 }

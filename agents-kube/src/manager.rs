@@ -377,7 +377,7 @@ impl Manager {
         let declared = declarations.then(|| Driver::new(Arc::clone(&world), declared));
         let driver = Driver::new(Arc::clone(&world), options);
         let asks = Asks {
-            decided: driver.requests(),
+            executed: driver.requests(),
             declared: declared.as_ref().map(Driver::requests),
             strays: strays.requests(),
         };

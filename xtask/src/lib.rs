@@ -9,6 +9,7 @@ pub mod generate;
 mod heard;
 pub mod links;
 pub mod mutants;
+pub mod recipe;
 pub mod rings;
 pub mod steps;
 pub mod test;

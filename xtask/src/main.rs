@@ -7,7 +7,7 @@ use clap::Parser as _;
 use xtask::{
     attacks, bench, check,
     cluster::{Progress, cli},
-    fuzz, generate, mutants,
+    fuzz, generate, mutants, recipe,
     rings::Ring,
     steps::Steps,
     test,
@@ -55,6 +55,11 @@ enum Command {
         #[arg(long)]
         target: Option<String>,
     },
+    /// Whether a commit that makes a kind act changes only the places that CONTRIBUTING names
+    Recipe {
+        /// The commit, as git names it
+        commit: String,
+    },
     /// Measure the product on this machine
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         Command::AttackReport => attack_report(),
         Command::Mutants => mutants::run(&mut Steps::new(&mut say)).map(|()| String::new()),
         Command::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref(), say).map(|()| String::new()),
+        Command::Recipe { commit } => recipe::check(&commit),
         Command::Bench(what) => bench::run(&what).map(|()| String::new()),
     };
     if std::io::stderr().is_terminal() {

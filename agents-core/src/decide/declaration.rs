@@ -6,13 +6,18 @@
 //! | an object it refers to is missing or faulty | False | True | False | False | `Pending` |
 //! | the kind is not acted on yet | Unknown | True | False | False | `Pending` |
 //! | ready | True | True | False | False | `Ready` |
+//! | over, by the rules of its kind | True | True | False | False | of its kind |
 //!
-//! The status is handled as JSON, because one function serves every kind: whatever else stands in it is kept.
+//! Of a kind with rules of its own ([`super::rules`]) they say the rest, once the spec is right and everything that it
+//! refers to is there; they may find the object faulty too, or wait. The status is handled as JSON, because one function serves every kind: whatever else stands in it is kept.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::Plan;
+use super::{
+    Confirm, Plan,
+    rules::{Deed, Rules},
+};
 use crate::{
     api::{
         Kind, Says,
@@ -32,6 +37,8 @@ pub struct Declaration {
     pub generation: Option<i64>,
     /// Whether its deletion was asked for.
     pub deleting: bool,
+    /// Whether nothing is decided about it any more ([`Decide::is_over`](super::rules::Decide::is_over)).
+    pub over: bool,
     /// What was stored last.
     pub status: Map<String, Value>,
     /// Every fault of its spec.
@@ -78,24 +85,30 @@ impl Traits {
     }
 }
 
-/// What a declaration came to.
+/// What an object came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Standing {
-    Invalid(String),
+pub enum Standing {
+    /// It can never become right as it is.
+    Invalid(Reason, String),
+    /// It waits.
     Waiting(Reason, String),
+    /// Its kind is not acted on yet.
     NotActedOn,
+    /// It is as it should be.
     Ready,
+    /// It is done with, in a phase of its kind.
+    Over(&'static str, Reason, String),
 }
 
 impl Standing {
     const PHASES: [&str; 3] = ["Invalid", "Pending", "Ready"];
 
     fn of(declaration: &Declaration) -> Self {
-        let Declaration { generation: _, deleting: _, status: _, faults, needs, traits } = declaration;
+        let Declaration { generation: _, deleting: _, over: _, status: _, faults, needs, traits } = declaration;
         let joined = |texts: Vec<String>| cut(&texts.join("; "), MAX_MESSAGE);
         if !faults.is_empty() {
             let fault = |Fault { field, problem }: &Fault| format!("{field}: {problem}");
-            return Self::Invalid(joined(faults.iter().map(fault).collect()));
+            return Self::Invalid(Reason::InvalidSpec, joined(faults.iter().map(fault).collect()));
         }
         let missing: Vec<_> = needs.iter().filter_map(missing).collect();
         if let Some((reason, _)) = missing.first() {
@@ -107,17 +120,19 @@ impl Standing {
     fn phase(&self) -> &'static str {
         let [invalid, pending, ready] = Self::PHASES;
         match self {
-            Self::Invalid(_) => invalid,
+            Self::Invalid(..) => invalid,
             Self::Waiting(..) | Self::NotActedOn => pending,
             Self::Ready => ready,
+            Self::Over(phase, ..) => phase,
         }
     }
 
-    /// Why it is not ready.
-    fn trouble(&self) -> Option<(Reason, &str)> {
+    /// What there is to say of it.
+    fn said(&self) -> Option<(Reason, &str)> {
         match self {
-            Self::Invalid(message) => Some((Reason::InvalidSpec, message)),
-            Self::Waiting(reason, message) => Some((*reason, message)),
+            Self::Invalid(reason, message) | Self::Waiting(reason, message) | Self::Over(_, reason, message) => {
+                Some((*reason, message.as_str())).filter(|(reason, _)| *reason != Reason::AsExpected)
+            }
             Self::NotActedOn => Some((Reason::NotActedOn, NOT_ACTED_ON)),
             Self::Ready => None,
         }
@@ -126,15 +141,15 @@ impl Standing {
     /// Every condition that is always there, in the order they are stored.
     fn conditions(&self) -> [(ConditionType, ConditionStatus, Reason, &str); 4] {
         use ConditionStatus::{False, True, Unknown};
-        let (reason, message) = self.trouble().unwrap_or((Reason::AsExpected, ""));
+        let (reason, message) = self.said().unwrap_or((Reason::AsExpected, ""));
         let ready = match self {
-            Self::Invalid(_) | Self::Waiting(..) => False,
+            Self::Invalid(..) | Self::Waiting(..) => False,
             Self::NotActedOn => Unknown,
-            Self::Ready => True,
+            Self::Ready | Self::Over(..) => True,
         };
         let (accepted, refused) = match self {
-            Self::Invalid(_) => ((False, reason, message), (True, reason, message)),
-            Self::Waiting(..) | Self::NotActedOn | Self::Ready => {
+            Self::Invalid(..) => ((False, reason, message), (True, reason, message)),
+            Self::Waiting(..) | Self::NotActedOn | Self::Ready | Self::Over(..) => {
                 ((True, Reason::AsExpected, ""), (False, Reason::AsExpected, ""))
             }
         };
@@ -157,12 +172,20 @@ fn missing(need: &Need) -> Option<(Reason, String)> {
     }
 }
 
-/// Decides what the status of a declaration says. Nothing is written that is not new.
-pub fn decide(declaration: &Declaration, now: Timestamp) -> Plan<Map<String, Value>> {
-    if declaration.deleting {
+/// Decides what the status of a declaration says, by the rules of its kind where it has some. Nothing is written that is
+/// not new.
+pub fn decide(declaration: &Declaration, rules: Option<&dyn Rules>, now: Timestamp) -> Plan<Map<String, Value>> {
+    if declaration.deleting || declaration.over {
         return Plan::settled();
     }
-    let standing = Standing::of(declaration);
+    let Deed { confirm, standing, fields, after, wake } = match (Standing::of(declaration), rules) {
+        (Standing::Ready, Some(rules)) => rules.decide(now),
+        (standing, _) => Deed::stands(standing),
+    };
+    let standing = match standing {
+        Some(standing) if confirm == Confirm::NOTHING => standing,
+        _ => return Plan { confirm, after, wake, ..Plan::settled() },
+    };
     let mut status = declaration.status.clone();
     let traits = declaration.traits;
     if let Some(generation) = declaration.generation {
@@ -172,7 +195,7 @@ pub fn decide(declaration: &Declaration, now: Timestamp) -> Plan<Map<String, Val
         status.insert("phase".to_owned(), json!(standing.phase()));
     }
     if traits.says >= Says::Reason {
-        if let Some((reason, message)) = standing.trouble() {
+        if let Some((reason, message)) = standing.said() {
             status.insert("reason".to_owned(), json!(reason.as_str()));
             // Whoever reads the columns needs its beginning; the conditions have it whole.
             status.insert("message".to_owned(), json!(cut(message, 1024)));
@@ -181,12 +204,16 @@ pub fn decide(declaration: &Declaration, now: Timestamp) -> Plan<Map<String, Val
             status.remove("message");
         }
     }
+    for (name, value) in fields {
+        match value {
+            Some(value) => status.insert(name, value),
+            None => status.remove(&name),
+        };
+    }
     let conditions = conditions(&standing, declaration, now);
     status.insert("conditions".to_owned(), conditions);
-    if status == declaration.status {
-        return Plan::settled();
-    }
-    Plan { status: Some(Box::new(status)), ..Plan::settled() }
+    let status = (status != declaration.status).then(|| Box::new(status));
+    Plan { status, after, wake, ..Plan::settled() }
 }
 
 /// Our conditions, and behind them those of others as they are.
@@ -215,7 +242,15 @@ mod tests {
     const FULL: Traits = Traits { acted_on: false, says: Says::Phase };
 
     fn declaration(status: Map<String, Value>) -> Declaration {
-        Declaration { generation: Some(1), deleting: false, status, faults: vec![], needs: vec![], traits: FULL }
+        Declaration {
+            generation: Some(1),
+            deleting: false,
+            over: false,
+            status,
+            faults: vec![],
+            needs: vec![],
+            traits: FULL,
+        }
     }
 
     fn fault(field: &str, problem: &str) -> Fault {
@@ -233,7 +268,7 @@ mod tests {
     }
 
     fn written(declaration: &Declaration, now: Timestamp) -> Map<String, Value> {
-        *decide(declaration, now).status.expect("a write")
+        *decide(declaration, None, now).status.expect("a write")
     }
 
     /// The row of the table above: phase, then `type=status reason` of each condition.
@@ -297,10 +332,47 @@ mod tests {
         assert_eq!(status["conditions"].as_array().unwrap()[4..], [theirs, json!(5)]);
     }
 
+    /// Rules that come to one deed whenever they are asked.
+    #[derive(Debug)]
+    struct Fixed(Deed);
+
+    impl Rules for Fixed {
+        fn decide(&self, _: Timestamp) -> Deed {
+            self.0.clone()
+        }
+    }
+
+    #[test]
+    fn the_rules_of_a_kind_say_the_rest_once_everything_is_right() {
+        let acted = Declaration { traits: Traits { acted_on: true, ..FULL }, ..declaration(Map::new()) };
+        let after = json!({"deliveredAt": "then", "phase": "Odd"});
+        let before = json!({"phase": "Odd", "former": 1});
+        let over = Standing::Over("Delivered", Reason::AsExpected, String::new());
+        let rules = Fixed(Deed { wake: Some(at(9)), ..Deed::stands(over).with(Some(&before), &after) });
+        let stored = Declaration { status: json!({"former": 1}).as_object().unwrap().clone(), ..acted.clone() };
+        let plan = decide(&stored, Some(&rules), EPOCH);
+        let status = *plan.status.expect("a write");
+        assert_eq!((&status["phase"], &status["deliveredAt"]), (&json!("Delivered"), &json!("then")));
+        assert!(!status.contains_key("former") && !status.contains_key("reason"), "{status:?}");
+        assert_eq!((plan.wake, &status["conditions"][0]["status"]), (Some(at(9)), &json!("True")));
+        // Neither of a faulty spec nor of one that is not acted on.
+        for unready in
+            [Declaration { faults: vec![fault("spec", "is wrong")], ..acted.clone() }, declaration(Map::new())]
+        {
+            assert_eq!(decide(&unready, Some(&rules), EPOCH), decide(&unready, None, EPOCH));
+        }
+        for nothing in [Deed::waits(), Deed { confirm: Confirm::WHOLE, ..Deed::stands(Standing::Ready) }] {
+            let plan = decide(&acted, Some(&Fixed(nothing.clone())), EPOCH);
+            assert_eq!((plan.confirm, plan.status), (nothing.confirm, None));
+        }
+        let over = Declaration { over: true, ..acted };
+        assert_eq!(decide(&over, Some(&rules), EPOCH), Plan::settled());
+    }
+
     #[test]
     fn nothing_is_said_of_what_is_being_deleted() {
         let leaving = Declaration { deleting: true, ..declaration(Map::new()) };
-        assert_eq!(decide(&leaving, EPOCH), Plan::settled());
+        assert_eq!(decide(&leaving, None, EPOCH), Plan::settled());
     }
 
     fn declarations() -> impl Strategy<Value = Declaration> {
@@ -311,6 +383,7 @@ mod tests {
             |(generation, faults, found, acted_on, says)| Declaration {
                 generation: Some(generation),
                 deleting: false,
+                over: false,
                 status: Map::new(),
                 faults: faults.iter().map(|(field, problem)| fault(field, problem)).collect(),
                 needs: found.into_iter().map(need).collect(),
@@ -325,7 +398,7 @@ mod tests {
         fn a_write_settles_it(before in declarations(), after in declarations(), later in 1..100_000_i64) {
             let first = written(&before, EPOCH);
             let mut next = Declaration { status: first.clone(), traits: before.traits, ..after };
-            if let Some(second) = decide(&next, at(later)).status {
+            if let Some(second) = decide(&next, None, at(later)).status {
                 let of = |status: &Map<String, Value>| -> Vec<Condition> {
                     serde_json::from_value(status["conditions"].clone()).unwrap()
                 };
@@ -336,7 +409,7 @@ mod tests {
                 }
                 next.status = *second;
             }
-            prop_assert_eq!(decide(&next, at(2 * later)), Plan::settled());
+            prop_assert_eq!(decide(&next, None, at(2 * later)), Plan::settled());
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod agent_run;
 pub mod declaration;
+pub mod rules;
 pub mod unreadable;
 
 use jiff::Timestamp;

@@ -8,14 +8,14 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, Kind, Resource, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{
             Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, open_attempt, ref_on,
         },
     },
-    id::{Id, Key},
+    id::Key,
     plan::Defaults,
     runtime::{Observation, Overdue, RuntimeRef},
     status::Reason,
@@ -129,7 +129,6 @@ impl Runs {
         self.decided(key);
         self.submitted.forget(key);
         self.findings.forget(key);
-        self.caches.kinds.forget(&Id::new(AgentRun::KIND, key.clone()));
     }
 
     async fn observed(&self, reference: &RuntimeRef, confirm: Confirm) -> Result<Observed, Failure> {

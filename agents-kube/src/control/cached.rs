@@ -7,21 +7,22 @@
 //! definition admitted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, LazyLock},
 };
 
 use agents_core::{
-    api::{AgentRun, Kind, Meta, Resource, absent_spec},
+    api::{Kind, Meta, Resource, absent_spec},
     check::{Check, Fault, Reference, faults},
     decide::{
         declaration::{Declaration, Referent, Traits},
+        rules::{AnyGather, Decide, Rules, gather},
         unreadable::Unreadable,
     },
     id::{Id, Key},
     kinds::{self, Visitor},
-    look::{AnyResource, Found},
+    look::{AnyResource, Found, Look, Tag},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
@@ -46,8 +47,11 @@ pub(super) struct Row {
     pub(super) traits: Traits,
     /// Selects the objects that are watched.
     pub(super) unfinished: Option<&'static str>,
-    /// Whether objects are decided by the kind's own rules, and not only for what they declare.
-    pub(super) decides: bool,
+    /// Whether objects are executed on a runtime.
+    pub(super) executed: bool,
+    gather: Option<AnyGather>,
+    tags: fn(&AnyResource) -> Vec<(&'static str, String)>,
+    is_over: fn(&AnyResource) -> bool,
     decode: fn(Option<&RawValue>, Option<Box<RawValue>>, Meta) -> Body,
     copy: fn(&AnyResource) -> Option<Arc<AnyResource>>,
     left_out: fn(&AnyResource) -> usize,
@@ -60,8 +64,7 @@ impl fmt::Debug for Row {
 }
 
 impl Row {
-    fn of<K: Kind + Check>() -> Self {
-        let decides = K::KIND == AgentRun::KIND;
+    fn of<K: Decide>() -> Self {
         Self {
             kind: K::KIND,
             plural: K::PLURAL,
@@ -69,10 +72,13 @@ impl Row {
             target: Target::of::<Object<K>>(),
             traits: Traits::of::<K>(),
             unfinished: K::UNFINISHED,
-            decides,
-            decode: match (K::ACTED_ON, decides) {
-                (_, true) => whole::<K>,
-                (true, false) => judged_and_kept::<K>,
+            executed: K::EXECUTED,
+            gather: gather::<K>(),
+            tags: |object| object.downcast_ref().map(K::tags).unwrap_or_default(),
+            is_over: |object| object.downcast_ref().is_some_and(K::is_over),
+            decode: match (K::EXECUTED, K::ACTED_ON) {
+                (true, _) => whole::<K>,
+                (false, true) => judged_and_kept::<K>,
                 (false, false) => judged::<K>,
             },
             copy: |object| {
@@ -91,7 +97,7 @@ impl Row {
 pub(super) static ROWS: LazyLock<BTreeMap<&'static str, Row>> = LazyLock::new(|| {
     struct Collect(BTreeMap<&'static str, Row>);
     impl Visitor for Collect {
-        fn visit<K: Kind + Check>(&mut self) {
+        fn visit<K: Decide>(&mut self) {
             self.0.insert(K::KIND, Row::of::<K>());
         }
     }
@@ -100,9 +106,9 @@ pub(super) static ROWS: LazyLock<BTreeMap<&'static str, Row>> = LazyLock::new(||
     rows.0
 });
 
-/// Whether objects of this kind are decided by its own rules.
-pub(super) fn decides(kind: &str) -> bool {
-    ROWS.get(kind).is_some_and(|row| row.decides)
+/// Whether objects of this kind are executed on a runtime.
+pub(super) fn is_executed(kind: &str) -> bool {
+    ROWS.get(kind).is_some_and(|row| row.executed)
 }
 
 /// An object of any kind, as a cache keeps it.
@@ -128,7 +134,7 @@ struct Head {
 /// What is kept of an object.
 #[derive(Debug)]
 enum Body {
-    /// Of a kind whose own rules decide: all of it.
+    /// Of a kind that is executed: all of it.
     Whole(Arc<AnyResource>),
     /// The same, where it cannot be read as its kind.
     Unreadable { why: Box<str>, status: Option<Box<RawValue>> },
@@ -143,7 +149,7 @@ struct Judged {
     references: Box<[Reference]>,
     /// Its status as it is stored.
     status: Option<Box<RawValue>>,
-    /// The object without its status, of a kind that others act on.
+    /// The object, of a kind that is acted on; its status only for the kind's own rules, as far as it can be read.
     object: Option<Arc<AnyResource>>,
 }
 
@@ -192,9 +198,11 @@ fn judged<K: Kind + Check>(spec: Option<&RawValue>, status: Option<Box<RawValue>
     Body::Judged(Box::new(judged))
 }
 
-fn judged_and_kept<K: Kind + Check>(spec: Option<&RawValue>, status: Option<Box<RawValue>>, metadata: Meta) -> Body {
+fn judged_and_kept<K: Decide>(spec: Option<&RawValue>, status: Option<Box<RawValue>>, metadata: Meta) -> Body {
     let (judged, spec) = judge::<K>(spec, status);
-    let object = spec.map(|spec| Arc::new(Resource::<K> { metadata, spec, status: None }) as _);
+    let typed = || serde_json::from_str(judged.status.as_deref()?.get()).ok();
+    let status = K::GATHER.and_then(|_| typed());
+    let object = spec.map(|spec| Arc::new(Resource::<K> { metadata, spec, status }) as _);
     Body::Judged(Box::new(Judged { object, ..judged }))
 }
 
@@ -276,7 +284,7 @@ impl Cached {
     }
 
     /// The object, where it is kept.
-    fn kept_object(&self) -> Option<&Arc<AnyResource>> {
+    pub(super) fn kept_object(&self) -> Option<&Arc<AnyResource>> {
         match &self.body {
             Body::Whole(object) => Some(object),
             Body::Judged(judged) => judged.object.as_ref(),
@@ -324,19 +332,25 @@ impl Cached {
         }
     }
 
-    /// The objects it refers to.
-    pub(super) fn needed(&self) -> Vec<Id> {
-        let id =
-            |reference: &Reference| Id::new(reference.kind, Key::new(&*self.head.namespace, reference.name.as_str()));
-        self.references().iter().map(id).collect()
+    /// What it is found by without its name.
+    pub(super) fn tags(&self) -> BTreeSet<Tag> {
+        let tags = self.kept_object().map(|object| (self.row.tags)(&**object)).unwrap_or_default();
+        let tag = |(name, value)| Tag { kind: self.row.kind, namespace: self.head.namespace.to_string(), name, value };
+        tags.into_iter().map(tag).collect()
     }
 
-    /// What its status depends on, its references apart; `None` of a kind that is decided by its own rules.
+    /// The kind's own rules about it, with what they look up.
+    pub(super) fn rules(&self, look: &dyn Look) -> Option<Box<dyn Rules>> {
+        self.row.gather?(Arc::clone(self.kept_object()?), look)
+    }
+
+    /// What its status depends on, what it looks up apart; `None` of a kind that is executed.
     pub(super) fn declaration(&self) -> Option<Declaration> {
         let Body::Judged(judged) = &self.body else { return None };
         Some(Declaration {
             generation: self.head.generation,
             deleting: self.head.is_being_deleted,
+            over: judged.object.as_ref().is_some_and(|object| (self.row.is_over)(&**object)),
             status: fields(self.stored_status()),
             faults: judged.faults.to_vec(),
             needs: vec![],
@@ -401,7 +415,7 @@ mod tests {
         assert!(!format!("{seen:?}").contains("secret"));
         let agent = json!({"providerRef": {"name": "p"}, "env": [{"name": "A=B", "value": "secret"}]});
         let seen = cached(&object("Agent", &agent));
-        assert_eq!(seen.needed(), [Id::new("AgentProvider", Key::new("ns", "p"))]);
+        assert_eq!(seen.references()[0].name, "p");
         assert_eq!(seen.object::<Agent>().unwrap().spec.provider_ref.name, "p");
         let declaration = seen.declaration().unwrap();
         assert_eq!((declaration.generation, declaration.status["observedGeneration"].as_i64()), (Some(3), Some(2)));

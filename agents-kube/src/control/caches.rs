@@ -23,7 +23,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use tokio::task::JoinSet;
 
 use super::{
-    cached::{Cached, decides},
+    cached::{Cached, is_executed},
     kinds::{Kinds, Namespaces, News},
     strays,
 };
@@ -55,8 +55,8 @@ pub(crate) struct Caches {
 /// Who looks at what.
 #[derive(Debug, Clone)]
 pub(crate) struct Asks {
-    /// At objects that are decided by the rules of their kind.
-    pub decided: Requests<Id>,
+    /// At objects that are executed on a runtime.
+    pub executed: Requests<Id>,
     /// At all others, if their status is kept.
     pub declared: Option<Requests<Id>>,
     /// At what no run seems to want.
@@ -65,8 +65,8 @@ pub(crate) struct Asks {
 
 impl Asks {
     fn ask(&self, id: Id) {
-        if decides(id.kind) {
-            self.decided.ask(id);
+        if is_executed(id.kind) {
+            self.executed.ask(id);
         } else if let Some(declared) = &self.declared {
             declared.ask(id);
         }

@@ -4,7 +4,11 @@
 //! live while this replica leads, and a kind that is not installed, or may not be read, is awaited in silence and holds up
 //! nothing else.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use agents_core::{
     api::{AgentRun, Kind, Resource},
@@ -12,9 +16,10 @@ use agents_core::{
         Confirm,
         agent_run::{is_finished, open_attempt},
         declaration::{Declaration, Need, Referent},
+        rules::Rules,
     },
     id::{Id, Key},
-    look::{AnyResource, Found, Look},
+    look::{AnyResource, Found, Look, Tag},
     resolve::References,
 };
 use agents_runtime::driver::Failure;
@@ -22,9 +27,10 @@ use tokio::task::JoinSet;
 
 use super::{
     cached::{Cached, ROWS, Row},
-    links::Links,
+    links::{Links, Topic},
     meanings::Meanings,
     pruned::Pruned,
+    tags::Tags,
     world::of_api,
 };
 use crate::{
@@ -138,6 +144,7 @@ pub(crate) struct Kinds {
     /// Runs that are not finished.
     pub runs: Arc<Watch<Cached>>,
     links: Links,
+    tags: Tags,
 }
 
 impl Kinds {
@@ -146,7 +153,7 @@ impl Kinds {
         let kept = |row| Kept::new(row, calls, namespaces, settings);
         let of: BTreeMap<_, _> = ROWS.iter().map(|(kind, row)| (*kind, kept(row))).collect();
         let runs = Arc::clone(&of[AgentRun::KIND].watch);
-        Self { of, runs, links: Links::default() }
+        Self { of, runs, links: Links::default(), tags: Tags::default() }
     }
 
     pub(super) fn get(&self, kind: &str) -> Option<&Kept> {
@@ -191,23 +198,24 @@ impl Kinds {
     /// Takes a change in: who depends on the object, as far as they can tell its states apart.
     fn concerned(&self, id: &Id, change: &Change<Cached>) -> Vec<Id> {
         let Some(kept) = self.of.get(id.kind) else { return vec![] };
-        if !kept.row.decides {
-            let needed = match change {
-                Change::Seen(_, object) => object.needed(),
-                Change::Unreadable(..) | Change::Left(..) => vec![],
-            };
-            self.links.set(id, needed);
-        }
+        let tags = match change {
+            Change::Seen(_, object) => object.tags(),
+            Change::Unreadable(..) | Change::Left(..) => BTreeSet::new(),
+        };
+        let tags = self.tags.set(id, tags).into_iter().flat_map(|tag| self.links.of(&Topic::Tag(tag)));
+        let mut concerned: BTreeSet<Id> = tags.collect();
         // Many runs may wait for one Agent, and each decision costs; of other kinds any change is news.
-        let is_news = kept.row.decides || !kept.of_runs || kept.told.changed_by(change);
-        if is_news { self.links.of(id) } else { vec![] }
+        if kept.row.executed || !kept.of_runs || kept.told.changed_by(change) {
+            concerned.extend(self.links.of(&Topic::Object(id.clone())));
+        }
+        concerned.into_iter().collect()
     }
 
     /// The objects that a run refers to. Once it has an attempt under way, or has ended, none of them is waited for.
     pub(super) fn references(&self, run: &Resource<AgentRun>) -> References {
         let id = Id::new(AgentRun::KIND, Key::new(&run.metadata.namespace, &run.metadata.name));
         let waits = !is_finished(run) && run.status.as_ref().and_then(open_attempt).is_none();
-        let looked = Looked { kinds: self, waiting: waits.then_some(&id), asked: RefCell::default() };
+        let looked = Looked::new(self, waits.then_some(&id));
         let references = References::of(run, &looked);
         self.links.set(&id, looked.asked.take());
         references
@@ -245,18 +253,37 @@ impl Kinds {
         self.runs.objects().iter().filter_map(|object| object.object()).collect()
     }
 
-    /// What the status of a declaration depends on; `None` while a kind that it refers to is not listed.
-    pub(super) fn declaration(&self, object: &Cached) -> Option<Declaration> {
+    /// What the status of an object depends on that is not executed, and the rules of its kind once everything that it
+    /// refers to is there; `None` while a kind that is looked for is not listed.
+    pub(super) fn declared(&self, object: &Cached) -> Option<Declared> {
         let mut declaration = object.declaration()?;
+        let id = object.id();
+        if declaration.over || declaration.deleting {
+            self.forget(&id);
+            return Some(Declared { declaration, rules: None });
+        }
+        let looked = Looked::new(self, Some(&id));
         // What is wrong with the spec itself is said whatever it refers to.
         let references = if declaration.faults.is_empty() { object.references() } else { &[] };
-        for (reference, id) in references.iter().zip(object.needed()) {
-            // It is asked for again once the other kind is listed.
-            let found = self.of.get(id.kind)?.referent(&id.key)?;
-            declaration.needs.push(Need { reference: reference.clone(), found });
+        for reference in references {
+            let key = Key::new(&id.key.namespace, reference.name.as_str());
+            let found = looked.referent(&Id::new(reference.kind, key));
+            declaration.needs.extend(found.map(|found| Need { reference: reference.clone(), found }));
         }
-        Some(declaration)
+        let is_right =
+            declaration.faults.is_empty() && declaration.needs.iter().all(|need| need.found == Referent::Right);
+        let rules = if is_right { object.rules(&looked) } else { None };
+        self.links.set(&id, looked.asked.take());
+        // It is asked for again once the other kind is listed.
+        looked.complete.get().then_some(Declared { declaration, rules })
     }
+}
+
+/// An object that is not executed, with all that its decision depends on.
+#[derive(Debug)]
+pub(super) struct Declared {
+    pub(super) declaration: Declaration,
+    pub(super) rules: Option<Box<dyn Rules>>,
 }
 
 /// Look-ups of one decision. Each is noted before it is made.
@@ -264,15 +291,46 @@ struct Looked<'a> {
     kinds: &'a Kinds,
     /// Who is to be told of changes.
     waiting: Option<&'a Id>,
-    asked: RefCell<Vec<Id>>,
+    asked: RefCell<Vec<Topic>>,
+    /// Whether every kind that was looked for is listed.
+    complete: Cell<bool>,
+}
+
+impl<'a> Looked<'a> {
+    fn new(kinds: &'a Kinds, waiting: Option<&'a Id>) -> Self {
+        Self { kinds, waiting, asked: RefCell::default(), complete: Cell::new(true) }
+    }
+
+    /// Notes the look-up; the cache of the kind, if it is listed.
+    fn note(&self, kind: &str, topic: Topic) -> Option<&'a Kept> {
+        if let Some(waiting) = self.waiting {
+            self.kinds.links.add(waiting, &topic);
+            self.asked.borrow_mut().push(topic);
+        }
+        let kept = self.kinds.of.get(kind);
+        if kept.is_some_and(|kept| !kept.watch.is_synced()) {
+            self.complete.set(false);
+        }
+        kept
+    }
+
+    /// What a reference to this object finds; `None` while its kind is not listed.
+    fn referent(&self, id: &Id) -> Option<Referent> {
+        let kept = self.note(id.kind, Topic::Object(id.clone()))?;
+        kept.referent(&id.key)
+    }
 }
 
 impl Look for Looked<'_> {
     fn look(&self, id: &Id) -> Found<AnyResource> {
-        if let Some(waiting) = self.waiting {
-            self.kinds.links.add(waiting, id);
-            self.asked.borrow_mut().push(id.clone());
-        }
-        self.kinds.of.get(id.kind).map_or(Found::Absent, |kept| kept.found(&id.key))
+        let kept = self.note(id.kind, Topic::Object(id.clone()));
+        kept.map_or(Found::Absent, |kept| kept.found(&id.key))
+    }
+
+    fn tagged(&self, tag: &Tag) -> Vec<Arc<AnyResource>> {
+        let Some(kept) = self.note(tag.kind, Topic::Tag(tag.clone())) else { return vec![] };
+        let carriers = self.kinds.tags.carriers(tag);
+        let kept = |key: &Key| kept.watch.get(key)?.object().and_then(|object| object.kept_object().cloned());
+        carriers.iter().filter_map(kept).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Which objects depend on an object: the one answer to whom a change concerns.
 //!
-//! An object depends on what its decision looked up, or on what it declares to refer to. A link stands from before the
+//! An object depends on what its decision looked up. A link stands from before the
 //! look-up, so that a change that comes between the two is not lost.
 
 use std::{
@@ -8,7 +8,26 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use agents_core::id::Id;
+use agents_core::{id::Id, look::Tag};
+
+/// What a decision can depend on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Topic {
+    /// An object, there or not.
+    Object(Id),
+    /// Which objects carry a tag, and what is in them.
+    Tag(Tag),
+}
+
+impl Topic {
+    /// Of which kind the objects are.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Object(id) => id.kind,
+            Self::Tag(tag) => tag.kind,
+        }
+    }
+}
 
 /// Links from objects to those that depend on them.
 #[derive(Debug, Default)]
@@ -17,12 +36,12 @@ pub(super) struct Links(Mutex<Both>);
 /// The same links from both ends.
 #[derive(Debug, Default)]
 struct Both {
-    needs: HashMap<Id, BTreeSet<Id>>,
-    dependents: HashMap<Id, BTreeSet<Id>>,
+    needs: HashMap<Id, BTreeSet<Topic>>,
+    dependents: HashMap<Topic, BTreeSet<Id>>,
 }
 
 impl Both {
-    fn cut(&mut self, id: &Id, former: &Id) {
+    fn cut(&mut self, id: &Id, former: &Topic) {
         if let Some(dependents) = self.dependents.get_mut(former) {
             dependents.remove(id);
             if dependents.is_empty() {
@@ -34,7 +53,7 @@ impl Both {
 
 impl Links {
     /// From now on `id` depends on `needed` too.
-    pub(super) fn add(&self, id: &Id, needed: &Id) {
+    pub(super) fn add(&self, id: &Id, needed: &Topic) {
         let mut links = self.links();
         if links.needs.get(id).is_some_and(|needs| needs.contains(needed)) {
             return;
@@ -44,8 +63,8 @@ impl Links {
     }
 
     /// From now on `id` depends on these and no others.
-    pub(super) fn set(&self, id: &Id, needed: impl IntoIterator<Item = Id>) {
-        let needed: BTreeSet<Id> = needed.into_iter().collect();
+    pub(super) fn set(&self, id: &Id, needed: impl IntoIterator<Item = Topic>) {
+        let needed: BTreeSet<Topic> = needed.into_iter().collect();
         let mut links = self.links();
         let former = links.needs.remove(id).unwrap_or_default();
         if former == needed {
@@ -65,15 +84,15 @@ impl Links {
         }
     }
 
-    /// Those that depend on this object.
-    pub(super) fn of(&self, id: &Id) -> Vec<Id> {
-        self.links().dependents.get(id).into_iter().flatten().cloned().collect()
+    /// Those that depend on this.
+    pub(super) fn of(&self, topic: &Topic) -> Vec<Id> {
+        self.links().dependents.get(topic).into_iter().flatten().cloned().collect()
     }
 
     /// Those that depend on an object of this kind.
     pub(super) fn of_kind(&self, kind: &str) -> Vec<Id> {
         let links = self.links();
-        let of_kind = links.dependents.iter().filter(|(needed, _)| needed.kind == kind);
+        let of_kind = links.dependents.iter().filter(|(needed, _)| needed.kind() == kind);
         let mut found: Vec<Id> = of_kind.flat_map(|(_, dependents)| dependents).cloned().collect();
         found.sort();
         found
@@ -95,14 +114,15 @@ mod tests {
     fn a_link_lasts_as_long_as_the_reference() {
         let links = Links::default();
         let id = |kind, name: &str| Id::new(kind, Key::new("ns", name));
-        links.set(&id("Agent", "a"), [id("AgentProvider", "p")]);
-        links.add(&id("Agent", "b"), &id("AgentProvider", "p"));
-        assert_eq!(links.of(&id("AgentProvider", "p")), [id("Agent", "a"), id("Agent", "b")]);
-        links.set(&id("Agent", "a"), [id("AgentProvider", "q")]);
-        assert_eq!(links.of(&id("AgentProvider", "p")), [id("Agent", "b")]);
+        let topic = |kind, name: &str| Topic::Object(id(kind, name));
+        links.set(&id("Agent", "a"), [topic("AgentProvider", "p")]);
+        links.add(&id("Agent", "b"), &topic("AgentProvider", "p"));
+        assert_eq!(links.of(&topic("AgentProvider", "p")), [id("Agent", "a"), id("Agent", "b")]);
+        links.set(&id("Agent", "a"), [topic("AgentProvider", "q")]);
+        assert_eq!(links.of(&topic("AgentProvider", "p")), [id("Agent", "b")]);
         assert_eq!(links.of_kind("AgentProvider"), [id("Agent", "a"), id("Agent", "b")]);
         links.set(&id("Agent", "b"), []);
-        assert_eq!(links.of(&id("AgentProvider", "p")), []);
+        assert_eq!(links.of(&topic("AgentProvider", "p")), []);
         links.set(&id("Agent", "a"), []);
         assert!(links.links().needs.is_empty() && links.links().dependents.is_empty());
     }

@@ -13,6 +13,7 @@ mod pruned;
 mod status_write;
 mod strays;
 mod submitted;
+mod tags;
 mod unstored;
 mod world;
 

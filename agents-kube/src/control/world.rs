@@ -10,7 +10,7 @@ use agents_core::{
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::RunSnapshot,
-        declaration::{self, Declaration},
+        declaration,
         unreadable::{self, Unreadable},
     },
     id::Id,
@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use super::{
     agent_run::Runs,
     cached::Cached,
-    kinds::{Kept, Kinds},
+    kinds::{Declared, Kept, Kinds},
     notices::{Notices, Regarding},
     status_write,
 };
@@ -68,8 +68,8 @@ enum Facts {
     Run(Box<RunSnapshot>),
     /// An object that cannot be read as its kind.
     Unreadable(Unreadable),
-    /// An object that is decided by what it declares.
-    Declared(Box<Declaration>),
+    /// An object that is not executed.
+    Declared(Box<Declared>),
 }
 
 /// What is stored.
@@ -110,6 +110,7 @@ impl ClusterWorld {
     }
 
     fn gone(&self, id: &Id) {
+        self.kinds.forget(id);
         if id.kind == AgentRun::KIND {
             self.runs.forget(&id.key);
         }
@@ -135,7 +136,7 @@ impl World for ClusterWorld {
             let snapshot = self.runs.gather(run, proven, confirm).await?;
             snapshot.map(|snapshot| Facts::Run(Box::new(snapshot)))
         } else {
-            self.kinds.declaration(&object).map(|declaration| Facts::Declared(Box::new(declaration)))
+            self.kinds.declared(&object).map(|declared| Facts::Declared(Box::new(declared)))
         };
         let (uid, resource_version) = (object.uid().to_owned(), object.resource_version().to_owned());
         Ok(facts.map(|facts| Snapshot { id: id.clone(), uid, resource_version, facts }))
@@ -145,7 +146,10 @@ impl World for ClusterWorld {
         match &snapshot.facts {
             Facts::Run(run) => self.runs.decide(run, refusal, now).map(|status| Status::Run(Box::new(status))),
             Facts::Unreadable(object) => unreadable::decide(object, now).map(Status::Fields),
-            Facts::Declared(declaration) => declaration::decide(declaration, now).map(Status::Fields),
+            Facts::Declared(declared) => {
+                let Declared { declaration, rules } = &**declared;
+                declaration::decide(declaration, rules.as_deref(), now).map(Status::Fields)
+            }
         }
     }
 
@@ -173,7 +177,7 @@ impl World for ClusterWorld {
         let same = match &snapshot.facts {
             Facts::Run(facts) => kept.pruned.is_the_same(status, facts.run.status.as_ref()),
             Facts::Unreadable(Unreadable { status: stored, .. }) => kept.pruned.is_the_same(status, Some(stored)),
-            Facts::Declared(declaration) => kept.pruned.is_the_same(status, Some(&declaration.status)),
+            Facts::Declared(declared) => kept.pruned.is_the_same(status, Some(&declared.declaration.status)),
         };
         if same {
             if let Status::Run(_) = status {

@@ -12,7 +12,7 @@ use agents_core::{
     decide::agent_run::no_room,
     git,
     id::Id,
-    look::{AnyResource, Found, Look},
+    look::{AnyResource, Found, Look, Tag},
     plan::{self, Bounds, Defaults, PlanError, look},
     resolve::{References, Resolved, Unresolved, resolve},
     template::TemplateError,
@@ -234,6 +234,11 @@ impl Look for Folder<'_> {
             _ => None,
         };
         found.map_or(Found::Absent, Found::Object)
+    }
+
+    /// No rule that is asked here goes by tags.
+    fn tagged(&self, _: &Tag) -> Vec<Arc<AnyResource>> {
+        vec![]
     }
 }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 use agents_core::{
     api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
     id::Id,
-    look::{AnyResource, Found, Look},
+    look::{AnyResource, Found, Look, Tag},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
@@ -68,6 +68,11 @@ impl Look for Manifests {
             _ => None,
         };
         found.map_or(Found::Absent, Found::Object)
+    }
+
+    /// No rule that is asked here goes by tags.
+    fn tagged(&self, _: &Tag) -> Vec<Arc<AnyResource>> {
+        vec![]
     }
 }
 

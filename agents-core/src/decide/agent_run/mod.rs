@@ -37,7 +37,7 @@ pub use self::{
     room::{MAX_OBJECT_BYTES, STATUS_ROOM_BYTES, no_room},
     unstored::{Remembered, Unstored},
 };
-use super::{Confirm, Effect, Notice, Plan, Refusal};
+use super::{Confirm, Effect, Notice, Plan, Refusal, rules::Decide};
 use crate::{
     api::{
         AgentRun, AgentRunStatus, Resource,
@@ -53,6 +53,10 @@ use crate::{
     runtime::{Observation, Overdue, RuntimeRef, Submission},
     status::{Reason, after, seconds},
 };
+
+impl Decide for AgentRun {
+    const EXECUTED: bool = true;
+}
 
 /// A pending submission of which the runtime names no cause earns a status write only after this time, in seconds: a
 /// start that takes so long needs a word. Until then the phase is right without a write.
