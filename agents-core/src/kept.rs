@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::{
     api::{
-        AgentRun, AgentRunSpec, ImplementationSpec, ImplementationSpecSpec, Kind, Resource,
-        implementation_spec::Implementation,
+        AgentRun, AgentRunSpec, ImplementationSpec, ImplementationSpecSpec, Kind, Resource, SignalDelivery,
+        SignalDeliverySpec, implementation_spec::Implementation,
     },
     check::{self, Check, Fault},
     plan::digest,
@@ -27,7 +27,7 @@ pub const KEPT_WHOLE: usize = 8 * 1024;
 pub struct LeftOut {
     /// Length of the whole spec as it is stored, in bytes.
     pub bytes: usize,
-    /// The digest that the status keeps of a run's spec.
+    /// The digest that the status keeps of a run's spec, or of what a delivery says.
     pub spec_hash: String,
     /// Every fault of the whole spec.
     pub faults: Vec<Fault>,
@@ -101,6 +101,24 @@ fn copy<K: Kind>(
 
 pub(crate) fn agent_run(run: &Resource<AgentRun>) -> Option<Resource<AgentRun>> {
     copy(run, slim_run, |spec| (hash(spec), check::faults::<AgentRun>(spec)))
+}
+
+/// What two deliveries of one id must have in common: the digest of everything that is delivered.
+pub fn content(delivery: &Resource<SignalDelivery>) -> String {
+    match &delivery.metadata.left_out {
+        Some(left_out) => left_out.spec_hash.clone(),
+        None => delivered(&delivery.spec),
+    }
+}
+
+fn delivered(spec: &SignalDeliverySpec) -> String {
+    let SignalDeliverySpec { signal_ref: _, delivery_id: _, payload, run_ref, decision } = spec;
+    digest::of_json(&serde_json::json!([payload, run_ref, decision]))
+}
+
+pub(crate) fn signal_delivery(delivery: &Resource<SignalDelivery>) -> Option<Resource<SignalDelivery>> {
+    let slim = |spec: &SignalDeliverySpec| SignalDeliverySpec { payload: None, ..spec.clone() };
+    copy(delivery, slim, |spec| (delivered(spec), check::faults::<SignalDelivery>(spec)))
 }
 
 pub(crate) fn implementation_spec(work: &Resource<ImplementationSpec>) -> Option<Resource<ImplementationSpec>> {

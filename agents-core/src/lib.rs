@@ -32,6 +32,7 @@ pub mod quantity;
 pub mod report;
 pub mod resolve;
 pub mod runtime;
+pub mod schema;
 pub mod status;
 pub mod template;
 pub mod timezone;

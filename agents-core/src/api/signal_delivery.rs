@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{Condition, FreeForm, NameRef},
-    kind::{Column, Kind, Rule},
+    kind::{Column, Kind, Resource, Rule},
 };
+use crate::kept;
 
 /// One occurrence of a Signal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,6 +51,9 @@ impl Kind for SignalDelivery {
     ];
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.signalRef.name"];
     const EXAMPLE: &'static str = include_str!("examples/signaldelivery.yaml");
+    fn kept(delivery: &Resource<Self>) -> Option<Resource<Self>> {
+        kept::signal_delivery(delivery)
+    }
     type Spec = SignalDeliverySpec;
     type Status = SignalDeliveryStatus;
 }

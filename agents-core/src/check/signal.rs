@@ -1,7 +1,12 @@
 //! Signal.
 
+use serde_json::Value;
+
 use super::{Check, Faults};
-use crate::api::{Signal, SignalSpec};
+use crate::{
+    api::{Signal, SignalSpec},
+    schema::{Problem, Schema},
+};
 
 impl Check for Signal {
     fn check(spec: &SignalSpec, faults: &mut Faults) {
@@ -12,6 +17,16 @@ impl Check for Signal {
         }
         if let Some(schema) = payload_schema {
             faults.free_form("spec.payloadSchema", &schema.0);
+            match Schema::read(&schema.0) {
+                Ok(schema) => {
+                    // What a delivery has that says nothing must be one that is taken.
+                    let payload = payload.as_ref().map(|payload| Value::Object(payload.0.clone()));
+                    if let Some(Problem { at, text }) = payload.and_then(|payload| schema.problem(&payload)) {
+                        faults.add(format!("spec.payload{at}"), format!("{text}, as spec.payloadSchema has it"));
+                    }
+                }
+                Err(Problem { at, text }) => faults.add(format!("spec.payloadSchema{at}"), text),
+            }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! SignalDelivery.
 
-use super::{Check, Faults};
-use crate::api::{SignalDelivery, SignalDeliverySpec};
+use super::{Check, Faults, Reference};
+use crate::{
+    api::{Kind, Signal, SignalDelivery, SignalDeliverySpec, common::NameRef},
+    status::Reason,
+};
 
 impl Check for SignalDelivery {
     fn check(spec: &SignalDeliverySpec, faults: &mut Faults) {
@@ -9,5 +12,15 @@ impl Check for SignalDelivery {
         if let Some(payload) = payload {
             faults.free_form("spec.payload", &payload.0);
         }
+    }
+
+    fn references(spec: &SignalDeliverySpec) -> Vec<Reference> {
+        let signal = |NameRef { name }: &NameRef| Reference {
+            field: "spec.signalRef",
+            kind: Signal::KIND,
+            name: name.clone(),
+            absent: Reason::SignalNotFound,
+        };
+        spec.signal_ref.iter().map(signal).collect()
     }
 }

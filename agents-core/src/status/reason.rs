@@ -76,6 +76,8 @@ reasons! {
     ProviderNotFound { by_hand },
     /// The ImplementationSpec named by the run does not exist.
     ImplementationNotFound { by_hand },
+    /// The Signal named by the delivery does not exist.
+    SignalNotFound { by_hand },
     /// An object that is referred to cannot be read as its kind, or its spec is faulty.
     ReferenceUnreadable { by_hand },
     /// No adapter of the wanted runtime is configured.

@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     target("git_coordinates", targets::git_coordinates, seeds::git_coordinates, seeds::GIT_WORDS, 10_000),
     target("manifests", targets::manifests, seeds::manifests, seeds::MANIFEST_WORDS, 1_500),
     target("names", targets::names, seeds::names, &[".", "-", "é", "\u{202e}", "\0"], 8_000),
+    target("schemas", targets::schemas, seeds::schemas, seeds::SCHEMA_WORDS, 4_000),
     target("amounts", targets::amounts, seeds::amounts, seeds::AMOUNT_WORDS, 15_000),
 ];
 

@@ -292,6 +292,25 @@ pub(super) const MANIFEST_WORDS: &[&str] = &[
     "\t",
 ];
 
+pub(super) const SCHEMA_WORDS: &[&str] = &[
+    "\"$ref\":\"#\"",
+    "\"$ref\":\"#/$defs/a\"",
+    "\"allOf\":[",
+    "\"anyOf\":[",
+    "\"items\":{",
+    "\"not\":{",
+    "\"pattern\":\"(\\\\w{1,9}){1,9}\"",
+    "\"patternProperties\":{",
+    "\"properties\":{",
+    "\"unevaluatedProperties\":{",
+    "\"uniqueItems\":true",
+    "\"type\":\"string\"",
+    "1e999",
+    "-0.0",
+    "{}",
+    "[]",
+];
+
 pub(super) const AMOUNT_WORDS: &[&str] = &[
     "1",
     "0",
@@ -438,6 +457,17 @@ pub(super) fn names() -> Result<Vec<Vec<u8>>> {
     Ok(["review-note\n7c9f", "9starts-with-a-digit\nu", long.as_str(), "\n"]
         .map(|text| text.as_bytes().to_vec())
         .into())
+}
+
+pub(super) fn schemas() -> Result<Vec<Vec<u8>>> {
+    let all = [
+        json!([{"type": "object", "required": ["a"], "properties": {"a": {"pattern": "^v[0-9]+$"}}}, {"a": "v1"}]),
+        json!([{"$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {"type": "integer"}}, "$ref": "#/$defs/a"}, [1, 2]]),
+        json!([{"anyOf": [{"const": 1}, {"enum": ["x", null]}, {"not": {"multipleOf": 0.1}}]}, 1e300]),
+        json!([{"patternProperties": {".": {"maxLength": 3}}, "additionalProperties": false}, {"é": "long"}]),
+        json!([{"if": {"minItems": 1}, "then": {"uniqueItems": true}, "else": {"prefixItems": [true]}}, [1, 1]]),
+    ];
+    Ok(all.iter().map(|case| case.to_string().into_bytes()).collect())
 }
 
 pub(super) fn amounts() -> Result<Vec<Vec<u8>>> {

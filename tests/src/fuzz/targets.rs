@@ -10,6 +10,7 @@ use agents_core::{
     plan::{RunnerSpec, render_provider, runner_spec::ProviderSpec},
     quantity::Quantity,
     report::{MAX_TERMINATION_MESSAGE, Report},
+    schema::Schema,
     timezone,
 };
 use agents_kube::lint::{Definitions, Options, judge};
@@ -20,7 +21,7 @@ use agents_runtime::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 use nix::time::{ClockId, clock_gettime};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// CPU time of one input, in a build without optimisation: far above what any may need there, far below what an input
 /// without a bound takes.
@@ -166,6 +167,22 @@ pub(super) fn names(bytes: &[u8]) {
     let value = label_value(run);
     assert!(value.len() <= MAX_CHILD_NAME);
     assert_eq!(label_value(&value), value, "a label value is one");
+}
+
+/// A schema and a value: admitted or refused by its place, and looked at for a bounded time.
+pub(super) fn schemas(bytes: &[u8]) {
+    let Ok((schema, value)) = serde_json::from_slice::<(serde_json::Map<String, Value>, Value)>(bytes) else { return };
+    let began = cpu();
+    match Schema::read(&schema) {
+        Ok(schema) => {
+            if let Some(problem) = schema.problem(&value) {
+                assert!(!problem.text.is_empty() && problem.text.len() <= 1024, "{problem:?}");
+            }
+        }
+        Err(problem) => assert!(!problem.text.is_empty() && problem.text.len() <= 1024, "{problem:?}"),
+    }
+    let took = cpu() - began;
+    assert!(took < MOST_CPU, "it took {took:?}");
 }
 
 /// Quantities, cron expressions, durations and time zones: read or refused, and read back the same.

@@ -1,0 +1,91 @@
+use super::*;
+
+fn read(schema: &Value) -> Result<Schema, Problem> {
+    Schema::read(schema.as_object().unwrap())
+}
+
+fn refused(schema: &Value) -> String {
+    let Problem { at, text } = read(schema).map(|_| ()).expect_err("refused");
+    format!("{at}: {text}")
+}
+
+fn said(schema: &Value, value: &Value) -> Option<String> {
+    let Problem { at, text } = read(schema).unwrap().problem(value)?;
+    Some(format!("{at}: {text}"))
+}
+
+#[test]
+fn the_first_problem_is_told_with_its_place_and_without_the_value() {
+    let schema = json!({
+        "type": "object", "required": ["version"],
+        "properties": {"version": {"type": "string", "pattern": "^v\\d+$"}, "hosts": {"items": {"maxLength": 3}}},
+    });
+    assert_eq!(said(&schema, &json!({"version": "v1", "hosts": ["a"]})), None);
+    assert_eq!(said(&schema, &json!({})).unwrap(), ": \"version\" is a required property");
+    assert_eq!(said(&schema, &json!({"version": "secret"})).unwrap(), ".version: the value does not match \"^v\\d+$\"");
+    let long = said(&schema, &json!({"version": "v1", "hosts": ["a", "secret"]})).unwrap();
+    assert!(long.starts_with(".hosts[1]: ") && !long.contains("secret"), "{long}");
+}
+
+#[test]
+fn references_within_the_schema_are_followed() {
+    // As pydantic writes the schema of a model in a model.
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": {"Build": {"type": "object", "required": ["id"],
+        "properties": {"id": {"type": "integer"}}}}, "properties": {"build": {"$ref": "#/$defs/Build", "title": "t"},
+        "other": {"$ref": "#/properties/build"}},
+    });
+    assert_eq!(said(&schema, &json!({"build": {"id": 1}, "other": {"id": 2}})), None);
+    assert!(said(&schema, &json!({"build": {"id": "x"}})).unwrap().starts_with(".build.id: "));
+    assert!(said(&schema, &json!({"other": {}})).unwrap().starts_with(".other: "));
+}
+
+#[test]
+fn what_is_no_schema_or_leads_out_or_has_no_end_is_refused_by_its_place() {
+    let all = [
+        json!({"type": "thing"}),
+        json!({"properties": {"a": {"minLength": "x"}}}),
+        json!({"items": [{}]}),
+        json!({"properties": []}),
+        json!({"properties": {"a": {"$ref": "https://example.com/schema"}}}),
+        json!({"$ref": "#"}),
+        json!({"$ref": "#/nothing/there"}),
+        json!({"$ref": "#foo"}),
+        json!({"$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {"not": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}),
+        json!({"allOf": [{"unevaluatedProperties": false}]}),
+        json!({"$dynamicRef": "#a"}),
+        json!({"$schema": "https://example.com/own"}),
+        json!({"proprties": {}}),
+        json!({"properties": {"a": {"pattern": "("}}}),
+        json!({"pattern": "(?=a)"}),
+        json!({"pattern": "^(\\w{1,200}){1,200}$"}),
+    ];
+    let refused: Vec<String> = all.iter().map(refused).collect();
+    insta::assert_snapshot!(refused.join("\n"));
+}
+
+#[test]
+fn no_schema_is_dear() {
+    // Each definition names the next one twice: 2^40 schemas.
+    let mut definitions = Map::new();
+    for n in 0..40 {
+        let next = json!({"$ref": format!("#/$defs/d{}", n + 1)});
+        definitions.insert(format!("d{n}"), json!({"anyOf": [next, next]}));
+    }
+    definitions.insert("d40".to_owned(), json!({"type": "string"}));
+    let doubling = json!({"$defs": definitions, "$ref": "#/$defs/d0"});
+    assert!(refused(&doubling).ends_with("the schema has more than 20000 values, references laid out"));
+    let patterns: Map<_, _> = (0..=MAX_PATTERNS).map(|n| (format!("p{n}"), json!({"pattern": "^a$"}))).collect();
+    assert!(refused(&json!({"properties": patterns})).contains("more than 32 patterns"));
+    let deep = (0..200).fold(json!({}), |inner, _| json!({"not": inner}));
+    assert!(refused(&deep).contains("more than 96 levels"));
+    let many: Vec<_> = (0..5000).map(|n| json!({"const": n})).collect();
+    let dear = json!({"additionalProperties": {"anyOf": many}});
+    let value: Map<_, _> = (0..5000).map(|n| (format!("k{n}"), json!(-1))).collect();
+    assert!(said(&dear, &Value::Object(value)).unwrap().contains("too dear"));
+}
+
+#[test]
+fn a_place_is_read_back_from_a_pointer() {
+    assert_eq!((place(""), place("/a/0/b~1c~0")), (String::new(), ".a[0].b/c~".to_owned()));
+}
