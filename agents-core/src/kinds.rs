@@ -56,8 +56,6 @@ declared!(
     Schedule,
     Budget,
     ApprovalPolicy,
-    Signal,
-    SignalDelivery,
     Artifact,
     Tool,
     ToolRun,

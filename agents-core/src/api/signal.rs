@@ -31,6 +31,7 @@ impl Kind for Signal {
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
     const SPEC_OPTIONAL: bool = true;
+    const ACTED_ON: bool = true;
     const EXAMPLE: &'static str = include_str!("examples/signal.yaml");
     type Spec = SignalSpec;
     type Status = SignalStatus;
@@ -52,7 +53,9 @@ pub struct SignalSpec {
     /// Payload that a delivery has where its own says nothing; at most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<FreeForm>,
-    /// JSON Schema that the payload of every delivery must satisfy; any payload does when absent. At most 64 KiB.
+    /// JSON Schema, dialect 2020-12, that the payload of every delivery must satisfy; any payload does when absent. Local
+    /// `$ref`s that come to an end are followed; `unevaluatedItems`, `unevaluatedProperties`, `$id`, `$anchor` and
+    /// `$dynamicRef` are refused, and more than 32 patterns, or one with look-around or back-references. At most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_schema: Option<FreeForm>,
     /// Everything else.
@@ -68,7 +71,7 @@ pub struct SignalStatus {
     /// Generation of the spec this status was judged on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` or `Invalid`.
+    /// `Ready`, or `Invalid` with every fault in `message`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub phase: Option<String>,
@@ -80,7 +83,7 @@ pub struct SignalStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub message: Option<String>,
-    /// When it was delivered last.
+    /// When it was delivered last; written at most once a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_delivery_at: Option<Timestamp>,
     /// When this status was written.

@@ -50,6 +50,7 @@ impl Kind for SignalDelivery {
         },
     ];
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.signalRef.name"];
+    const ACTED_ON: bool = true;
     const EXAMPLE: &'static str = include_str!("examples/signaldelivery.yaml");
     fn kept(delivery: &Resource<Self>) -> Option<Resource<Self>> {
         kept::signal_delivery(delivery)
@@ -65,7 +66,8 @@ pub struct SignalDeliverySpec {
     /// The Signal that occurred; needed unless a decision is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal_ref: Option<NameRef>,
-    /// The sender's own id of this occurrence: a second delivery of the Signal with the same id counts as the first.
+    /// The sender's own id of this occurrence: a second delivery of the Signal with the same id is a `Duplicate` of the first
+    /// when it says the same, and refused as `Conflict` when it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub delivery_id: Option<String>,
@@ -142,7 +144,7 @@ pub struct SignalDeliveryStatus {
     /// Generation of the spec this status was judged on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Pending`, `Delivered`, `Duplicate` or `Invalid`.
+    /// `Pending` until it is judged by its Signal, then `Delivered`, `Duplicate` or `Invalid` for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub phase: Option<String>,

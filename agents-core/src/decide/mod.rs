@@ -7,6 +7,8 @@
 pub mod agent_run;
 pub mod declaration;
 pub mod rules;
+mod signal;
+mod signal_delivery;
 pub mod unreadable;
 
 use jiff::Timestamp;

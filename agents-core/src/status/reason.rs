@@ -90,6 +90,10 @@ reasons! {
     Suspended { by_hand, unblocked_by: "set spec.suspend to false" },
     /// An object of the name we would create belongs to someone else.
     Conflict { by_hand, unblocked_by: "delete or rename the object of that name" },
+    /// The payload is not as its Signal wants it.
+    PayloadRejected { by_hand },
+    /// Another delivery of the same id, which says the same, was delivered before.
+    Duplicate,
     /// The runtime refused the submission.
     SubmitRejected { for_good },
     /// The runtime cannot be reached; the submission is repeated.

@@ -18,6 +18,7 @@ mod play;
 mod rate;
 mod references;
 mod restart;
+mod signals;
 mod silent;
 mod strays;
 mod two;
