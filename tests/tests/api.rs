@@ -80,6 +80,7 @@ const CASES: &[Case] = &[
     ("a_deadline_is_kept_from_outside", endings::a_deadline_is_kept_from_outside),
     ("a_job_deleted_behind_us_is_lost", endings::a_job_deleted_behind_us_is_lost),
     ("retries_wait_and_end", endings::retries_wait_and_end),
+    ("a_delivery_is_judged_once", declarations::a_delivery_is_judged_once),
     ("a_declaration_says_what_is_wrong_with_it", declarations::a_declaration_says_what_is_wrong_with_it),
     ("waiting_ends_as_the_run_did", installing::waiting_ends_as_the_run_did),
     ("people_get_the_kinds_by_their_roles", charts::people_get_the_kinds_by_their_roles),

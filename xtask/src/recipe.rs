@@ -58,7 +58,7 @@ pub fn check(commit: &str) -> Result<String> {
         );
     }
     lines.sort();
-    Ok(lines.join("\n"))
+    Ok(lines.join("\n") + "\n")
 }
 
 fn place(file: &str) -> Option<&'static str> {

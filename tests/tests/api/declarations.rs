@@ -45,6 +45,42 @@ impl Stage<'_> {
     }
 }
 
+/// Deliveries of a Signal as senders and `kubectl` see them.
+pub(crate) fn a_delivery_is_judged_once(cluster: &Cluster) -> Result<()> {
+    play(cluster, "signals", async |stage| {
+        let _controller = stage.controller().await?;
+        let schema = json!({"type": "object", "required": ["version"], "properties": {"version": {"type": "string"}}});
+        stage.create("signals", &json!({"metadata": {"name": "deploy"}, "spec": {"payloadSchema": schema}})).await?;
+        stage.says("signals", "deploy", "Ready", "True").await?;
+        let delivery = |name: &str, id: &str, payload: Value| {
+            let spec = json!({"signalRef": {"name": "deploy"}, "deliveryId": id, "payload": payload});
+            json!({"metadata": {"name": name}, "spec": spec})
+        };
+        let large = "x".repeat(50_000);
+        stage.create("signaldeliveries", &delivery("first", "1", json!({"version": large}))).await?;
+        let [reason, _] = stage.says("signaldeliveries", "first", "Ready", "True").await?;
+        ensure!(reason == "AsExpected", "{reason}");
+        stage.create("signaldeliveries", &delivery("again", "1", json!({"version": large}))).await?;
+        let [reason, _] = stage.says("signaldeliveries", "again", "Ready", "True").await?;
+        ensure!(reason == "Duplicate", "{reason}");
+        stage.create("signaldeliveries", &delivery("other", "1", json!({"version": "1.4.0"}))).await?;
+        let [reason, message] = stage.says("signaldeliveries", "other", "Ready", "False").await?;
+        ensure!(
+            reason == "Conflict" && message.starts_with("spec.deliveryId: SignalDelivery/first"),
+            "{reason}: {message}"
+        );
+        stage.create("signaldeliveries", &delivery("wrong", "2", json!({"version": 5}))).await?;
+        let [reason, message] = stage.says("signaldeliveries", "wrong", "Ready", "False").await?;
+        ensure!(reason == "PayloadRejected" && message.starts_with("spec.payload.version: "), "{reason}: {message}");
+        let shown = stage.kubectl(&["get", "signaldeliveries", "--no-headers"])?;
+        let columns = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>().join(" ");
+        let shown: Vec<String> = shown.lines().map(columns).collect();
+        ensure!(shown == ["again Duplicate", "first Delivered", "other Invalid", "wrong Invalid"], "{shown:#?}");
+        stage.kubectl(&["wait", "--for=jsonpath={.status.lastDeliveryAt}", "--timeout=30s", "signal/deploy"])?;
+        Ok(())
+    })
+}
+
 /// Faults are named by field and cleared when mended, references looked up again when they change, nothing written twice.
 pub(crate) fn a_declaration_says_what_is_wrong_with_it(cluster: &Cluster) -> Result<()> {
     play(cluster, "declared", async |stage| {

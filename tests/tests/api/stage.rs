@@ -253,6 +253,8 @@ fn kind_of(plural: &str) -> (&'static str, &'static str, &'static str) {
         "agentruns" => ("agents.proompteng.ai", "v1alpha1", "AgentRun"),
         "implementationspecs" => ("agents.proompteng.ai", "v1alpha1", "ImplementationSpec"),
         "schedules" => ("schedules.proompteng.ai", "v1alpha1", "Schedule"),
+        "signals" => ("signals.proompteng.ai", "v1alpha1", "Signal"),
+        "signaldeliveries" => ("signals.proompteng.ai", "v1alpha1", "SignalDelivery"),
         "cronjobs" => ("batch", "v1", "CronJob"),
         "jobs" => ("batch", "v1", "Job"),
         "leases" => ("coordination.k8s.io", "v1", "Lease"),
