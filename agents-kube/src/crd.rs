@@ -2,7 +2,7 @@
 //! floats.
 
 use agents_core::{
-    api::{CATEGORY, Column, Kind, Rule},
+    api::{CATEGORY, Column, Frozen, Kind, Rule},
     check::Check,
     kinds::{self, Visitor},
 };
@@ -93,10 +93,54 @@ fn root<K: Kind>() -> Value {
     if !K::SPEC_OPTIONAL {
         root["required"] = json!(["spec"]);
     }
-    if !K::RULES.is_empty() {
-        root["x-kubernetes-validations"] = K::RULES.iter().map(rule).collect();
+    // The API server makes a map of all fields for each field that a rule names, at every level, and evaluates every rule on
+    // every write: what looks at the spec alone stands there.
+    let (of_spec, of_root): (Vec<&Rule>, Vec<&Rule>) = K::RULES.iter().partition(|rule| is_of_spec(rule.expression));
+    let rules = of_root.into_iter().map(rule).chain(K::FROZEN.as_ref().map(frozen)).collect::<Vec<_>>();
+    if !rules.is_empty() {
+        root["x-kubernetes-validations"] = rules.into();
+    }
+    if !of_spec.is_empty() {
+        root["properties"]["spec"]["x-kubernetes-validations"] = of_spec.into_iter().map(rule_of_spec).collect();
     }
     root
+}
+
+/// Whether a rule on the root looks at nothing but the members of the spec.
+fn is_of_spec(expression: &str) -> bool {
+    let members = |name: &str| expression.matches(&format!("{name}.")).count();
+    members("self") == members("self.spec") && members("oldSelf") == members("oldSelf.spec")
+}
+
+/// The same rule on the spec.
+fn rule_of_spec(rule: &Rule) -> Value {
+    let Rule { field, expression, message } = *rule;
+    let expression = expression.replace("self.spec.", "self.").replace("oldSelf.spec.", "oldSelf.");
+    let mut made = json!({ "rule": expression, "message": message });
+    if let Some(field) = field.strip_prefix(".spec").filter(|field| !field.is_empty()) {
+        made["fieldPath"] = json!(field);
+    }
+    made
+}
+
+/// One rule for all of them: each rule has its price on every write, and nearly every write is one of the status, which
+/// changes no spec and nearly always the phase.
+fn frozen(frozen: &Frozen) -> Value {
+    let Frozen { fields, unless, message } = *frozen;
+    let same = |field: &&str| {
+        let [new, old] = ["self", "oldSelf"].map(|object| format!("{object}.spec.{field}"));
+        format!("has({new}) == has({old}) && (!has({new}) || {new} == {old})")
+    };
+    let [phase_now, phase_before] = ["self", "oldSelf"].map(|it| format!("has({it}.status) && has({it}.status.phase)"));
+    let of_status = format!("({phase_now} && {phase_before} && self.status.phase != oldSelf.status.phase)");
+    let all: Vec<String> = fields.iter().map(same).collect();
+    let changed: Vec<String> = fields.iter().map(|field| format!("({} ? '' : '{field} ')", same(field))).collect();
+    json!({
+        "rule": format!("{of_status} || {unless} || ({})", all.join(" && ")),
+        "message": format!("spec {message}"),
+        "messageExpression": format!("{} + '{message}'", changed.join(" + ")),
+        "fieldPath": ".spec",
+    })
 }
 
 fn column(column: &Column) -> Value {
@@ -301,6 +345,25 @@ mod tests {
         }
     }
 
+    /// The API server evaluates each of them on every write, those of the status too.
+    #[test]
+    fn each_write_pays_for_few_rules() {
+        let count = |schema: &Value| schema["x-kubernetes-validations"].as_array().map_or(0, Vec::len);
+        let counts = |crd: &Value| {
+            let root = schema(crd);
+            let name = crd["spec"]["names"]["kind"].as_str().unwrap_or_default();
+            format!("{name}: {} on the object, {} on its spec", count(root), count(&root["properties"]["spec"]))
+        };
+        let all: Vec<String> =
+            all().iter().map(counts).filter(|line| !line.contains(": 0 on the object, 0 ")).collect();
+        insta::assert_snapshot!(all.join("\n"));
+        // What is left on the object of a run costs nothing more when the phase has changed.
+        let run = crd::<AgentRun>();
+        let rule = &schema(&run)["x-kubernetes-validations"][0]["rule"];
+        let first = rule.as_str().and_then(|rule| rule.split(" || ").next()).unwrap_or_default();
+        assert!(first.ends_with("self.status.phase != oldSelf.status.phase)"), "{first}");
+    }
+
     #[test]
     fn conditions_are_a_map_by_type() {
         for crd in all() {
@@ -402,7 +465,7 @@ mod tests {
         let crd = crd::<AgentRun>();
         for field in schema(&crd)["properties"]["spec"]["properties"].as_object().unwrap().keys() {
             let at = format!(".spec.{field}");
-            let fixed = AgentRun::RULES.iter().any(|rule| rule.field == at && rule.message.contains("is immutable"));
+            let fixed = AgentRun::FROZEN.is_some_and(|frozen| frozen.fields.contains(&field.as_str()));
             assert_ne!(fixed, free.contains(&field.as_str()), "{at}");
         }
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     common::{FreeForm, NameRef, Parameters, Payloads},
     implementation_spec::Implementation,
-    kind::{Column, Kind, Resource, Rule, Says},
+    kind::{Column, Frozen, Kind, Resource, Rule, Says},
     prompt::SystemPromptRef,
     runtime::{RuntimeOverrides, RuntimeSpec},
     workflow::Workflow,
@@ -47,7 +47,24 @@ impl Kind for AgentRun {
         Column { name: "Commit", path: ".status.vcs.headCommit", kind: "string", wide: true },
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
-    const RULES: &'static [Rule] = &rules();
+    const RULES: &'static [Rule] = &[
+        Rule {
+            field: ".spec.cancel",
+            expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
+            message: "cancel cannot be taken back",
+        },
+        Rule {
+            field: ".spec.implementationSpecRef",
+            expression: "has(self.spec.implementationSpecRef) || has(self.spec.implementationRef) || has(self.spec.implementation) || has(self.spec.workflow)",
+            message: "a run needs a work item: give implementationSpecRef or implementation.inline",
+        },
+        Rule {
+            field: ".spec.systemPrompt",
+            expression: "!has(self.spec.systemPrompt) || !has(self.spec.systemPromptRef)",
+            message: "give systemPrompt or systemPromptRef, not both",
+        },
+    ];
+    const FROZEN: Option<Frozen> = Some(FROZEN);
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.agentRef.name"];
     const SAYS: Says = Says::Reason;
     const EXAMPLE: &'static str = include_str!("examples/agentrun.yaml");
@@ -62,82 +79,43 @@ impl Kind for AgentRun {
     type Status = AgentRunStatus;
 }
 
-/// One rule per field that may not change, so that the refusal names the field.
-macro_rules! immutable {
-    ($($field:literal),+ $(,)?) => {
-        [$(Rule {
-            field: concat!(".spec.", $field),
-            expression: concat!(
-                "!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || ",
-                "(has(oldSelf.status.phase) && oldSelf.status.phase == 'Template') || (",
-                "has(self.spec.", $field, ") == has(oldSelf.spec.", $field, ") && ",
-                "(!has(self.spec.", $field, ") || self.spec.", $field, " == oldSelf.spec.", $field, "))",
-            ),
-            message: concat!($field, " is immutable once the run was judged: make a new run"),
-        }),+]
-    };
-}
-
-/// Skipped until the controller has judged the run, and for templates. The phase does not tell whether it has: before it
-/// does, the definition's default is read.
-const IMMUTABLE: [Rule; 28] = immutable![
-    "agentRef",
-    "implementationSpecRef",
-    "implementationRef",
-    "implementation",
-    "goal",
-    "idempotencyKey",
-    "deliveryId",
-    "parameters",
-    "payloads",
-    "systemPrompt",
-    "systemPromptRef",
-    "secrets",
-    "memoryRef",
-    "budgetRef",
-    "approvalPolicyRef",
-    "workspaceRef",
-    "vcsRef",
-    "vcsPolicy",
-    "execution",
-    "workload",
-    "runtime",
-    "runtimeOverrides",
-    "provider",
-    "workflow",
-    "priority",
-    "outputs",
-    "retryPolicy",
-    "timeoutSeconds",
-];
-
-const OTHERS: [Rule; 3] = [
-    Rule {
-        field: ".spec.cancel",
-        expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
-        message: "cancel cannot be taken back",
-    },
-    Rule {
-        field: ".spec.implementationSpecRef",
-        expression: "has(self.spec.implementationSpecRef) || has(self.spec.implementationRef) || has(self.spec.implementation) || has(self.spec.workflow)",
-        message: "a run needs a work item: give implementationSpecRef or implementation.inline",
-    },
-    Rule {
-        field: ".spec.systemPrompt",
-        expression: "!has(self.spec.systemPrompt) || !has(self.spec.systemPromptRef)",
-        message: "give systemPrompt or systemPromptRef, not both",
-    },
-];
-
-const fn rules() -> [Rule; IMMUTABLE.len() + OTHERS.len()] {
-    let mut all = [OTHERS[0]; IMMUTABLE.len() + OTHERS.len()];
-    let mut n = 0;
-    while n < all.len() {
-        all[n] = if n < IMMUTABLE.len() { IMMUTABLE[n] } else { OTHERS[n - IMMUTABLE.len()] };
-        n += 1;
-    }
-    all
-}
+/// Free until the controller has judged the run, and for templates. The phase does not tell whether it has: before it does,
+/// the definition's default is read.
+const FROZEN: Frozen = Frozen {
+    fields: &[
+        "agentRef",
+        "implementationSpecRef",
+        "implementationRef",
+        "implementation",
+        "goal",
+        "idempotencyKey",
+        "deliveryId",
+        "parameters",
+        "payloads",
+        "systemPrompt",
+        "systemPromptRef",
+        "secrets",
+        "memoryRef",
+        "budgetRef",
+        "approvalPolicyRef",
+        "workspaceRef",
+        "vcsRef",
+        "vcsPolicy",
+        "execution",
+        "workload",
+        "runtime",
+        "runtimeOverrides",
+        "provider",
+        "workflow",
+        "priority",
+        "outputs",
+        "retryPolicy",
+        "timeoutSeconds",
+    ],
+    unless: "!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || \
+             (has(oldSelf.status.phase) && oldSelf.status.phase == 'Template')",
+    message: "is immutable once the run was judged: make a new run",
+};
 
 /// Desired state of an AgentRun.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -44,6 +44,17 @@ pub struct Rule {
     pub message: &'static str,
 }
 
+/// Fields of a spec that may not change any more once the object was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frozen {
+    /// Members of the spec.
+    pub fields: &'static [&'static str],
+    /// CEL over `oldSelf`, the object as it was: whether it was not judged yet, or is of those that stay free.
+    pub unless: &'static str,
+    /// What the user reads behind the names of what was changed.
+    pub message: &'static str,
+}
+
 /// What a status says, besides its conditions, of an object that is decided by what it declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Says {
@@ -76,6 +87,8 @@ pub trait Kind: Debug + Clone + Copy + Default + PartialEq + Send + Sync + 'stat
     const COLUMNS: &'static [Column];
     /// CEL rules on the root.
     const RULES: &'static [Rule] = &[];
+    /// What of the spec may not change any more, and since when.
+    const FROZEN: Option<Frozen> = None;
     /// Whether an object without `spec` is one whose spec has no fields; only where every field is optional.
     const SPEC_OPTIONAL: bool = false;
     /// A manifest that shows what the kind is for, as a user would write it.

@@ -38,7 +38,7 @@ pub use artifact::{Artifact, ArtifactSpec, ArtifactStatus};
 pub use budget::{Budget, BudgetSpec, BudgetStatus};
 pub use implementation_source::{ImplementationSource, ImplementationSourceSpec, ImplementationSourceStatus};
 pub use implementation_spec::{ImplementationSpec, ImplementationSpecSpec, ImplementationSpecStatus};
-pub use kind::{CATEGORY, Column, GROUP, Kind, Meta, Resource, Rule, Says, VERSION, absent_spec};
+pub use kind::{CATEGORY, Column, Frozen, GROUP, Kind, Meta, Resource, Rule, Says, VERSION, absent_spec};
 pub use memory::{Memory, MemorySpec, MemoryStatus};
 pub use orchestration::{Orchestration, OrchestrationSpec, OrchestrationStatus};
 pub use orchestration_run::{OrchestrationRun, OrchestrationRunSpec, OrchestrationRunStatus};

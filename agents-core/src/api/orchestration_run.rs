@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     agent_run::{BlockedBy, Phase},
     common::{Condition, FreeForm, NameRef, Parameters, Usage},
-    kind::{Column, Kind, Rule, Says},
+    kind::{Column, Frozen, Kind, Rule, Says},
 };
 
 /// One execution of an Orchestration.
@@ -31,18 +31,12 @@ impl Kind for OrchestrationRun {
         Column { name: "RunId", path: ".status.runId", kind: "string", wide: true },
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
-    const RULES: &'static [Rule] = &[
-        Rule {
-            field: ".spec",
-            expression: IMMUTABLE,
-            message: "spec is immutable after creation, except suspend, cancel and ttlSecondsAfterFinished",
-        },
-        Rule {
-            field: ".spec.cancel",
-            expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
-            message: "cancel cannot be taken back",
-        },
-    ];
+    const RULES: &'static [Rule] = &[Rule {
+        field: ".spec.cancel",
+        expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
+        message: "cancel cannot be taken back",
+    }];
+    const FROZEN: Option<Frozen> = Some(FROZEN);
     const SELECTABLE: &'static [&'static str] = &[".status.phase", ".spec.orchestrationRef.name"];
     const SAYS: Says = Says::Reason;
     const EXAMPLE: &'static str = include_str!("examples/orchestrationrun.yaml");
@@ -50,17 +44,12 @@ impl Kind for OrchestrationRun {
     type Status = OrchestrationRunStatus;
 }
 
-/// Compares each field that may not change; skipped until the controller has judged the run, and for templates.
-const IMMUTABLE: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Template' || (\
-self.spec.orchestrationRef == oldSelf.spec.orchestrationRef\
- && has(self.spec.parameters) == has(oldSelf.spec.parameters)\
- && (!has(self.spec.parameters) || self.spec.parameters == oldSelf.spec.parameters)\
- && has(self.spec.idempotencyKey) == has(oldSelf.spec.idempotencyKey)\
- && (!has(self.spec.idempotencyKey) || self.spec.idempotencyKey == oldSelf.spec.idempotencyKey)\
- && has(self.spec.deliveryId) == has(oldSelf.spec.deliveryId)\
- && (!has(self.spec.deliveryId) || self.spec.deliveryId == oldSelf.spec.deliveryId)\
- && has(self.spec.timeoutSeconds) == has(oldSelf.spec.timeoutSeconds)\
- && (!has(self.spec.timeoutSeconds) || self.spec.timeoutSeconds == oldSelf.spec.timeoutSeconds))";
+/// Free until the controller has judged the run, and for templates.
+const FROZEN: Frozen = Frozen {
+    fields: &["orchestrationRef", "parameters", "idempotencyKey", "deliveryId", "timeoutSeconds"],
+    unless: "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Template'",
+    message: "is immutable once the run was judged: make a new run",
+};
 
 /// Desired state of an OrchestrationRun.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

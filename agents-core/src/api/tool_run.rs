@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     common::{Condition, FreeForm, NameRef, Parameters},
-    kind::{Column, Kind, Rule, Says},
+    kind::{Column, Frozen, Kind, Rule, Says},
 };
 
 /// One execution of a Tool.
@@ -32,14 +32,12 @@ impl Kind for ToolRun {
         Column { name: "Run", path: ".status.runId", kind: "string", wide: true },
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
-    const RULES: &'static [Rule] = &[
-        Rule { field: ".spec", expression: IMMUTABLE, message: "spec is immutable after creation, except cancel" },
-        Rule {
-            field: ".spec.cancel",
-            expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
-            message: "cancel cannot be taken back",
-        },
-    ];
+    const RULES: &'static [Rule] = &[Rule {
+        field: ".spec.cancel",
+        expression: "!(has(oldSelf.spec.cancel) && oldSelf.spec.cancel) || (has(self.spec.cancel) && self.spec.cancel)",
+        message: "cancel cannot be taken back",
+    }];
+    const FROZEN: Option<Frozen> = Some(FROZEN);
     const SELECTABLE: &'static [&'static str] = &[".status.phase"];
     const SAYS: Says = Says::Reason;
     const EXAMPLE: &'static str = include_str!("examples/toolrun.yaml");
@@ -47,15 +45,12 @@ impl Kind for ToolRun {
     type Status = ToolRunStatus;
 }
 
-/// Compares each field that may not change; skipped until the controller has judged the run.
-const IMMUTABLE: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || (\
-self.spec.toolRef == oldSelf.spec.toolRef\
- && has(self.spec.parameters) == has(oldSelf.spec.parameters)\
- && (!has(self.spec.parameters) || self.spec.parameters == oldSelf.spec.parameters)\
- && has(self.spec.runtime) == has(oldSelf.spec.runtime)\
- && (!has(self.spec.runtime) || self.spec.runtime == oldSelf.spec.runtime)\
- && has(self.spec.deliveryId) == has(oldSelf.spec.deliveryId)\
- && (!has(self.spec.deliveryId) || self.spec.deliveryId == oldSelf.spec.deliveryId))";
+/// Free until the controller has judged the run.
+const FROZEN: Frozen = Frozen {
+    fields: &["toolRef", "parameters", "runtime", "deliveryId"],
+    unless: "!has(oldSelf.status) || !has(oldSelf.status.phase)",
+    message: "is immutable once the run was judged: make a new run",
+};
 
 /// Desired state of a ToolRun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -441,7 +441,8 @@ mod tests {
                     let kept = status.and_then(serde_json::to_value);
                     kept.is_ok_and(|kept| kept.get(field).is_some())
                 };
-                let frozen = K::RULES.iter().any(|rule| rule.expression.contains("status.phase"));
+                let frozen =
+                    K::FROZEN.is_some() || K::RULES.iter().any(|rule| rule.expression.contains("status.phase"));
                 let says = if !takes("reason", "NotActedOn") || !takes("message", "-") {
                     Says::Conditions
                 } else if frozen || !Standing::PHASES.iter().all(|phase| takes("phase", phase)) {

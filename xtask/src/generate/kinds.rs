@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use agents_core::{
-    api::{Column, Kind, Rule, VERSION},
+    api::{Column, Frozen, Kind, Rule, VERSION},
     check::Check,
     kinds::{self, Visitor},
     status::ConditionType,
@@ -64,11 +64,15 @@ fn page<K: Kind>() -> String {
     let needed = if K::SPEC_OPTIONAL { "" } else { " It must be there." };
     let _ = writeln!(text, "## Spec\n\nWhat users write.{needed} Fields in bold must be there.\n");
     text += &fields("spec", &schema["spec"]);
-    if !K::RULES.is_empty() {
+    if !K::RULES.is_empty() || K::FROZEN.is_some() {
         text +=
             "\n### Rules\n\nThe API server refuses an object that breaks one of them.\n\n| field | rule |\n|---|---|\n";
         for Rule { field, expression: _, message } in K::RULES {
             let _ = writeln!(text, "| `{}` | {} |", field.trim_start_matches('.'), cell(message));
+        }
+        if let Some(Frozen { fields, unless: _, message }) = K::FROZEN {
+            let fields: Vec<String> = fields.iter().map(|field| format!("`spec.{field}`")).collect();
+            let _ = writeln!(text, "| {} | {} |", fields.join(", "), cell(message));
         }
     }
     text += "\n## Status\n\nWhat the controller writes.\n\n";
