@@ -100,7 +100,7 @@ fn status(cluster: &Cluster) -> String {
     for component in cluster.layout.components() {
         let identity = cluster.layout.identity(component).filter(Identity::is_alive);
         let pid = identity.as_ref().map_or_else(|| "-".to_owned(), |identity| identity.pid.to_string());
-        let ready = match identity.map(|_| probe::ready(cluster, component)) {
+        let ready = match identity.map(|_| probe::ready(&cluster.layout, component)) {
             None => "ended",
             Some(Ok(())) => "yes",
             Some(Err(error)) => {

@@ -7,6 +7,7 @@
 mod certificates;
 mod cgroups;
 pub mod cli;
+mod clients;
 mod control_plane;
 mod folder;
 pub mod image;
@@ -240,7 +241,7 @@ impl Cluster {
 
     /// The kubeconfig of an administrator; self-contained, it may be copied.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.layout.folder.file("admin.kubeconfig")
+        clients::kubeconfig(&self.layout)
     }
 
     /// The API server's log of every request, one JSON `audit.k8s.io/v1` Event a line, complete when a request returns.
@@ -270,21 +271,12 @@ impl Cluster {
 
     /// Runs kubectl as administrator and returns its standard output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        run(self.kubectl_command()?.args(arguments))
+        run(clients::kubectl(&self.layout)?.args(arguments))
     }
 
     /// The same with standard input, e.g. for `apply --filename=-`.
     pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
-        run_with_input(self.kubectl_command()?.args(arguments), input)
-    }
-
-    fn kubectl_command(&self) -> Result<Command> {
-        let mut command = Command::new(self.bin("kubectl")?);
-        command
-            .env(COLLECT_SELDOM.0, COLLECT_SELDOM.1)
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("KUBECACHEDIR", self.layout.folder.file("kubectl-cache"));
-        Ok(command)
+        run_with_input(clients::kubectl(&self.layout)?.args(arguments), input)
     }
 
     /// Runs helm as administrator, built first where it is missing, and returns its standard output.
@@ -312,7 +304,7 @@ impl Cluster {
     /// The same from a file in Docker's format.
     pub fn import_archive(&self, archive: &Path) -> Result<()> {
         self.layout.network()?;
-        self.ctr()?
+        clients::ctr(&self.layout)?
             .args(["--namespace=k8s.io", "images", "import", "--local"])
             .arg(archive)
             .output()
@@ -324,12 +316,6 @@ impl Cluster {
                 Ok(())
             })
             .with_context(|| format!("cannot import {}", archive.display()))
-    }
-
-    fn ctr(&self) -> Result<Command> {
-        let mut command = Command::new(self.bin("ctr")?);
-        command.arg("--address").arg(node::containerd_socket(&self.layout.folder));
-        Ok(command)
     }
 
     /// Kills a component with SIGKILL and waits until it is gone.
@@ -385,7 +371,7 @@ impl Cluster {
 
     /// Waits until a component answers; ends early, with the end of its log, if it dies.
     fn wait(&self, component: Component) -> Result<()> {
-        self.until(component.name(), Some(component), || probe::ready(self, component))
+        self.until(component.name(), Some(component), || probe::ready(&self.layout, component))
     }
 
     fn until(&self, what: &str, component: Option<Component>, mut ready: impl FnMut() -> Result<()>) -> Result<()> {

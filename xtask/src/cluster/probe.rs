@@ -6,33 +6,34 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::clients;
+use super::layout::{Component, Layout};
 use super::processes::run;
-use super::{Cluster, Component};
 
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// `Ok` when the component is ready, else what it answered instead.
-pub(super) fn ready(cluster: &Cluster, component: Component) -> Result<()> {
-    let ports = &cluster.layout.ports;
+pub(super) fn ready(layout: &Layout, component: Component) -> Result<()> {
+    let ports = &layout.ports;
     let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     match component {
         Component::Etcd => get(local(ports.etcd), "/health"),
         Component::ApiServer => {
             // A kubectl is a costly way to learn that nobody listens yet.
             connect(local(ports.api_server))?;
-            cluster.kubectl(&["get", "--raw=/readyz"]).map(drop)
+            run(clients::kubectl(layout)?.args(["get", "--raw=/readyz"])).map(drop)
         }
         Component::ControllerManager => connect(local(ports.controller_manager)).map(drop),
         Component::Scheduler => connect(local(ports.scheduler)).map(drop),
         Component::Namespaces => {
-            if !cluster.layout.folder.file("namespaces-ready").exists() {
+            if !layout.folder.file("namespaces-ready").exists() {
                 bail!("the namespaces are not set up");
             }
             Ok(())
         }
-        Component::Containerd => run(cluster.ctr()?.arg("version")).map(drop),
-        Component::Kubelet => get(SocketAddr::new(cluster.layout.network()?.node().into(), 10248), "/healthz"),
-        Component::Proxy => get(SocketAddr::new(cluster.layout.network()?.node().into(), 10256), "/healthz"),
+        Component::Containerd => run(clients::ctr(layout)?.arg("version")).map(drop),
+        Component::Kubelet => get(SocketAddr::new(layout.network()?.node().into(), 10248), "/healthz"),
+        Component::Proxy => get(SocketAddr::new(layout.network()?.node().into(), 10256), "/healthz"),
     }
 }
 
