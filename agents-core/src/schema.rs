@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use jsonschema::{Draft, PatternOptions, Validator};
+use jsonschema::{Draft, PatternOptions, ValidationOptions, Validator};
 use serde_json::{Map, Value, json};
 
 use crate::status::cut;
@@ -17,8 +17,13 @@ pub const MAX_NODES: usize = 20_000;
 const MAX_DEPTH: usize = 96;
 /// Most patterns of a schema.
 const MAX_PATTERNS: usize = 32;
-/// Most bytes of a compiled pattern.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+/// Most bytes of all patterns together, compiled: a text of 64 KiB then takes about half a second at worst, where each
+/// byte is held against each state of each pattern.
+const MAX_PATTERN_BYTES: usize = 1 << 17;
+/// Fewest bytes that a pattern is counted as.
+const MIN_PATTERN_BYTES: usize = 1 << 10;
+/// Most bytes of what a pattern is made into while it is used, so that the usual one costs one step for each byte.
+const MAX_DFA_BYTES: usize = 1 << 20;
 /// Values of a schema times values of what is looked at: about a tenth of a second.
 pub const MAX_WORK: usize = 20_000_000;
 
@@ -101,11 +106,10 @@ impl Schema {
     /// # Errors
     /// It is none, or one that is not admitted; only the first problem is told.
     pub fn read(written: &Map<String, Value>) -> Result<Self, Problem> {
-        let mut flat = Flat { root: written, nodes: 0, patterns: 0, within: vec![] };
+        let mut flat = Flat { root: written, nodes: 0, patterns: vec![], within: vec![] };
         let schema = flat.object(written, "", 0)?;
-        let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES);
-        let options = jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(patterns);
-        let validator = options.build(&schema).map_err(|error| {
+        flat.weigh()?;
+        let validator = options(MAX_PATTERN_BYTES).build(&schema).map_err(|error| {
             // A schema is no secret.
             let text = cut(&error.to_string(), MAX_TEXT);
             let about = if text.ends_with("\"regex\"") { PATTERNS } else { "" };
@@ -128,6 +132,20 @@ impl Schema {
         let text = cut(&error.masked_with("the value").to_string(), MAX_TEXT);
         Some(Problem { at: place(error.instance_path().as_str()), text })
     }
+}
+
+/// How schemas are read, with patterns up to this size each.
+fn options<'i>(pattern_bytes: usize) -> ValidationOptions<'i> {
+    let patterns = PatternOptions::regex().size_limit(pattern_bytes).dfa_size_limit(MAX_DFA_BYTES);
+    jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(patterns)
+}
+
+/// How large a pattern is compiled, in bytes, rounded up to a power of two; 0 of one that is none, which is told otherwise.
+fn compiled(pattern: &str) -> usize {
+    let schema = json!({ "pattern": pattern });
+    let sizes = std::iter::successors(Some(MIN_PATTERN_BYTES), |size| Some(size * 2));
+    let mut sizes = sizes.take_while(|size| *size <= MAX_PATTERN_BYTES);
+    sizes.find(|size| options(*size).build(&schema).is_ok()).unwrap_or(0)
 }
 
 /// How many values of JSON a value is.
@@ -155,7 +173,8 @@ fn place(pointer: &str) -> String {
 struct Flat<'a> {
     root: &'a Map<String, Value>,
     nodes: usize,
-    patterns: usize,
+    /// Every pattern and where it stands.
+    patterns: Vec<(&'a str, String)>,
     /// References that are being followed.
     within: Vec<&'a str>,
 }
@@ -188,7 +207,9 @@ impl<'a> Flat<'a> {
                     return Err(problem(at, "names another dialect than JSON Schema 2020-12"));
                 }
                 (name, value) if PLAIN.contains(&name) => {
-                    self.patterns += usize::from(name == "pattern");
+                    if let ("pattern", Value::String(pattern)) = (name, value) {
+                        self.pattern(pattern, at)?;
+                    }
                     self.plain(value, at)?
                 }
                 (name, value) if ONE.contains(&name) => self.schema(value, at, depth + 1)?,
@@ -199,7 +220,9 @@ impl<'a> Flat<'a> {
                         .collect::<Result<_, _>>()?
                 }
                 (name, Value::Object(members)) if NAMED.contains(&name) => {
-                    self.patterns += if name == "patternProperties" { members.len() } else { 0 };
+                    if name == "patternProperties" {
+                        members.keys().try_for_each(|pattern| self.pattern(pattern, at))?;
+                    }
                     let members = members.iter();
                     let each = members.map(|(name, member)| {
                         Ok((name.clone(), self.schema(member, &format!("{at}.{name}"), depth + 1)?))
@@ -210,9 +233,6 @@ impl<'a> Flat<'a> {
                 _ => return Err(problem(at, "is not a keyword that a schema may have here")),
             };
             flat.insert(keyword.clone(), flattened);
-        }
-        if self.patterns > MAX_PATTERNS {
-            return Err(problem(at, format!("more than {MAX_PATTERNS} patterns")));
         }
         // Nothing of the two hides the other.
         flat.remove("$schema");
@@ -239,6 +259,26 @@ impl<'a> Flat<'a> {
         let flat = self.schema(target, at, depth + 1);
         self.within.pop();
         flat
+    }
+
+    fn pattern(&mut self, pattern: &'a str, at: &str) -> Result<(), Problem> {
+        self.patterns.push((pattern, at.to_owned()));
+        if self.patterns.len() > MAX_PATTERNS {
+            return Err(problem(at, format!("more than {MAX_PATTERNS} patterns")));
+        }
+        Ok(())
+    }
+
+    /// All patterns together are no larger than they may be.
+    fn weigh(&self) -> Result<(), Problem> {
+        let mut total = 0;
+        for (pattern, at) in &self.patterns {
+            total += compiled(pattern);
+            if total > MAX_PATTERN_BYTES {
+                return Err(problem(at, "all patterns together are too large: say how long a text is with maxLength"));
+            }
+        }
+        Ok(())
     }
 
     fn plain(&mut self, value: &Value, at: &str) -> Result<Value, Problem> {

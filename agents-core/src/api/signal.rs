@@ -55,7 +55,8 @@ pub struct SignalSpec {
     pub payload: Option<FreeForm>,
     /// JSON Schema, dialect 2020-12, that the payload of every delivery must satisfy; any payload does when absent. Local
     /// `$ref`s that come to an end are followed; `unevaluatedItems`, `unevaluatedProperties`, `$id`, `$anchor` and
-    /// `$dynamicRef` are refused, and more than 32 patterns, or one with look-around or back-references. At most 64 KiB.
+    /// `$dynamicRef` are refused. Patterns: at most 32, none with look-around or back-references, and together not large,
+    /// as `.{1,5000}` is: `maxLength` says how long a text is. `format` is not checked. At most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_schema: Option<FreeForm>,
     /// Everything else.

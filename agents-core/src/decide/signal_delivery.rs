@@ -8,7 +8,9 @@
 //! | any | delivered before, saying something else | `Invalid` | `Conflict` |
 //! | any | before it, and not judged yet | as it was | |
 //!
-//! *Before* is the time of creation, then the uid; what is delivered comes before everything that is not.
+//! *Before* is what the API server stored before, by the version of the object; what is delivered comes before everything
+//! that is not. Times and uids would not do: two of one second may come in any order, and the second could be judged
+//! while the write about the first is on its way. By versions, whoever was judged without the other is before it.
 
 use std::sync::Arc;
 
@@ -90,7 +92,9 @@ impl Arrived {
     /// Which of the others comes before it.
     fn first(&self) -> Option<&Resource<SignalDelivery>> {
         let age = |delivery: &Resource<SignalDelivery>| {
-            (!is_delivered(delivery), delivery.metadata.creation_timestamp, delivery.metadata.uid.clone())
+            let version =
+                delivery.metadata.resource_version.as_deref().and_then(|version| version.parse::<u128>().ok());
+            (!is_delivered(delivery), version, delivery.metadata.uid.clone())
         };
         let own = age(&self.delivery);
         // What is never going to be judged holds nobody up.

@@ -77,12 +77,32 @@ fn no_schema_is_dear() {
     assert!(refused(&doubling).ends_with("the schema has more than 20000 values, references laid out"));
     let patterns: Map<_, _> = (0..=MAX_PATTERNS).map(|n| (format!("p{n}"), json!({"pattern": "^a$"}))).collect();
     assert!(refused(&json!({"properties": patterns})).contains("more than 32 patterns"));
+    let large = json!({"properties": {"a": {"pattern": "^[a-z]{900}$"}, "b": {"pattern": "^[a-z]{1000}$"}}});
+    assert!(refused(&large).starts_with(".properties.b.pattern: all patterns together are too large"));
     let deep = (0..200).fold(json!({}), |inner, _| json!({"not": inner}));
     assert!(refused(&deep).contains("more than 96 levels"));
     let many: Vec<_> = (0..5000).map(|n| json!({"const": n})).collect();
     let dear = json!({"additionalProperties": {"anyOf": many}});
     let value: Map<_, _> = (0..5000).map(|n| (format!("k{n}"), json!(-1))).collect();
     assert!(said(&dear, &Value::Object(value)).unwrap().contains("too dear"));
+}
+
+/// What people write to know a version, a mail address, a digest or a slug.
+#[test]
+fn usual_patterns_are_taken_together() {
+    let all = [
+        r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?$",
+        r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
+        r"^sha256:[0-9a-f]{64}$",
+        r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$",
+        r"^https://[^\s/]+(/\S*)?$",
+        r"^[\w.-]{1,100}$",
+        r"^\d{4}-\d{2}-\d{2}$",
+    ];
+    let properties: Map<_, _> = all.iter().enumerate().map(|(n, p)| (format!("p{n}"), json!({"pattern": p}))).collect();
+    let schema = json!({"properties": properties});
+    assert_eq!(said(&schema, &json!({"p0": "1.4.0-rc.1", "p1": "a@b.c", "p5": "a_b"})), None);
+    assert!(said(&schema, &json!({"p6": "26-11-2026"})).is_some());
 }
 
 #[test]

@@ -209,3 +209,32 @@ fn whatever_becomes_of_a_write_each_id_is_delivered_once() {
         named(|| format!("{fault:?} {names:?}"), &found).into_iter().collect()
     });
 }
+
+/// Senders repeat themselves within a second, while what was decided about the first is still on its way.
+#[test]
+fn of_one_second_too_one_is_delivered() {
+    let cases: Vec<(u64, u64)> = (0..12).flat_map(|seed| [0, 5, 40, 400].map(|pause| (seed, pause))).collect();
+    simulate(cases, async |(seed, pause)| {
+        let world = Arc::new(World::new(seed));
+        let _controller = keep_whole_running(&world, "a", false);
+        signal(&world, "deploy", &json!({}));
+        tokio::time::sleep(20 * SECOND).await;
+        let late = When::verdicts().on("signaldeliveries");
+        world.faults(|faults| {
+            faults.rule(Rule::new(late, Fault::CommitLate(std::time::Duration::from_millis(700))).nth(1))
+        });
+        for n in 0..4 {
+            deliver(&world, &format!("d{n}"), Some("id"), &json!({"n": n % 2}));
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        }
+        world.settle(3600 * SECOND).await;
+        let mut phases: Vec<String> = (0..4).map(|n| said(&world, &format!("d{n}"))[0].clone()).collect();
+        phases.sort();
+        let found = if phases == ["Delivered", "Duplicate", "Invalid", "Invalid"] {
+            vec![]
+        } else {
+            vec![format!("{phases:?}")]
+        };
+        named(|| format!("seed {seed}, {pause} ms"), &found).into_iter().collect()
+    });
+}
