@@ -4,15 +4,21 @@
 //! are laid out flat, and the result is a tree of bounded size, so that a look costs at most the size of the schema times
 //! the size of the value ([`MAX_WORK`]). `unevaluatedProperties` and the like, which look at each level anew, are refused.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use jsonschema::{Draft, PatternOptions, ValidationOptions, Validator};
 use serde_json::{Map, Value, json};
 
-use crate::status::cut;
+use crate::{hidden::visible, status::cut};
 
 /// Most values of JSON in a schema, its references laid out.
 pub const MAX_NODES: usize = 20_000;
+/// Most bytes of a schema's texts and names, its references laid out.
+const MAX_BYTES: usize = 128 * 1024;
+/// Values of a schema times bytes of what is looked at, up to which the places of problems are looked for among branches.
+const MAX_REASONS: usize = 512 * 1024;
+/// Most bytes of a pattern as it is written: it is read as a whole before anything else bounds it.
+const MAX_PATTERN_TEXT: usize = 1024;
 /// Most levels of a schema, its references laid out.
 const MAX_DEPTH: usize = 96;
 /// Most patterns of a schema.
@@ -29,27 +35,37 @@ pub const MAX_WORK: usize = 20_000_000;
 
 /// Most bytes of what is said of a problem.
 const MAX_TEXT: usize = 512;
+/// Most bytes that are shown of one name.
+const MAX_NAME: usize = 64;
 /// What a pattern may be.
-const PATTERNS: &str =
-    ", or not one that is taken: none with look-around or back-references, or with large repetitions";
+const PATTERNS: &str = "is not a pattern that is taken: at most 1024 bytes, without look-around such as (?!…) and \
+                        back-references, and without large repetitions, in whose place maxLength stands";
 
-/// Keywords whose value says nothing that is looked at, or is compared as it is.
-const PLAIN: &[&str] = &[
+/// Keywords that say nothing about a value; those that begin with `x-` do not either.
+const SAYS_NOTHING: &[&str] = &[
     "$comment",
-    "$schema",
-    "const",
     "contentEncoding",
     "contentMediaType",
     "contentSchema",
     "default",
-    "dependentRequired",
     "deprecated",
     "description",
-    "enum",
+    "discriminator",
+    "example",
     "examples",
+    "format",
+    "markdownDescription",
+    "readOnly",
+    "title",
+    "writeOnly",
+];
+/// Keywords whose value is compared as it is.
+const PLAIN: &[&str] = &[
+    "const",
+    "dependentRequired",
+    "enum",
     "exclusiveMaximum",
     "exclusiveMinimum",
-    "format",
     "maxContains",
     "maxItems",
     "maxLength",
@@ -62,12 +78,15 @@ const PLAIN: &[&str] = &[
     "minimum",
     "multipleOf",
     "pattern",
-    "readOnly",
     "required",
-    "title",
     "type",
     "uniqueItems",
-    "writeOnly",
+];
+/// Keywords of other dialects, and what says the same here.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("additionalItems", "prefixItems for the first items, and items for those behind"),
+    ("dependencies", "dependentRequired or dependentSchemas"),
+    ("nullable", "type: [\"string\", \"null\"]"),
 ];
 /// Keywords whose value is a schema.
 const ONE: &[&str] = &["additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"];
@@ -98,6 +117,8 @@ impl fmt::Display for Problem {
 pub struct Schema {
     validator: Validator,
     nodes: usize,
+    /// Whether a value may be held against one of several schemas: then each of them has its own reasons against it.
+    branches: bool,
 }
 
 impl Schema {
@@ -106,16 +127,14 @@ impl Schema {
     /// # Errors
     /// It is none, or one that is not admitted; only the first problem is told.
     pub fn read(written: &Map<String, Value>) -> Result<Self, Problem> {
-        let mut flat = Flat { root: written, nodes: 0, patterns: vec![], within: vec![] };
+        let mut flat = Flat { root: written, nodes: 0, bytes: 0, branches: false, patterns: vec![], within: vec![] };
         let schema = flat.object(written, "", 0)?;
         flat.weigh()?;
         let validator = options(MAX_PATTERN_BYTES).build(&schema).map_err(|error| {
             // A schema is no secret.
-            let text = cut(&error.to_string(), MAX_TEXT);
-            let about = if text.ends_with("\"regex\"") { PATTERNS } else { "" };
-            Problem { at: place(error.instance_path().as_str()), text: format!("{text}{about}") }
+            problem(&place(error.instance_path().as_str()), error.to_string())
         })?;
-        Ok(Self { validator, nodes: flat.nodes })
+        Ok(Self { validator, nodes: flat.nodes, branches: flat.branches })
     }
 
     /// The first thing that is wrong with a value.
@@ -126,11 +145,17 @@ impl Schema {
                 nodes(value),
                 self.nodes
             );
-            return Some(Problem { at: String::new(), text });
+            return Some(problem("", text));
+        }
+        if self.validator.is_valid(value) {
+            return None;
+        }
+        // To say where, everything that any branch has against any part of the value is written down, parts included.
+        if self.branches && self.nodes.saturating_mul(written(value)) > MAX_REASONS {
+            return Some(problem("", "it is not as its schema has it; it is too large to say where"));
         }
         let error = self.validator.validate(value).err()?;
-        let text = cut(&error.masked_with("the value").to_string(), MAX_TEXT);
-        Some(Problem { at: place(error.instance_path().as_str()), text })
+        Some(problem(&place(error.instance_path().as_str()), error.masked_with("the value").to_string()))
     }
 }
 
@@ -140,12 +165,24 @@ fn options<'i>(pattern_bytes: usize) -> ValidationOptions<'i> {
     jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(patterns)
 }
 
-/// How large a pattern is compiled, in bytes, rounded up to a power of two; 0 of one that is none, which is told otherwise.
-fn compiled(pattern: &str) -> usize {
+/// How large a pattern is compiled, in bytes, rounded up to a power of two; `None` of one that is not taken.
+fn compiled(pattern: &str) -> Option<usize> {
     let schema = json!({ "pattern": pattern });
-    let sizes = std::iter::successors(Some(MIN_PATTERN_BYTES), |size| Some(size * 2));
-    let mut sizes = sizes.take_while(|size| *size <= MAX_PATTERN_BYTES);
-    sizes.find(|size| options(*size).build(&schema).is_ok()).unwrap_or(0)
+    let fits = |size: &usize| options(*size).build(&schema).is_ok();
+    if pattern.len() > MAX_PATTERN_TEXT || !fits(&MAX_PATTERN_BYTES) {
+        return None;
+    }
+    std::iter::successors(Some(MIN_PATTERN_BYTES), |size| Some((size * 2).min(MAX_PATTERN_BYTES))).find(fits)
+}
+
+/// Bytes of the texts and names of a value, and one for each other.
+fn written(value: &Value) -> usize {
+    match value {
+        Value::Object(members) => 1 + members.iter().map(|(name, member)| name.len() + written(member)).sum::<usize>(),
+        Value::Array(items) => 1 + items.iter().map(written).sum::<usize>(),
+        Value::String(text) => 1 + text.len(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+    }
 }
 
 /// How many values of JSON a value is.
@@ -159,9 +196,9 @@ fn nodes(value: &Value) -> usize {
 
 /// A JSON pointer as the path of a field.
 fn place(pointer: &str) -> String {
-    let parts = pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let parts = pointer.split('/').skip(1).map(|part| cut(&part.replace("~1", "/").replace("~0", "~"), MAX_NAME));
     parts.fold(String::new(), |place, part| {
-        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
             format!("{place}[{part}]")
         } else {
             format!("{place}.{part}")
@@ -169,10 +206,29 @@ fn place(pointer: &str) -> String {
     })
 }
 
+/// A pointer of a reference, in which the signs of a URL are spelt out (RFC 6901, section 6).
+fn spelt_out(pointer: &str) -> String {
+    let mut bytes = Vec::with_capacity(pointer.len());
+    let mut rest = pointer.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            bytes.push(byte);
+            rest = &behind[2..];
+        } else {
+            bytes.push(*first);
+            rest = behind;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Lays a schema out.
 struct Flat<'a> {
     root: &'a Map<String, Value>,
     nodes: usize,
+    bytes: usize,
+    branches: bool,
     /// Every pattern and where it stands.
     patterns: Vec<(&'a str, String)>,
     /// References that are being followed.
@@ -203,9 +259,9 @@ impl<'a> Flat<'a> {
                     continue;
                 }
                 (name, Value::Object(_)) if DEFINITIONS.contains(&name) => continue,
-                ("$schema", Value::String(dialect)) if !dialect.contains("json-schema.org/") => {
-                    return Err(problem(at, "names another dialect than JSON Schema 2020-12"));
-                }
+                // Beside references within the schema alone, its own name changes nothing.
+                ("$schema" | "$id", Value::String(_)) if depth == 0 => continue,
+                (name, _) if SAYS_NOTHING.contains(&name) || name.starts_with("x-") => continue,
                 (name, value) if PLAIN.contains(&name) => {
                     if let ("pattern", Value::String(pattern)) = (name, value) {
                         self.pattern(pattern, at)?;
@@ -225,20 +281,32 @@ impl<'a> Flat<'a> {
                     }
                     let members = members.iter();
                     let each = members.map(|(name, member)| {
-                        Ok((name.clone(), self.schema(member, &format!("{at}.{name}"), depth + 1)?))
+                        self.bytes += name.len();
+                        let at = format!("{at}.{}", cut(name, MAX_NAME));
+                        Ok((name.clone(), self.schema(member, &at, depth + 1)?))
                     });
                     Value::Object(each.collect::<Result<_, Problem>>()?)
                 }
                 (name, value) if LIST.contains(&name) || NAMED.contains(&name) => self.plain(value, at)?,
-                _ => return Err(problem(at, "is not a keyword that a schema may have here")),
+                (name, _) => {
+                    let instead = ELSEWHERE.iter().find(|(keyword, _)| *keyword == name);
+                    let instead = instead.map(|(_, instead)| format!(": say {instead}")).unwrap_or_default();
+                    return Err(problem(
+                        at,
+                        format!("is not a keyword of JSON Schema 2020-12 that is read here{instead}"),
+                    ));
+                }
             };
             flat.insert(keyword.clone(), flattened);
         }
-        // Nothing of the two hides the other.
-        flat.remove("$schema");
+        self.branches |= ["anyOf", "oneOf"].iter().any(|name| flat.contains_key(*name));
         Ok(match target {
             Some(target) if flat.is_empty() => target,
-            Some(target) => json!({"allOf": [target, flat]}),
+            // Nothing of the two hides the other.
+            Some(target) => {
+                let both = Value::Array(vec![target, Value::Object(flat)]);
+                Value::Object(Map::from_iter([("allOf".to_owned(), both)]))
+            }
             None => Value::Object(flat),
         })
     }
@@ -250,6 +318,7 @@ impl<'a> Flat<'a> {
         if self.within.contains(&reference) || pointer.is_empty() {
             return Err(problem(at, format!("{reference} refers to itself: such a schema has no end")));
         }
+        let pointer = spelt_out(pointer);
         let (first, rest) = pointer.strip_prefix('/').unwrap_or_default().split_once('/').unwrap_or_default();
         let found = self.root.get(first).and_then(|value| value.pointer(&format!("/{rest}")));
         let Some(target) = found.filter(|_| !rest.is_empty()) else {
@@ -269,11 +338,13 @@ impl<'a> Flat<'a> {
         Ok(())
     }
 
-    /// All patterns together are no larger than they may be.
+    /// Each pattern is one that is taken, and all together are no larger than they may be.
     fn weigh(&self) -> Result<(), Problem> {
+        let mut known = BTreeMap::new();
         let mut total = 0;
         for (pattern, at) in &self.patterns {
-            total += compiled(pattern);
+            let size = *known.entry(pattern).or_insert_with(|| compiled(pattern));
+            total += size.ok_or_else(|| problem(at, PATTERNS))?;
             if total > MAX_PATTERN_BYTES {
                 return Err(problem(at, "all patterns together are too large: say how long a text is with maxLength"));
             }
@@ -282,6 +353,7 @@ impl<'a> Flat<'a> {
     }
 
     fn plain(&mut self, value: &Value, at: &str) -> Result<Value, Problem> {
+        self.bytes += written(value);
         self.count(nodes(value), at)?;
         Ok(value.clone())
     }
@@ -291,12 +363,16 @@ impl<'a> Flat<'a> {
         if self.nodes > MAX_NODES {
             return Err(problem(at, format!("the schema has more than {MAX_NODES} values, references laid out")));
         }
+        if self.bytes > MAX_BYTES {
+            return Err(problem(at, format!("the schema has more than {MAX_BYTES} bytes, references laid out")));
+        }
         Ok(())
     }
 }
 
-fn problem(at: &str, text: impl Into<String>) -> Problem {
-    Problem { at: at.to_owned(), text: text.into() }
+/// What users read of a problem has a bound, and hides nothing.
+fn problem(at: &str, text: impl AsRef<str>) -> Problem {
+    Problem { at: cut(&visible(at), MAX_TEXT), text: cut(&visible(text.as_ref()), MAX_TEXT) }
 }
 
 #[cfg(test)]

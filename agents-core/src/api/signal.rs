@@ -54,9 +54,11 @@ pub struct SignalSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<FreeForm>,
     /// JSON Schema, dialect 2020-12, that the payload of every delivery must satisfy; any payload does when absent. Local
-    /// `$ref`s that come to an end are followed; `unevaluatedItems`, `unevaluatedProperties`, `$id`, `$anchor` and
-    /// `$dynamicRef` are refused. Patterns: at most 32, none with look-around or back-references, and together not large,
-    /// as `.{1,5000}` is: `maxLength` says how long a text is. `format` is not checked. At most 64 KiB.
+    /// `$ref`s that come to an end are followed. Annotations such as `title`, `format` and `x-…` say nothing; every other
+    /// keyword that is not of the dialect is refused, and `unevaluatedItems`, `unevaluatedProperties`, `$anchor` and
+    /// `$dynamicRef` with them. At most 32 patterns of 1024 bytes, without look-around and back-references, and together
+    /// not large, as `.{1,5000}` is: `maxLength` says how long a text is. At most 64 KiB, and 128 KiB with what `$ref`s lay
+    /// out. Only the first problem of a schema or a payload is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_schema: Option<FreeForm>,
     /// Everything else.
@@ -72,7 +74,7 @@ pub struct SignalStatus {
     /// Generation of the spec this status was judged on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, or `Invalid` with every fault in `message`.
+    /// `Ready`, or `Invalid` with what is wrong in `message`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub phase: Option<String>,

@@ -24,11 +24,11 @@ impl Kind for SignalDelivery {
     const COLUMNS: &'static [Column] = &[
         Column { name: "Phase", path: ".status.phase", kind: "string", wide: false },
         Column { name: "Signal", path: ".spec.signalRef.name", kind: "string", wide: false },
-        Column { name: "Decision", path: ".spec.decision.verdict", kind: "string", wide: false },
+        Column { name: "Delivery", path: ".spec.deliveryId", kind: "string", wide: false },
         Column { name: "Run", path: ".spec.runRef.name", kind: "string", wide: false },
         Column { name: "Ready", path: ".status.conditions[?(@.type==\"Ready\")].status", kind: "string", wide: false },
         Column { name: "Reason", path: ".status.reason", kind: "string", wide: false },
-        Column { name: "Delivery", path: ".spec.deliveryId", kind: "string", wide: true },
+        Column { name: "Decision", path: ".spec.decision.verdict", kind: "string", wide: true },
         Column { name: "Decided-By", path: ".spec.decision.decidedBy", kind: "string", wide: true },
         Column { name: "Message", path: ".status.message", kind: "string", wide: true },
     ];
@@ -77,7 +77,7 @@ pub struct SignalDeliverySpec {
     /// The run it is meant for; every run that waits for the Signal when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_ref: Option<RunRef>,
-    /// The answer to what an ApprovalPolicy asks.
+    /// The answer to what an ApprovalPolicy asks. Nothing asks yet, and one that is stored before something does will not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
 }
@@ -114,7 +114,7 @@ pub struct Decision {
     /// `status.planDigest` of what was looked at: a plan that has changed since needs another decision.
     #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"), length(max = 71))]
     pub plan_digest: String,
-    /// User name of who decides, as the API server knows it.
+    /// User name of who decides; nothing checks yet that it is the sender's.
     #[schemars(length(min = 1, max = 253))]
     pub decided_by: String,
     /// Groups of who decides, as the API server knows them.

@@ -84,12 +84,13 @@ impl Faults {
         }
     }
 
-    /// Notes a free-form object that is too large.
-    pub fn free_form<'a>(&mut self, field: &str, written: impl IntoIterator<Item = (&'a String, &'a Value)>) {
+    /// Notes a free-form object that is too large; whether it is not.
+    pub fn free_form<'a>(&mut self, field: &str, written: impl IntoIterator<Item = (&'a String, &'a Value)>) -> bool {
         let bytes: usize = written.into_iter().map(|(name, value)| name.len() + value.to_string().len() + 4).sum();
         if bytes > MAX_FREE_FORM_BYTES {
             self.add(field, format!("about {bytes} bytes of JSON; at most {MAX_FREE_FORM_BYTES}"));
         }
+        bytes <= MAX_FREE_FORM_BYTES
     }
 
     /// Notes each name that the list at `list` has given before.

@@ -31,6 +31,10 @@ pub trait Decide: Check {
     /// everything that it refers to is there.
     const GATHER: Option<Gather<Self>> = None;
 
+    /// Whether a decision rests on which other objects of the kind carry its tags: then no two of them are stored at once, and
+    /// one whose tags have other carriers by then is decided anew.
+    const EXCLUSIVE: bool = false;
+
     /// Tags by which others find this object without its name: what each is called, and its value.
     fn tags(object: &Resource<Self>) -> Vec<(&'static str, String)> {
         let _ = object;

@@ -8,9 +8,7 @@
 //! | any | delivered before, saying something else | `Invalid` | `Conflict` |
 //! | any | before it, and not judged yet | as it was | |
 //!
-//! *Before* is what the API server stored before, by the version of the object; what is delivered comes before everything
-//! that is not. Times and uids would not do: two of one second may come in any order, and the second could be judged
-//! while the write about the first is on its way. By versions, whoever was judged without the other is before it.
+//! *Before* is the time of creation, then the uid; what is delivered comes before everything that is not.
 
 use std::sync::Arc;
 
@@ -24,7 +22,7 @@ use super::{
 };
 use crate::{
     api::{Resource, Signal, SignalDelivery, SignalDeliveryStatus},
-    kept::content,
+    kept::{self, content},
     look::{Found, Look},
     schema::{Problem, Schema},
     status::{MAX_MESSAGE, Reason, cut},
@@ -38,11 +36,10 @@ const OF_ID: &str = "deliveryId";
 /// Phases that are of this kind alone.
 const DELIVERED: &str = "Delivered";
 const DUPLICATE: &str = "Duplicate";
-/// The phase of every kind whose spec is faulty.
-const INVALID: &str = "Invalid";
 
 impl Decide for SignalDelivery {
     const GATHER: Option<Gather<Self>> = Some(gather);
+    const EXCLUSIVE: bool = true;
 
     fn tags(delivery: &Resource<Self>) -> Vec<(&'static str, String)> {
         let Some(signal) = &delivery.spec.signal_ref else { return vec![] };
@@ -67,10 +64,6 @@ fn is_delivered(delivery: &Resource<SignalDelivery>) -> bool {
     delivery.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some(DELIVERED))
 }
 
-fn is_refused(delivery: &Resource<SignalDelivery>) -> bool {
-    delivery.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some(INVALID))
-}
-
 fn gather(delivery: Arc<Resource<SignalDelivery>>, look: &dyn Look) -> Box<dyn Rules> {
     let namespace = &delivery.metadata.namespace;
     let signal = delivery.spec.signal_ref.as_ref().map(|signal| look.find::<Signal>(namespace, &signal.name));
@@ -92,15 +85,13 @@ impl Arrived {
     /// Which of the others comes before it.
     fn first(&self) -> Option<&Resource<SignalDelivery>> {
         let age = |delivery: &Resource<SignalDelivery>| {
-            let version =
-                delivery.metadata.resource_version.as_deref().and_then(|version| version.parse::<u128>().ok());
-            (!is_delivered(delivery), version, delivery.metadata.uid.clone())
+            (!is_delivered(delivery), delivery.metadata.creation_timestamp, delivery.metadata.uid.clone())
         };
         let own = age(&self.delivery);
         // What is never going to be judged holds nobody up.
         let counts = |other: &&Arc<Resource<SignalDelivery>>| {
             let is_judged = other.metadata.deletion_timestamp.is_none() && other.spec.decision.is_none();
-            is_delivered(other) || is_judged && !is_refused(other) && !SignalDelivery::is_over(other)
+            is_delivered(other) || is_judged && kept::faults(other).is_empty() && !SignalDelivery::is_over(other)
         };
         let others = self.others.iter().filter(counts).filter(|other| age(other) < own);
         others.min_by_key(|other| age(other)).map(AsRef::as_ref)
@@ -117,8 +108,7 @@ impl Rules for Arrived {
     fn decide(&self, now: Timestamp) -> Deed {
         let Self { delivery, signal, others: _ } = self;
         if delivery.spec.decision.is_some() {
-            let message = "this version stores decisions and does not act on them yet";
-            return Deed::stands(Standing::Waiting(Reason::NotActedOn, message.to_owned()));
+            return Deed::stands(Standing::NotActedOn);
         }
         let signal = match signal {
             Found::Object(signal) => signal,

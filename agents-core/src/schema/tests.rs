@@ -54,7 +54,8 @@ fn what_is_no_schema_or_leads_out_or_has_no_end_is_refused_by_its_place() {
         json!({"$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {"not": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}),
         json!({"allOf": [{"unevaluatedProperties": false}]}),
         json!({"$dynamicRef": "#a"}),
-        json!({"$schema": "https://example.com/own"}),
+        json!({"properties": {"a": {"nullable": true}, "b": {"items": {"additionalItems": {}}}}}),
+        json!({"properties": {"a": {"dependencies": {}}}}),
         json!({"proprties": {}}),
         json!({"properties": {"a": {"pattern": "("}}}),
         json!({"pattern": "(?=a)"}),
@@ -77,6 +78,11 @@ fn no_schema_is_dear() {
     assert!(refused(&doubling).ends_with("the schema has more than 20000 values, references laid out"));
     let patterns: Map<_, _> = (0..=MAX_PATTERNS).map(|n| (format!("p{n}"), json!({"pattern": "^a$"}))).collect();
     assert!(refused(&json!({"properties": patterns})).contains("more than 32 patterns"));
+    // One long text that many name.
+    let text = json!({"$defs": {"a": {"const": "x".repeat(60_000)}}, "anyOf": vec![json!({"$ref": "#/$defs/a"}); 3]});
+    assert!(refused(&text).contains("more than 131072 bytes"));
+    let long = json!({"pattern": "[^\\p{L}]".repeat(200)});
+    assert!(refused(&long).starts_with(".pattern: is not a pattern that is taken"));
     let large = json!({"properties": {"a": {"pattern": "^[a-z]{900}$"}, "b": {"pattern": "^[a-z]{1000}$"}}});
     assert!(refused(&large).starts_with(".properties.b.pattern: all patterns together are too large"));
     let deep = (0..200).fold(json!({}), |inner, _| json!({"not": inner}));
@@ -103,6 +109,38 @@ fn usual_patterns_are_taken_together() {
     let schema = json!({"properties": properties});
     assert_eq!(said(&schema, &json!({"p0": "1.4.0-rc.1", "p1": "a@b.c", "p5": "a_b"})), None);
     assert!(said(&schema, &json!({"p6": "26-11-2026"})).is_some());
+}
+
+/// What generators write beside it: annotations, names of definitions as in a URL, a name of its own.
+#[test]
+fn what_says_nothing_is_passed_over() {
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#", "$id": "https://example.com/a", "definitions":
+        {"a b": {"type": "string", "example": 1, "x-order": 2}},
+        "properties": {"v": {"$ref": "#/definitions/a%20b", "discriminator": {"propertyName": "x"}, "format": "email"}},
+    });
+    assert_eq!(said(&schema, &json!({"v": "x"})), None);
+    assert!(said(&schema, &json!({"v": 1})).unwrap().starts_with(".v: "));
+}
+
+/// Each branch has its reasons, and each reason keeps what it is about.
+#[test]
+fn where_a_large_value_differs_is_not_looked_for_among_branches() {
+    let branches: Vec<_> = (0..300).map(|n| json!({"items": {"const": n}})).collect();
+    let schema = json!({"anyOf": branches});
+    let large = vec![json!("x".repeat(60)); 900];
+    assert_eq!(said(&schema, &json!(large)).unwrap(), ": it is not as its schema has it; it is too large to say where");
+    assert!(said(&schema, &json!(["x"])).unwrap().contains("anyOf"));
+}
+
+#[test]
+fn nothing_hidden_comes_out_of_a_value() {
+    let schema = json!({"properties": {}, "additionalProperties": false});
+    let text = said(&schema, &json!({"\u{1b}[31mred\u{202e}": 1})).unwrap();
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+    let deep = json!({"additionalProperties": {"additionalProperties": false}});
+    let text = said(&deep, &json!({"k".repeat(5000): {"\u{1b}": 1}})).unwrap();
+    assert!(text.len() < 300 && text.contains("does not allow"), "{text:?}");
 }
 
 #[test]

@@ -88,7 +88,7 @@ reasons! {
     ServiceAccountNotAllowed { by_hand },
     /// `spec.suspend` is true.
     Suspended { by_hand, unblocked_by: "set spec.suspend to false" },
-    /// An object of the name we would create belongs to someone else.
+    /// An object of the name we would create belongs to someone else; or another delivery of the same id says something else.
     Conflict { by_hand, unblocked_by: "delete or rename the object of that name" },
     /// The payload is not as its Signal wants it.
     PayloadRejected { by_hand },

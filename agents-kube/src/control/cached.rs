@@ -49,6 +49,8 @@ pub(super) struct Row {
     pub(super) unfinished: Option<&'static str>,
     /// Whether objects are executed on a runtime.
     pub(super) executed: bool,
+    /// Whether no two of them may be stored at once.
+    pub(super) exclusive: bool,
     gather: Option<AnyGather>,
     tags: fn(&AnyResource) -> Vec<(&'static str, String)>,
     is_over: fn(&AnyResource) -> bool,
@@ -73,6 +75,7 @@ impl Row {
             traits: Traits::of::<K>(),
             unfinished: K::UNFINISHED,
             executed: K::EXECUTED,
+            exclusive: K::EXCLUSIVE,
             gather: gather::<K>(),
             tags: |object| object.downcast_ref().map(K::tags).unwrap_or_default(),
             is_over: |object| object.downcast_ref().is_some_and(K::is_over),
@@ -200,10 +203,18 @@ fn judged<K: Kind + Check>(spec: Option<&RawValue>, status: Option<Box<RawValue>
 
 fn judged_and_kept<K: Decide>(spec: Option<&RawValue>, status: Option<Box<RawValue>>, metadata: Meta) -> Body {
     let (judged, spec) = judge::<K>(spec, status);
-    let typed = || serde_json::from_str(judged.status.as_deref()?.get()).ok();
-    let status = K::GATHER.and_then(|_| typed());
+    let status = K::GATHER.and(judged.status.as_deref()).and_then(|status| status_of::<K>(status.get()));
     let object = spec.map(|spec| Arc::new(Resource::<K> { metadata, spec, status }) as _);
     Body::Judged(Box::new(Judged { object, ..judged }))
+}
+
+/// A status as its kind reads it, of one that others have written into too without what they wrote.
+fn status_of<K: Kind>(text: &str) -> Option<K::Status> {
+    serde_json::from_str(text).ok().or_else(|| {
+        let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+        fields.remove("conditions");
+        serde_json::from_value(Value::Object(fields)).ok()
+    })
 }
 
 fn judge<K: Kind + Check>(spec: Option<&RawValue>, status: Option<Box<RawValue>>) -> (Judged, Option<K::Spec>) {

@@ -23,7 +23,7 @@ use agents_core::{
     resolve::References,
 };
 use agents_runtime::driver::Failure;
-use tokio::task::JoinSet;
+use tokio::{sync, task::JoinSet};
 
 use super::{
     cached::{Cached, ROWS, Row},
@@ -66,6 +66,8 @@ pub(super) struct Kept {
     told: Meanings,
     /// Whether runs are decided from it.
     of_runs: bool,
+    /// Held while an object is stored that no other one may be stored beside.
+    pub(super) alone: sync::Mutex<()>,
 }
 
 impl Kept {
@@ -79,6 +81,7 @@ impl Kept {
             pruned: Pruned::new(row.kind),
             told: Meanings::default(),
             of_runs,
+            alone: sync::Mutex::default(),
         }
     }
 
@@ -221,6 +224,13 @@ impl Kinds {
         references
     }
 
+    /// Whether its tags have the same carriers, in the same states, as when it was decided.
+    pub(super) fn is_as_decided(&self, declared: &Declared) -> bool {
+        let again = self.declared(&declared.object);
+        let is_sure = declared.carriers.iter().all(|(_, state)| state.is_some());
+        is_sure && again.is_some_and(|again| again.carriers == declared.carriers)
+    }
+
     /// Nothing depends on it any more.
     pub(super) fn forget(&self, id: &Id) {
         self.links.set(id, []);
@@ -255,12 +265,12 @@ impl Kinds {
 
     /// What the status of an object depends on that is not executed, and the rules of its kind once everything that it
     /// refers to is there; `None` while a kind that is looked for is not listed.
-    pub(super) fn declared(&self, object: &Cached) -> Option<Declared> {
+    pub(super) fn declared(&self, object: &Arc<Cached>) -> Option<Declared> {
         let mut declaration = object.declaration()?;
         let id = object.id();
         if declaration.over || declaration.deleting {
             self.forget(&id);
-            return Some(Declared { declaration, rules: None });
+            return Some(Declared { object: Arc::clone(object), declaration, rules: None, carriers: vec![] });
         }
         let looked = Looked::new(self, Some(&id));
         // What is wrong with the spec itself is said whatever it refers to.
@@ -275,16 +285,23 @@ impl Kinds {
         let rules = if is_right { object.rules(&looked) } else { None };
         self.links.set(&id, looked.asked.take());
         // It is asked for again once the other kind is listed.
-        looked.complete.get().then_some(Declared { declaration, rules })
+        let carriers = looked.carriers.take();
+        let object = Arc::clone(object);
+        looked.complete.get().then_some(Declared { object, declaration, rules, carriers })
     }
 }
 
 /// An object that is not executed, with all that its decision depends on.
 #[derive(Debug)]
 pub(super) struct Declared {
+    object: Arc<Cached>,
     pub(super) declaration: Declaration,
     pub(super) rules: Option<Box<dyn Rules>>,
+    carriers: Vec<Carrier>,
 }
+
+/// An object that was found by a tag, in the state it was found in; no state where that is in doubt.
+type Carrier = (Id, Option<String>);
 
 /// Look-ups of one decision. Each is noted before it is made.
 struct Looked<'a> {
@@ -292,13 +309,16 @@ struct Looked<'a> {
     /// Who is to be told of changes.
     waiting: Option<&'a Id>,
     asked: RefCell<Vec<Topic>>,
+    /// What was found by tags.
+    carriers: RefCell<Vec<Carrier>>,
     /// Whether every kind that was looked for is listed.
     complete: Cell<bool>,
 }
 
 impl<'a> Looked<'a> {
     fn new(kinds: &'a Kinds, waiting: Option<&'a Id>) -> Self {
-        Self { kinds, waiting, asked: RefCell::default(), complete: Cell::new(true) }
+        let (asked, carriers) = (RefCell::default(), RefCell::default());
+        Self { kinds, waiting, asked, carriers, complete: Cell::new(true) }
     }
 
     /// Notes the look-up; the cache of the kind, if it is listed.
@@ -330,7 +350,13 @@ impl Look for Looked<'_> {
     fn tagged(&self, tag: &Tag) -> Vec<Arc<AnyResource>> {
         let Some(kept) = self.note(tag.kind, Topic::Tag(tag.clone())) else { return vec![] };
         let carriers = self.kinds.tags.carriers(tag);
-        let kept = |key: &Key| kept.watch.get(key)?.object().and_then(|object| object.kept_object().cloned());
-        carriers.iter().filter_map(kept).collect()
+        let found = |key: &Key| {
+            let slot = kept.watch.get(key)?;
+            let object = slot.object()?;
+            let state = (!kept.watch.is_doubtful(key)).then(|| object.resource_version().to_owned());
+            self.carriers.borrow_mut().push((object.id(), state));
+            object.kept_object().cloned()
+        };
+        carriers.iter().filter_map(found).collect()
     }
 }

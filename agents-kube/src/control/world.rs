@@ -147,8 +147,7 @@ impl World for ClusterWorld {
             Facts::Run(run) => self.runs.decide(run, refusal, now).map(|status| Status::Run(Box::new(status))),
             Facts::Unreadable(object) => unreadable::decide(object, now).map(Status::Fields),
             Facts::Declared(declared) => {
-                let Declared { declaration, rules } = &**declared;
-                declaration::decide(declaration, rules.as_deref(), now).map(Status::Fields)
+                declaration::decide(&declared.declaration, declared.rules.as_deref(), now).map(Status::Fields)
             }
         }
     }
@@ -184,6 +183,15 @@ impl World for ClusterWorld {
                 self.runs.stands(key);
             }
             return Ok(());
+        }
+        // What this replica stored of the others meanwhile is in the cache before the lock is free again.
+        let _alone = if kept.row.exclusive { Some(kept.alone.lock().await) } else { None };
+        may_act(self.tenure.as_ref())?;
+        if let Facts::Declared(declared) = &snapshot.facts
+            && kept.row.exclusive
+            && !self.kinds.is_as_decided(declared)
+        {
+            return Err(Failure::stale("store the status"));
         }
         match (self.replace(kept, snapshot, status).await, status) {
             (Ok(Some(stored)), Status::Run(sent)) => {

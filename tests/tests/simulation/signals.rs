@@ -131,7 +131,7 @@ async fn a_payload_is_held_against_the_schema_also_where_it_is_large_or_left_to_
     world.apply(&decided.to_string());
     becomes(&world, "large", DELIVERED).await;
     becomes(&world, "usual", DELIVERED).await;
-    becomes(&world, "decided", ["Pending", "NotActedOn", "False"]).await;
+    becomes(&world, "decided", ["Pending", "NotActedOn", "Unknown"]).await;
     let rejected = ["Invalid", "PayloadRejected", "False"];
     becomes(&world, "larger", rejected).await;
     becomes(&world, "wrong", rejected).await;
