@@ -2,9 +2,9 @@
 //!
 //! Dialect 2020-12, without what makes a schema dear or leads out of it: every keyword is looked at once, local `$ref`s
 //! are laid out flat, and the result is a tree of bounded size, so that a look costs at most the size of the schema times
-//! the size of the value ([`MAX_WORK`]). `unevaluatedProperties` and the like, which look at each level anew, are refused.
+//! the size of the value. `unevaluatedProperties` and the like, which look at each level anew, are refused.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use jsonschema::{Draft, PatternOptions, ValidationOptions, Validator};
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{hidden::visible, status::cut};
 
 /// Most values of JSON in a schema, its references laid out.
-pub const MAX_NODES: usize = 20_000;
+const MAX_NODES: usize = 20_000;
 /// Most bytes of a schema's texts and names, its references laid out.
 const MAX_BYTES: usize = 128 * 1024;
 /// Values of a schema times bytes of what is looked at, up to which the places of problems are looked for among branches.
@@ -31,7 +31,7 @@ const MIN_PATTERN_BYTES: usize = 1 << 10;
 /// Most bytes of what a pattern is made into while it is used, so that the usual one costs one step for each byte.
 const MAX_DFA_BYTES: usize = 1 << 20;
 /// Values of a schema times values of what is looked at: about a tenth of a second.
-pub const MAX_WORK: usize = 20_000_000;
+const MAX_WORK: usize = 20_000_000;
 
 /// Most bytes of what is said of a problem.
 const MAX_TEXT: usize = 512;
@@ -104,12 +104,6 @@ pub struct Problem {
     pub at: String,
     /// What, without the value.
     pub text: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
 }
 
 /// A schema that is admitted.

@@ -9,7 +9,9 @@
 //! | over, by the rules of its kind | True | True | False | False | of its kind |
 //!
 //! Of a kind with rules of its own ([`super::rules`]) they say the rest, once the spec is right and everything that it
-//! refers to is there; they may find the object faulty too, or wait. The status is handled as JSON, because one function serves every kind: whatever else stands in it is kept.
+//! refers to is there; they may find the object faulty too, or wait.
+//!
+//! The status is handled as JSON, because one function serves every kind: whatever else stands in it is kept.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};

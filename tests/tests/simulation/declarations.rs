@@ -9,12 +9,12 @@ use agents_core::{
     decide::rules::Decide,
     kinds::{self, Visitor},
 };
-use agents_tests::apimodel::{CrashAt, Fault, RESOURCES, Rule, Verb, When, World};
+use agents_tests::apimodel::{Fault, RESOURCES, Rule, Verb, When, World};
 use serde_json::{Value, json};
 
 use super::{
-    fault::write_faults,
-    play::{keep_whole_running, named, simulate},
+    fault::Disturbance,
+    play::{keep_whole_running, simulate},
     workload::{HAPPY, SECOND, apply_references, phase_seen},
 };
 
@@ -179,29 +179,12 @@ fn whatever_becomes_of_a_write_the_status_is_true_in_the_end() {
     });
     let clean = clean.into_inner().expect("no panic");
     assert_eq!(clean.len(), 3);
-    let crashes = [CrashAt::Before, CrashAt::Inside, CrashAt::After].map(Fault::Crash);
-    let faults: Vec<_> = write_faults().into_iter().chain(crashes).collect();
-    type Case = (Option<(usize, Fault)>, &'static [&'static str], bool);
-    let mut cases: Vec<Case> = Vec::new();
-    for write in 1..=5 {
-        for fault in &faults {
-            cases.push((Some((write, fault.clone())), &["a"], false));
-        }
-    }
-    cases.extend([(None, &["a", "b"][..], false), (None, &["a", "b", "c"], false), (None, &["a", "b"], true)]);
-    simulate(cases, async |(fault, names, lease)| {
+    simulate(Disturbance::all(5), async |disturbance| {
         let world = Arc::new(World::new(1));
-        if let Some((write, fault)) = &fault {
-            world.faults(|faults| faults.rule(Rule::new(When::verdicts(), fault.clone()).nth(*write)));
-        }
+        disturbance.begin(&world);
+        let (names, lease) = (disturbance.controllers, disturbance.lease);
         let end = story(&world, names, lease).await;
-        let mut found = Vec::new();
-        if end != clean {
-            found.push(format!("another end: {end:#?}"));
-        }
-        if fault.is_some() && world.faults(|faults| faults.struck()) != 1 {
-            found.push("the fault did not strike".to_owned());
-        }
+        let mut found = disturbance.found(&world, &end, &clean);
         if lease {
             let log = world.log();
             let listed = names.iter().filter(|name| !log.from(name).of("tools").lists().is_empty()).count();
@@ -210,7 +193,7 @@ fn whatever_becomes_of_a_write_the_status_is_true_in_the_end() {
                 found.push(format!("{listed} watched what only the leader judges, {wrote} wrote"));
             }
         }
-        named(|| format!("{fault:?} {names:?}"), &found).into_iter().collect()
+        disturbance.named(&found)
     });
 }
 

@@ -1,17 +1,67 @@
 //! The API server refuses, throttles, loses answers, says nothing; watches break, lag and lie.
 
 use std::{
+    fmt::Debug,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use agents_tests::apimodel::{Fault, Rule, Verb, WatchFault, WatchRule, When, Words};
+use agents_tests::apimodel::{CrashAt, Fault, Rule, Verb, WatchFault, WatchRule, When, Words, World};
 
 use super::{
     play::{keep_running, named, play, play_clean, simulate},
     two::ends,
     workload::{ALL, HAPPY, SECOND, Workload, named as workload_named},
 };
+
+/// What disturbs the statuses of declarations: a fault at the n-th of their writes, or several controllers.
+pub struct Disturbance {
+    fault: Option<(usize, Fault)>,
+    pub controllers: &'static [&'static str],
+    pub lease: bool,
+}
+
+impl Disturbance {
+    /// One controller that nothing disturbs.
+    pub fn none() -> Self {
+        Self { fault: None, controllers: &["a"], lease: false }
+    }
+
+    /// Every fault and crash at each of the first `writes`, two and three controllers, and two with a lease.
+    pub fn all(writes: usize) -> Vec<Self> {
+        let crashes = [CrashAt::Before, CrashAt::Inside, CrashAt::After].map(Fault::Crash);
+        let faults: Vec<_> = write_faults().into_iter().chain(crashes).collect();
+        let at = |write| faults.iter().map(move |fault| Some((write, fault.clone())));
+        let faulty = (1..=writes).flat_map(at).map(|fault| (fault, &["a"][..], false));
+        let several = [(None, &["a", "b"][..], false), (None, &["a", "b", "c"], false), (None, &["a", "b"], true)];
+        let all = faulty.chain(several);
+        all.map(|(fault, controllers, lease)| Self { fault, controllers, lease }).collect()
+    }
+
+    /// Lets it happen in `world`.
+    pub fn begin(&self, world: &World) {
+        if let Some((write, fault)) = &self.fault {
+            world.faults(|faults| faults.rule(Rule::new(When::verdicts(), fault.clone()).nth(*write)));
+        }
+    }
+
+    /// What is wrong with an end beside the one that was wanted.
+    pub fn found<T: PartialEq + Debug>(&self, world: &World, end: &T, wanted: &T) -> Vec<String> {
+        let mut found = Vec::new();
+        if end != wanted {
+            found.push(format!("another end: {end:#?}"));
+        }
+        if self.fault.is_some() && world.faults(|faults| faults.struck()) != 1 {
+            found.push("the fault did not strike".to_owned());
+        }
+        found
+    }
+
+    /// The same under its name.
+    pub fn named(&self, found: &[String]) -> Vec<String> {
+        named(|| format!("{:?} {:?}", self.fault, self.controllers), found).into_iter().collect()
+    }
+}
 
 /// Everything that can become of a write.
 pub fn write_faults() -> Vec<Fault> {

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use agents_core::api::{Signal, SignalDelivery};
-use agents_tests::apimodel::{CrashAt, Fault, Rule, When, World};
+use agents_tests::apimodel::{Fault, Rule, When, World};
 use serde_json::{Value, json};
 
 use super::{
-    fault::write_faults,
+    fault::Disturbance,
     play::{keep_whole_running, named, simulate},
     workload::SECOND,
 };
@@ -185,28 +185,11 @@ fn whatever_becomes_of_a_write_each_id_is_delivered_once() {
     let ends = [DELIVERED, ["Duplicate", "Duplicate", "True"], ["Invalid", "Conflict", "False"]];
     let ends = [ends[0], ends[1], ends[2], ["Invalid", "PayloadRejected", "False"]].map(|end| end.map(str::to_owned));
     let wanted: BTreeMap<_, _> = ["first", "same", "other", "wrong"].map(str::to_owned).into_iter().zip(ends).collect();
-    let crashes = [CrashAt::Before, CrashAt::Inside, CrashAt::After].map(Fault::Crash);
-    let faults: Vec<_> = write_faults().into_iter().chain(crashes).collect();
-    type Case = (Option<(usize, Fault)>, &'static [&'static str], bool);
-    let mut cases: Vec<Case> = vec![(None, &["a"], false)];
-    for write in 1..=6 {
-        cases.extend(faults.iter().map(|fault| (Some((write, fault.clone())), &["a"][..], false)));
-    }
-    cases.extend([(None, &["a", "b"][..], false), (None, &["a", "b", "c"], false), (None, &["a", "b"], true)]);
-    simulate(cases, async |(fault, names, lease)| {
+    simulate([Disturbance::none()].into_iter().chain(Disturbance::all(6)).collect(), async |disturbance| {
         let world = Arc::new(World::new(1));
-        if let Some((write, fault)) = &fault {
-            world.faults(|faults| faults.rule(Rule::new(When::verdicts(), fault.clone()).nth(*write)));
-        }
-        let end = story(&world, names, lease).await;
-        let mut found = Vec::new();
-        if end != wanted {
-            found.push(format!("another end: {end:#?}"));
-        }
-        if fault.is_some() && world.faults(|faults| faults.struck()) != 1 {
-            found.push("the fault did not strike".to_owned());
-        }
-        named(|| format!("{fault:?} {names:?}"), &found).into_iter().collect()
+        disturbance.begin(&world);
+        let end = story(&world, disturbance.controllers, disturbance.lease).await;
+        disturbance.named(&disturbance.found(&world, &end, &wanted))
     });
 }
 
