@@ -4,6 +4,8 @@
 //! hand; its arguments stand here, where both sides know them. It prints its result itself and fails when a count is not
 //! what it must be; times, memory and sizes are printed beside their targets and never fail, for machines are noisy.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::{Success, cargo};
@@ -15,6 +17,8 @@ pub enum Bench {
     Trunk(Trunk),
     /// The runs of one namespace while another has templates that cost as much as they can: added latency
     Neighbours(Neighbours),
+    /// Runs at once, beside bare Jobs and Jobs of the least operator: time, CPU of API server, etcd and controller
+    Weight(Weight),
     /// The worst templates that are admitted: CPU of one decision
     Templates,
 }
@@ -39,6 +43,23 @@ pub struct Neighbours {
     /// Ordinary runs in each phase; of fewer than 300 the 99th percentile is that of one or two runs
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
+    /// Form of the result
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Arguments of the bench `weight`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Weight {
+    /// So many at once in each turn
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Turns of each
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Another program `agents`, such as an older one, that has turns of its own; may be repeated
+    #[arg(long, value_name = "PROGRAM")]
+    pub against: Vec<PathBuf>,
     /// Form of the result
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     pub output: Output,
@@ -74,9 +95,14 @@ impl Bench {
         Self::Neighbours(Neighbours { runs: 50, output: Output::Table })
     }
 
+    /// `weight` as a sign of life; its figures then say little.
+    pub fn least_weight() -> Self {
+        Self::Weight(Weight { runs: 20, rounds: 1, against: vec![], output: Output::Table })
+    }
+
     /// The package, the program in it, and its arguments.
     fn program(&self) -> (&'static str, &'static str, Vec<String>) {
-        match *self {
+        match self {
             Self::Trunk(Trunk { runs, burst, output }) => {
                 let (runs, burst) = (format!("--runs={runs}"), format!("--burst={burst}"));
                 ("agents-tests", "controller", vec!["trunk".to_owned(), runs, burst, output.argument()])
@@ -86,6 +112,14 @@ impl Bench {
                 "controller",
                 vec!["neighbours".to_owned(), format!("--runs={runs}"), output.argument()],
             ),
+            Self::Weight(Weight { runs, rounds, against, output }) => {
+                let mut arguments = vec!["weight".to_owned(), format!("--runs={runs}"), format!("--rounds={rounds}")];
+                // The bench is started elsewhere.
+                let against = against.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+                arguments.extend(against.map(|path| format!("--against={}", path.display())));
+                arguments.push(output.argument());
+                ("agents-tests", "controller", arguments)
+            }
             Self::Templates => ("agents-core", "templates", Vec::new()),
         }
     }

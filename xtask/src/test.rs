@@ -103,8 +103,11 @@ fn tests(steps: &mut Steps<'_>, rings: &[&str], required: &[&str], skipped: &[St
 
 /// What is too long for a gate, each a step.
 fn longer(steps: &mut Steps<'_>, rings: &[Ring]) {
-    let benches =
-        [("counts of the bench", Bench::trunk()), ("counts beside dear templates", Bench::counts_of_neighbours())];
+    let benches = [
+        ("counts of the bench", Bench::trunk()),
+        ("counts beside dear templates", Bench::counts_of_neighbours()),
+        ("runs beside floors", Bench::least_weight()),
+    ];
     for (name, bench) in benches {
         if rings.contains(&Ring::Api) {
             steps.step(name, |_| bench::run(&bench));

@@ -32,7 +32,12 @@ use tokio::{
 use crate::scene::AGENT;
 
 /// Requests of the kubelet under way at once, and of whoever makes runs.
-const CONNECTIONS: usize = 16;
+pub(crate) const CONNECTIONS: usize = 16;
+
+/// How long so many may take to end.
+pub(crate) fn patience(count: u32) -> Duration {
+    Duration::from_secs(120) + Duration::from_millis(500) * count
+}
 
 /// How runs arrive.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -138,7 +143,7 @@ impl Players {
     }
 
     async fn wait(&mut self, mut open: HashMap<String, End>) -> Result<()> {
-        let patience = Duration::from_secs(120) + Duration::from_millis(500) * u32::try_from(open.len())?;
+        let patience = patience(u32::try_from(open.len())?);
         let all = async {
             while !open.is_empty() {
                 let Some((name, status)) = self.ended.recv().await else { break };
@@ -214,7 +219,10 @@ async fn attend(
                 let Ok(pod) = seen else { continue };
                 let labels = pod.metadata.labels.as_ref();
                 let Some(run) = labels.and_then(|labels| labels.get(LABEL_RUN)).cloned() else { continue };
-                if started.insert(run.clone()) {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                // Others may have played it before.
+                let is_over = matches!(phase, Some("Succeeded" | "Failed"));
+                if !is_over && started.insert(run.clone()) {
                     alive.insert(run, pod.clone());
                     let (kubelet, connections) = (&kubelet, Arc::clone(&connections));
                     work.push(Box::pin(async move {

@@ -1,17 +1,19 @@
 //! What runs cost, from their creation to their end.
 //!
 //! The controller is the released program with the generated rights, beside a real API server, etcd and Job controller;
-//! pods are played by hand. One program for all such benches: `cargo xtask bench trunk` and `cargo xtask bench neighbours`
-//! start a part of it each.
+//! pods are played by hand. One program for all such benches; `cargo xtask bench trunk`, `neighbours` and `weight` start
+//! a part of it each.
 
 mod dear;
 mod figures;
+mod floor;
 mod load;
 mod neighbours;
 mod phase;
 mod process;
 mod scene;
 mod trunk;
+mod weight;
 
 use std::process::ExitCode;
 
@@ -21,7 +23,7 @@ use clap::Parser as _;
 use figures::{Figure, Gate, Group, Heading, Target, Unit};
 use serde_json::json;
 use xtask::{
-    bench::{Neighbours, Trunk},
+    bench::{Neighbours, Trunk, Weight},
     cluster::{Cluster, Options, Progress, product},
 };
 
@@ -37,20 +39,24 @@ struct Arguments {
     bench: bool,
 }
 
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, clap::Subcommand)]
 enum What {
     Trunk(Trunk),
     Neighbours(Neighbours),
+    Weight(Weight),
 }
 
 impl What {
-    fn heading(self) -> Heading {
+    fn heading(&self) -> Heading {
         match self {
             Self::Trunk(Trunk { runs, burst, output }) => {
-                Heading { bench: "trunk", numbers: json!({"runs": runs, "burst": burst}), output }
+                Heading { bench: "trunk", numbers: json!({"runs": runs, "burst": burst}), output: *output }
             }
             Self::Neighbours(Neighbours { runs, output }) => {
-                Heading { bench: "neighbours", numbers: json!({"runs": runs}), output }
+                Heading { bench: "neighbours", numbers: json!({"runs": runs}), output: *output }
+            }
+            Self::Weight(Weight { runs, rounds, against: _, output }) => {
+                Heading { bench: "weight", numbers: json!({"runs": runs, "rounds": rounds}), output: *output }
             }
         }
     }
@@ -58,7 +64,7 @@ impl What {
 
 fn main() -> ExitCode {
     let Arguments { what, bench: _ } = Arguments::parse();
-    let printed = measure(what).and_then(|groups| {
+    let printed = measure(&what).and_then(|groups| {
         figures::print(&what.heading(), &groups)?;
         Ok(figures::violations(&groups))
     });
@@ -77,7 +83,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(what: What) -> Result<Vec<Group>> {
+fn measure(what: &What) -> Result<Vec<Group>> {
     let progress = Progress::new(|line| eprintln!("{line}"));
     let programs = product::build_release(&progress)?;
     let cluster = Cluster::start(Options { progress, ..Options::default() })?;
@@ -85,8 +91,9 @@ fn measure(what: What) -> Result<Vec<Group>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let groups = runtime.block_on(async {
         match what {
-            What::Trunk(trunk) => trunk::play(&cluster, &programs, trunk).await,
-            What::Neighbours(neighbours) => neighbours::play(&cluster, &programs, neighbours).await,
+            What::Trunk(trunk) => trunk::play(&cluster, &programs, *trunk).await,
+            What::Neighbours(neighbours) => neighbours::play(&cluster, &programs, *neighbours).await,
+            What::Weight(weight) => weight::play(&cluster, &programs, weight).await,
         }
     })?;
     drop(runtime);

@@ -1,17 +1,25 @@
-//! What the kernel says of the controller's process.
+//! What the kernel says of the controller's process and of others.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use agents_tests::controller::Controller;
 use anyhow::{Context as _, Result};
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
+};
 
 use crate::{Figure, Gate, Target, Unit};
 
 /// CPU time of all its threads since its start; unlike the ticks of `/proc`, exact to microseconds.
 pub(crate) fn cpu(controller: &Controller) -> Result<Duration> {
-    let clock = ClockId::pid_cpu_clock_id(controller.pid()?).context("the controller has no clock")?;
-    Ok(clock_gettime(clock).context("cannot read the controller's clock")?.into())
+    cpu_of(controller.pid()?)
+}
+
+/// The same of any process.
+pub(crate) fn cpu_of(process: Pid) -> Result<Duration> {
+    let clock = ClockId::pid_cpu_clock_id(process).context("the process has no clock")?;
+    Ok(clock_gettime(clock).context("cannot read the clock of the process")?.into())
 }
 
 /// Its memory at one moment.

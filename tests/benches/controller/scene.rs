@@ -85,13 +85,18 @@ impl<'a> Scene<'a> {
 
     /// Starts a controller as the chart does, and answers how long it took until its caches were complete and it led.
     pub(crate) async fn controller(&self, name: &str) -> Result<(Controller, Duration)> {
+        self.controller_of(self.program, name).await
+    }
+
+    /// The same of another program.
+    pub(crate) async fn controller_of(&self, program: &Path, name: &str) -> Result<(Controller, Duration)> {
         let kubeconfig = grant(self.cluster, self.namespaces[0], ACCOUNT)?;
         for namespace in &self.namespaces[1..] {
             lend(self.cluster, self.namespaces[0], namespace, ACCOUNT)?;
         }
         let began = Instant::now();
         let controller = Controller::launch(Launch {
-            program: self.program,
+            program,
             kubeconfig: &kubeconfig,
             namespace: &self.namespaces.join(","),
             filter: "info",

@@ -318,6 +318,12 @@ impl Cluster {
             .with_context(|| format!("cannot import {}", archive.display()))
     }
 
+    /// The process of a component.
+    pub fn pid(&self, component: Component) -> Result<i32> {
+        let identity = self.layout.identity(component).filter(Identity::is_alive);
+        identity.map(|identity| identity.pid).with_context(|| format!("{component:?} does not run"))
+    }
+
     /// Kills a component with SIGKILL and waits until it is gone.
     pub fn kill9(&self, component: Component) -> Result<()> {
         if let Some(identity) = self.layout.identity(component) {
