@@ -7,6 +7,7 @@
 //! definition admitted.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, LazyLock},
@@ -24,7 +25,10 @@ use agents_core::{
     kinds::{self, Visitor},
     look::{AnyResource, Found, Look, Tag},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
@@ -54,7 +58,7 @@ pub(super) struct Row {
     gather: Option<AnyGather>,
     tags: fn(&AnyResource) -> Vec<(&'static str, String)>,
     is_over: fn(&AnyResource) -> bool,
-    decode: fn(Option<&RawValue>, Option<Box<RawValue>>, Meta) -> Body,
+    decode: fn(Option<&RawValue>, Option<&RawValue>, Meta) -> Body,
     copy: fn(&AnyResource) -> Option<Arc<AnyResource>>,
     left_out: fn(&AnyResource) -> usize,
 }
@@ -115,8 +119,7 @@ pub(super) fn is_executed(kind: &str) -> bool {
 }
 
 /// An object of any kind, as a cache keeps it.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Debug)]
 pub(crate) struct Cached {
     row: &'static Row,
     head: Head,
@@ -158,18 +161,21 @@ struct Judged {
 
 /// An object as the API server writes it; of custom resources the items of a list name their kind too.
 #[derive(Deserialize)]
-struct Written {
-    kind: Box<str>,
+struct Written<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
     metadata: Meta,
-    spec: Option<Box<RawValue>>,
-    status: Option<Box<RawValue>>,
+    #[serde(borrow)]
+    spec: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
 }
 
-impl TryFrom<Written> for Cached {
-    type Error = String;
-
-    fn try_from(Written { kind, metadata, spec, status }: Written) -> Result<Self, String> {
-        let row = ROWS.get(&*kind).ok_or_else(|| format!("no such kind: {kind:?}"))?;
+/// Only from text in memory, which is borrowed: an event is read often, and what is kept of it is made from its parts.
+impl<'de> Deserialize<'de> for Cached {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Written { kind, metadata, spec, status } = Written::deserialize(deserializer)?;
+        let row = ROWS.get(&*kind).ok_or_else(|| D::Error::custom(format_args!("no such kind: {kind:?}")))?;
         let Meta { name, namespace, uid, resource_version, generation, deletion_timestamp, .. } = &metadata;
         let head = Head {
             name: name.as_str().into(),
@@ -179,31 +185,33 @@ impl TryFrom<Written> for Cached {
             generation: *generation,
             is_being_deleted: deletion_timestamp.is_some(),
         };
-        Ok(Self { row, head, body: (row.decode)(spec.as_deref(), status, metadata) })
+        Ok(Self { row, head, body: (row.decode)(spec, status, metadata) })
     }
 }
 
 /// All of an object. The usual one is read at once; only for one that cannot be read the place is looked for.
-fn whole<K: Kind>(spec: Option<&RawValue>, status: Option<Box<RawValue>>, metadata: Meta) -> Body {
+fn whole<K: Kind>(spec: Option<&RawValue>, status: Option<&RawValue>, metadata: Meta) -> Body {
     let read = || {
         let spec = at::<K::Spec>("spec", spec).unwrap_or_else(|| absent::<K>())?;
-        let status = at::<Option<K::Status>>("status", status.as_deref()).transpose()?.flatten();
+        let status = at::<Option<K::Status>>("status", status).transpose()?.flatten();
         Ok(Resource::<K> { metadata, spec, status })
     };
     match read() {
         Ok(object) => Body::Whole(Arc::new(object)),
-        Err(Fault { field, problem }) => Body::Unreadable { why: format!("{field}: {problem}").into(), status },
+        Err(Fault { field, problem }) => {
+            Body::Unreadable { why: format!("{field}: {problem}").into(), status: status.map(ToOwned::to_owned) }
+        }
     }
 }
 
-fn judged<K: Kind + Check>(spec: Option<&RawValue>, status: Option<Box<RawValue>>, _: Meta) -> Body {
+fn judged<K: Kind + Check>(spec: Option<&RawValue>, status: Option<&RawValue>, _: Meta) -> Body {
     let (judged, _) = judge::<K>(spec, status);
     Body::Judged(Box::new(judged))
 }
 
-fn judged_and_kept<K: Decide>(spec: Option<&RawValue>, status: Option<Box<RawValue>>, metadata: Meta) -> Body {
+fn judged_and_kept<K: Decide>(spec: Option<&RawValue>, status: Option<&RawValue>, metadata: Meta) -> Body {
     let (judged, spec) = judge::<K>(spec, status);
-    let status = K::GATHER.and(judged.status.as_deref()).and_then(|status| status_of::<K>(status.get()));
+    let status = K::GATHER.and(status).and_then(|status| status_of::<K>(status.get()));
     let object = spec.map(|spec| Arc::new(Resource::<K> { metadata, spec, status }) as _);
     Body::Judged(Box::new(Judged { object, ..judged }))
 }
@@ -217,7 +225,8 @@ fn status_of<K: Kind>(text: &str) -> Option<K::Status> {
     })
 }
 
-fn judge<K: Kind + Check>(spec: Option<&RawValue>, status: Option<Box<RawValue>>) -> (Judged, Option<K::Spec>) {
+fn judge<K: Kind + Check>(spec: Option<&RawValue>, status: Option<&RawValue>) -> (Judged, Option<K::Spec>) {
+    let status = status.map(ToOwned::to_owned);
     let read = at::<K::Spec>("spec", spec).unwrap_or_else(|| absent::<K>());
     let (faults, references, spec) = match read {
         Ok(spec) => (faults::<K>(&spec), K::references(&spec), Some(spec)),

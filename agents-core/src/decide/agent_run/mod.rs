@@ -417,7 +417,8 @@ impl Decision<'_> {
         }
         let (started, started_at) = (record.has_started_now(), record.started_at());
         let mut plan = record.into_plan();
-        if started {
+        // Of a start that nobody was told to wait for, the status says enough, and so do the Events of the pod.
+        if started && self.recorded().is_some() {
             plan.after.push(emit(Reason::Started, "the provider has started"));
         }
         let deadline = started_at

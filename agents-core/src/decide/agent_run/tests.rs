@@ -170,6 +170,7 @@ fn a_happy_run_costs_one_submission_and_two_status_writes() {
     let plan = decide_at(&s, at(2));
     apply(&mut s, &plan);
     insta::assert_snapshot!(summary(&s), @"Running Running [] the provider is running");
+    assert_eq!(kinds(&plan.after), [], "nobody was told to wait for this start");
     assert!(status(&s).plan_digest.as_deref().unwrap().starts_with("sha256:"));
     assert_eq!(decide_at(&s, at(3)).status, None);
     s.observed.observation = finished(&s, 0, at(9));
@@ -476,6 +477,10 @@ fn a_slow_start_is_told_after_five_minutes_or_with_its_cause() {
     let plan = apply_now(&mut s, at(310));
     insta::assert_snapshot!(summary(&s), @"Pending ImagePullFailed [ImagePullFailed] no such image");
     assert_eq!(plan.wake, Some(at(600)));
+    let mut started = s.clone();
+    started.observed.observation = running(at(320));
+    let plan = decide_at(&started, at(320));
+    assert!(matches!(&plan.after[..], [Effect::Emit(told)] if told.reason == Reason::Started), "{:?}", plan.after);
     let plan = apply_now(&mut s, at(620));
     assert_eq!(kinds(&plan.after), [EffectKind::Cancel]);
     s.observed = Observed { observation: Observation::Lost, consistent: true, kept: false };
