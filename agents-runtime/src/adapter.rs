@@ -104,8 +104,6 @@ pub enum AdapterErrorKind {
     Rejected,
     /// A Secret, or a key of it, that the submission needs does not exist.
     SecretMissing,
-    /// The adapter's own fault.
-    Internal,
 }
 
 /// An error of an adapter.
@@ -166,7 +164,7 @@ impl AdapterError {
     /// The reason users see.
     pub fn reason(&self) -> Reason {
         match self.kind {
-            AdapterErrorKind::Unavailable | AdapterErrorKind::Internal => Reason::RuntimeUnavailable,
+            AdapterErrorKind::Unavailable => Reason::RuntimeUnavailable,
             AdapterErrorKind::Conflict => Reason::Conflict,
             AdapterErrorKind::SecretMissing => Reason::SecretMissing,
             AdapterErrorKind::Rejected => Reason::SubmitRejected,
