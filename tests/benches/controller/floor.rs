@@ -1,4 +1,5 @@
-//! What a run must cost: the Job alone, and the Job of an operator that does no more than any operator must.
+//! What a run must cost: the Job alone, and the Job of an operator that does no more than any operator must, once a Job of
+//! one bare container and once one like ours.
 //!
 //! The operator keeps a small object of its own beside each Job, watches what the product watches, and writes that
 //! object's status twice: when the pod runs and when the Job is complete. Pods are played as those of the product are, and
@@ -10,6 +11,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use agents_core::{
+    marks::{LABEL_MANAGED_BY, MANAGED_BY},
+    plan::CONTAINER,
+};
 use agents_tests::hand_kubelet::{Exit, HandKubelet};
 use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream, stream::FuturesUnordered};
@@ -17,7 +22,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ApiResource, DynamicObject, PostParams},
+    api::{ApiResource, DynamicObject, ListParams, PostParams},
     core::GroupVersionKind,
     runtime::{WatchStreamExt as _, watcher},
 };
@@ -32,13 +37,48 @@ const KIND: &str = "Work";
 pub(crate) const DEFINITION: &str = "works.floor.proompteng.ai";
 const LABEL: &str = "floor.proompteng.ai/turn";
 
-/// What there is beside the Job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Floor {
-    /// Nothing.
-    Jobs,
-    /// A small object, and somebody who writes its status twice.
-    Operator,
+/// What is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Floor {
+    /// Whether there is a small object beside each Job, and somebody who writes its status twice.
+    pub(crate) operator: bool,
+    /// The Job, without its name, owner and label.
+    pub(crate) job: Value,
+}
+
+/// A Job of one container with nothing but a command.
+pub(crate) fn bare_job() -> Value {
+    json!({
+        "metadata": {},
+        "spec": {"backoffLimit": 0, "template": {"metadata": {}, "spec": {
+            "restartPolicy": "Never",
+            "containers": [{"name": CONTAINER, "image": "work", "command": ["/bin/sh", "-c", "echo say hello"]}],
+        }}},
+    })
+}
+
+/// A Job as large as one of ours, which no controller of ours takes for its own.
+pub(crate) async fn job_like_ours(client: &Client, namespace: &str) -> Result<Value> {
+    let ours = ListParams::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}")).limit(1);
+    let jobs = Api::<Job>::namespaced(client.clone(), namespace).list(&ours).await?;
+    let mut job = serde_json::to_value(jobs.items.first().context("there is no Job of ours")?)?;
+    let mut spec = job["spec"].take();
+    for field in ["selector", "manualSelector", "ttlSecondsAfterFinished"] {
+        spec.as_object_mut().context("a Job has a spec")?.remove(field);
+    }
+    let renamed = |metadata: &Value| {
+        let of = |field: &str| -> Value {
+            let given = metadata[field].as_object().into_iter().flatten();
+            let kept = given.filter(|(key, _)| !key.contains("job-name") && !key.contains("controller-uid"));
+            kept.map(|(key, value)| (key.replace(agents_core::api::GROUP, GROUP), value.clone())).collect()
+        };
+        let mut labels = of("labels");
+        labels[LABEL_MANAGED_BY] = json!("floor");
+        json!({"annotations": of("annotations"), "labels": labels})
+    };
+    let (metadata, of_pod) = (renamed(&job["metadata"]), renamed(&spec["template"]["metadata"]));
+    spec["template"]["metadata"] = of_pod;
+    Ok(json!({"metadata": metadata, "spec": spec}))
 }
 
 /// The definition of the operator's object.
@@ -65,7 +105,7 @@ pub(crate) fn definition() -> Value {
 }
 
 /// Makes so many at once, and waits until each has ended.
-pub(crate) async fn play(client: &Client, namespace: &str, floor: Floor, turn: &str, count: u32) -> Result<()> {
+pub(crate) async fn play(client: &Client, namespace: &str, floor: &Floor, turn: &str, count: u32) -> Result<()> {
     let works = works(client, namespace);
     let jobs = Api::<Job>::namespaced(client.clone(), namespace);
     let names = (0..count).map(|n| format!("{turn}-{n:05}"));
@@ -73,9 +113,11 @@ pub(crate) async fn play(client: &Client, namespace: &str, floor: Floor, turn: &
         stream::iter(names.map(|name| {
             let (works, jobs) = (works.clone(), jobs.clone());
             async move {
-                match floor {
-                    Floor::Jobs => jobs.create(&PostParams::default(), &job(&name, turn, None)?).await.map(drop)?,
-                    Floor::Operator => works.create(&PostParams::default(), &work(&name, turn)?).await.map(drop)?,
+                let new = PostParams::default();
+                if floor.operator {
+                    works.create(&new, &work(&name, turn)?).await?;
+                } else {
+                    jobs.create(&new, &job(&floor.job, &name, turn, None)?).await?;
                 }
                 anyhow::Ok(())
             }
@@ -102,27 +144,18 @@ fn work(name: &str, turn: &str) -> Result<DynamicObject> {
     }))?)
 }
 
-fn job(name: &str, turn: &str, owner: Option<&DynamicObject>) -> Result<Job> {
-    let owners: Vec<_> = owner
-        .map(|owner| {
-            json!({
-                "apiVersion": format!("{GROUP}/v1"), "kind": KIND, "name": owner.name_any(), "uid": owner.uid(),
-                "controller": true,
-            })
-        })
-        .into_iter()
-        .collect();
-    Ok(serde_json::from_value(json!({
-        "apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {"name": name, "labels": {LABEL: turn}, "ownerReferences": owners},
-        "spec": {"backoffLimit": 0, "template": {
-            "metadata": {"labels": {LABEL: turn}},
-            "spec": {
-                "restartPolicy": "Never",
-                "containers": [{"name": "work", "image": "work", "command": ["/bin/sh", "-c", "echo say hello"]}],
-            },
-        }},
-    }))?)
+fn job(of: &Value, name: &str, turn: &str, owner: Option<&DynamicObject>) -> Result<Job> {
+    let mut job = of.clone();
+    job["metadata"]["name"] = json!(name);
+    job["metadata"]["labels"][LABEL] = json!(turn);
+    job["spec"]["template"]["metadata"]["labels"][LABEL] = json!(turn);
+    if let Some(owner) = owner {
+        job["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": format!("{GROUP}/v1"), "kind": KIND, "name": owner.name_any(), "uid": owner.uid(),
+            "controller": true,
+        }]);
+    }
+    Ok(serde_json::from_value(job)?)
 }
 
 /// Who plays the operator, where there is one, and the kubelet.
@@ -152,7 +185,7 @@ impl Players {
         match step {
             Step::Submit(object) => {
                 let name = object.name_any();
-                let job = job(&name, &self.turn, Some(&object))?;
+                let job = job(&self.floor.job, &name, &self.turn, Some(&object))?;
                 self.stored().insert(name, object);
                 self.jobs.create(&PostParams::default(), &job).await?;
             }
@@ -170,7 +203,7 @@ impl Players {
     }
 
     async fn tell(&self, name: &str, phase: &str) -> Result<()> {
-        if self.floor == Floor::Jobs {
+        if !self.floor.operator {
             return Ok(());
         }
         let mut object = self.stored().remove(name).context("an object that nobody has seen")?;
@@ -191,10 +224,10 @@ impl Players {
     }
 }
 
-async fn attend(client: &Client, namespace: &str, floor: Floor, turn: &str, count: u32) -> Result<()> {
+async fn attend(client: &Client, namespace: &str, floor: &Floor, turn: &str, count: u32) -> Result<()> {
     let selected = watcher::Config::default().labels(&format!("{LABEL}={turn}"));
     let players = &Players {
-        floor,
+        floor: floor.clone(),
         turn: turn.to_owned(),
         works: works(client, namespace),
         jobs: Api::namespaced(client.clone(), namespace),
@@ -205,9 +238,10 @@ async fn attend(client: &Client, namespace: &str, floor: Floor, turn: &str, coun
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
     let mut pods = pin!(watcher(pods, selected.clone()).default_backoff().applied_objects());
     let mut jobs = pin!(watcher(players.jobs.clone(), selected.clone()).default_backoff().applied_objects());
-    let mut works = match floor {
-        Floor::Jobs => stream::pending().boxed(),
-        Floor::Operator => watcher(players.works.clone(), selected).default_backoff().applied_objects().boxed(),
+    let mut works = if floor.operator {
+        watcher(players.works.clone(), selected).default_backoff().applied_objects().boxed()
+    } else {
+        stream::pending().boxed()
     };
     let mut done = HashSet::new();
     let mut steps = FuturesUnordered::new();
