@@ -11,7 +11,7 @@ use crate::{
     api::{Agent, AgentProvider, runtime::RuntimeKind},
     decide::{
         Confirm, Plan,
-        agent_run::{MAX_OBJECT_BYTES, Observed, Remembered, RunSnapshot, Settings, decide},
+        agent_run::{MAX_OBJECT_BYTES, Observed, RunSnapshot, Settings, decide},
     },
     look::Found,
     plan::Defaults,
@@ -157,20 +157,15 @@ proptest! {
         for Look { observation, certain: (consistent, proven), agent: is_there, later, cancel } in looks {
             now = now.checked_add(SignedDuration::from_secs(later)).expect("a time");
             run.spec.cancel = run.spec.cancel.or(cancel.then_some(true));
-            let snapshot = |run: Resource<AgentRun>, work: Resource<ImplementationSpec>| RunSnapshot {
-                run: Arc::new(run),
-                object_proven: proven,
-                references: References {
+            let snapshot = |run: Resource<AgentRun>, work: Resource<ImplementationSpec>| {
+                let references = References {
                     agent: if is_there { Found::Object(Arc::clone(&agent)) } else { Found::Absent },
                     provider: if is_there { Found::Object(Arc::clone(&provider)) } else { Found::Absent },
                     implementation: Found::Object(Arc::new(work)),
-                },
-                observed: Observed { observation: observation.clone(), consistent, kept: false },
-                overdue: None,
-                in_doubt: None,
-                found_on: None,
-                blind_since: None,
-                remembered: Remembered::default(),
+                };
+                let certain = RunSnapshot::certain(Arc::new(run), references, observation.clone());
+                let observed = Observed { consistent, ..certain.observed };
+                RunSnapshot { object_proven: proven, observed, ..certain }
             };
             let whole = decide(&snapshot(run.clone(), work.clone()), &settings(), None, now);
             prop_assert!(!whole.confirm.whole, "nothing is left out");
@@ -217,21 +212,12 @@ fn what_a_copy_does_not_say_is_not_held_against_the_run() {
     let agent = json!({"providerRef": {"name": "shell"}, "resources": {"limits": {"cpu": "2"}}});
     let provider = json!({"binary": "sh", "workload": resources("requests", "3")});
     let decided = |run: &Resource<AgentRun>| {
-        let snapshot = RunSnapshot {
-            run: Arc::new(kept(run)),
-            object_proven: true,
-            references: References {
-                agent: Found::Object(Arc::new(object::<Agent>("writer", &agent))),
-                provider: Found::Object(Arc::new(object::<AgentProvider>("shell", &provider))),
-                implementation: Found::Object(Arc::new(object("task", &json!({"text": "work"})))),
-            },
-            observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
-            overdue: None,
-            in_doubt: None,
-            found_on: None,
-            blind_since: None,
-            remembered: Remembered::default(),
+        let references = References {
+            agent: Found::Object(Arc::new(object::<Agent>("writer", &agent))),
+            provider: Found::Object(Arc::new(object::<AgentProvider>("shell", &provider))),
+            implementation: Found::Object(Arc::new(object("task", &json!({"text": "work"})))),
         };
+        let snapshot = RunSnapshot::certain(Arc::new(kept(run)), references, Observation::Lost);
         decide(&snapshot, &settings(), None, T0)
     };
     let spec = json!({

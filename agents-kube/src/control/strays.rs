@@ -19,7 +19,7 @@ use agents_core::{
     api::{AgentRun, Kind, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
-        agent_run::{FORCE_AFTER_SECONDS, current_attempt, is_finished},
+        agent_run::{current_attempt, forced_after, is_finished},
     },
     mutant::{self, Mutant},
     name::SubmissionKey,
@@ -176,11 +176,6 @@ fn decide(snapshot: &Snapshot, grace_seconds: u64, now: Timestamp) -> Plan<()> {
     }
 }
 
-/// Time after which something is ended by force, in seconds.
-fn patience(grace_seconds: u64) -> i64 {
-    i64::try_from(grace_seconds).unwrap_or(i64::MAX).saturating_add(FORCE_AFTER_SECONDS)
-}
-
 /// Whether the watched run wants this attempt of the run `uid` to live.
 pub(super) fn is_wanted(watched: Option<&Slot<Cached>>, uid: &str, attempt: i32) -> bool {
     let Some(watched) = watched else { return false };
@@ -248,14 +243,14 @@ impl Stray {
         match self.ending {
             None => after(now, seconds(RACE_SECONDS)),
             // Pods that are being deleted have their own grace.
-            Some(Ending::Since(asked)) => after(asked, seconds(patience(grace_seconds))),
-            Some(Ending::Unknown) => after(now, seconds(patience(grace_seconds))),
+            Some(Ending::Since(asked)) => after(asked, seconds(forced_after(grace_seconds))),
+            Some(Ending::Unknown) => after(now, seconds(forced_after(grace_seconds))),
         }
     }
 
     /// How long it has once its end was asked for, in seconds.
     fn wait_after_end(&self, grace_seconds: u64) -> i64 {
-        if self.ending.is_none() { patience(grace_seconds) } else { AGAIN_SECONDS }
+        if self.ending.is_none() { forced_after(grace_seconds) } else { AGAIN_SECONDS }
     }
 }
 

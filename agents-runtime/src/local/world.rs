@@ -10,7 +10,7 @@ use agents_core::{
     api::{AgentRun, AgentRunStatus, Meta, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
-        agent_run::{Observed, Remembered, RunSnapshot, Settings, current_ref, decide, is_finished},
+        agent_run::{RunSnapshot, Settings, current_ref, decide, is_finished},
     },
     name::SubmissionKey,
     plan::{Bounds, Defaults},
@@ -219,17 +219,7 @@ impl World for LocalWorld {
             }
         };
         // Memory and the process adapter are the truth itself: there is no cache that could be behind.
-        Ok(Some(RunSnapshot {
-            run: Arc::new(run),
-            object_proven: true,
-            references,
-            observed: Observed { observation, consistent: true, kept: false },
-            overdue: None,
-            in_doubt: None,
-            found_on: None,
-            blind_since: None,
-            remembered: Remembered::default(),
-        }))
+        Ok(Some(RunSnapshot::certain(Arc::new(run), references, observation)))
     }
 
     fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
@@ -338,17 +328,8 @@ mod tests {
     async fn a_run_that_is_not_here_is_no_success() {
         let world = LocalWorld::new(Manifests::default(), BTreeMap::new(), Stage::new().0);
         let run = json!({ "metadata": { "name": "a", "namespace": "n" }, "spec": { "agentRef": { "name": "x" } } });
-        let snapshot = RunSnapshot {
-            run: Arc::new(serde_json::from_value(run).unwrap()),
-            object_proven: true,
-            references: References::default(),
-            observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
-            overdue: None,
-            in_doubt: None,
-            found_on: None,
-            blind_since: None,
-            remembered: Remembered::default(),
-        };
+        let run = Arc::new(serde_json::from_value(run).unwrap());
+        let snapshot = RunSnapshot::certain(run, References::default(), Observation::Lost);
         let notice = Notice { warning: false, reason: Reason::Suspended, message: String::new() };
         let performed = world.perform(&snapshot, &Effect::Emit(notice)).await;
         let stored = world.store(&snapshot, &AgentRunStatus::default()).await;

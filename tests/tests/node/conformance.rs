@@ -14,7 +14,7 @@ use agents_core::{
     api::{Agent, AgentProvider, AgentRun, Resource, runtime::RuntimeKind},
     decide::{
         Effect,
-        agent_run::{Observed, Remembered, RunSnapshot, Settings, decide},
+        agent_run::{RunSnapshot, Settings, decide},
     },
     look::Found,
     plan::{Bounds, Defaults},
@@ -91,17 +91,7 @@ impl Jobs<'_> {
             provider: Found::Object(Arc::new(provider)),
             implementation: Found::Absent,
         };
-        let snapshot = RunSnapshot {
-            run: Arc::new(run),
-            object_proven: true,
-            references,
-            observed: Observed { observation: Observation::Lost, consistent: true, kept: false },
-            overdue: None,
-            in_doubt: None,
-            found_on: None,
-            blind_since: None,
-            remembered: Remembered::default(),
-        };
+        let snapshot = RunSnapshot::certain(Arc::new(run), references, Observation::Lost);
         let settings = Settings {
             defaults: Defaults {
                 image: SHELL_IMAGE.to_owned(),

@@ -64,9 +64,14 @@ const SLOW_START_SECONDS: i64 = 300;
 /// Time between two looks at something that another party has to cure, in seconds.
 const RECHECK_SECONDS: i64 = 30;
 /// Time the runtime has beyond grace before an attempt is ended by force, in seconds.
-pub const FORCE_AFTER_SECONDS: i64 = 30;
+const FORCE_AFTER_SECONDS: i64 = 30;
 /// Time the runner has beyond its deadline and grace to report by itself, in seconds.
 const DEADLINE_SLACK_SECONDS: i64 = 70;
+
+/// How long what was asked to end has until it is ended by force, in seconds.
+pub fn forced_after(grace_seconds: u64) -> i64 {
+    i64::try_from(grace_seconds).unwrap_or(i64::MAX).saturating_add(FORCE_AFTER_SECONDS)
+}
 
 /// What the engine is configured to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +128,22 @@ pub struct RunSnapshot {
 }
 
 impl RunSnapshot {
+    /// Where nothing is cached: everything was read just now from what holds it, no other engine has ever looked after
+    /// runs, and none of them is without its record.
+    pub fn certain(run: Arc<Resource<AgentRun>>, references: References, observation: Observation) -> Self {
+        Self {
+            run,
+            object_proven: true,
+            references,
+            observed: Observed { observation, consistent: true, kept: false },
+            overdue: None,
+            in_doubt: None,
+            found_on: None,
+            blind_since: None,
+            remembered: Remembered::default(),
+        }
+    }
+
     /// The reference by which the current attempt was observed.
     pub fn reference(&self, settings: &Settings) -> RuntimeRef {
         match self.found_on {
@@ -389,8 +410,7 @@ impl Decision<'_> {
 
     /// When an attempt that is being ended `since` then is ended by force.
     fn forced_at(&self, since: Timestamp) -> Timestamp {
-        let grace = i64::try_from(self.settings.defaults.grace_seconds).unwrap_or(i64::MAX);
-        after(since, seconds(grace.saturating_add(FORCE_AFTER_SECONDS)))
+        after(since, seconds(forced_after(self.settings.defaults.grace_seconds)))
     }
 
     /// Records what a live attempt does.

@@ -59,24 +59,17 @@ fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
     for (name, value) in spec.as_object().unwrap() {
         whole[name] = value.clone();
     }
-    RunSnapshot {
-        run: Arc::new(object("run-1", &whole)),
-        object_proven: true,
-        references: References {
-            agent: Found::Object(Arc::new(object::<Agent>("writer", &json!({"providerRef": {"name": "shell"}})))),
-            provider: Found::Object(Arc::new(object::<AgentProvider>(
-                "shell",
-                &json!({"binary": "sh", "argsTemplate": ["-c", "{{ implementation.text }}"]}),
-            ))),
-            implementation: Found::Object(Arc::new(object::<ImplementationSpec>("task", &json!({"text": "true"})))),
-        },
-        observed: Observed { observation: Observation::Lost, consistent: false, kept: false },
-        overdue: None,
-        in_doubt: None,
-        found_on: None,
-        blind_since: None,
-        remembered: Remembered::default(),
-    }
+    let references = References {
+        agent: Found::Object(Arc::new(object::<Agent>("writer", &json!({"providerRef": {"name": "shell"}})))),
+        provider: Found::Object(Arc::new(object::<AgentProvider>(
+            "shell",
+            &json!({"binary": "sh", "argsTemplate": ["-c", "{{ implementation.text }}"]}),
+        ))),
+        implementation: Found::Object(Arc::new(object::<ImplementationSpec>("task", &json!({"text": "true"})))),
+    };
+    let mut snapshot = RunSnapshot::certain(Arc::new(object("run-1", &whole)), references, Observation::Lost);
+    snapshot.observed.consistent = false;
+    snapshot
 }
 
 fn decide_at(snapshot: &RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
