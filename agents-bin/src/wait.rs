@@ -54,8 +54,6 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, PartialEq)]
 struct Wanted {
     resource: ApiResource,
-    /// As people write it: `agentrun/NAME`.
-    title: String,
     name: String,
 }
 
@@ -73,14 +71,14 @@ fn object(text: &str) -> Result<Wanted, String> {
     }
     let mut search = Search { word: kind.to_lowercase(), found: None };
     kinds::visit(&mut search);
-    let (singular, resource) = search.found.ok_or_else(|| format!("there is no kind {kind}"))?;
-    Ok(Wanted { resource, title: format!("{singular}/{name}"), name: name.to_owned() })
+    let resource = search.found.ok_or_else(|| format!("there is no kind {kind}"))?;
+    Ok(Wanted { resource, name: name.to_owned() })
 }
 
 /// Finds the kind that a word names.
 struct Search {
     word: String,
-    found: Option<(&'static str, ApiResource)>,
+    found: Option<ApiResource>,
 }
 
 impl Visitor for Search {
@@ -89,7 +87,7 @@ impl Visitor for Search {
         let word = self.word.as_str();
         if word == K::SINGULAR || word == K::PLURAL || K::SHORT_NAMES.contains(&word) || word == full {
             let kind = GroupVersionKind::gvk(K::GROUP, VERSION, K::KIND);
-            self.found = Some((K::SINGULAR, ApiResource::from_gvk_with_plural(&kind, K::PLURAL)));
+            self.found = Some(ApiResource::from_gvk_with_plural(&kind, K::PLURAL));
         }
     }
 }
@@ -172,13 +170,14 @@ async fn wait(
     condition: Option<Condition>,
     deadline: Instant,
 ) -> Result<End> {
-    let Wanted { resource, title, name } = wanted;
+    let Wanted { resource, name } = wanted;
     let is_run = resource.kind == AgentRun::KIND;
     let condition = condition.unwrap_or_else(|| Condition {
         kind: if is_run { "Succeeded" } else { "Ready" }.to_owned(),
         status: "True".to_owned(),
     });
     let mut follow = Follow::new(client, &namespace, &resource, &name);
+    let title = follow.title().to_owned();
     let mut told = String::new();
     loop {
         let seen = tokio::select! {
@@ -290,11 +289,8 @@ mod tests {
             "AgentRun/hello",
             "agentruns.agents.proompteng.ai/hello",
         ] {
-            let Wanted { resource, title, name } = object(text).unwrap();
-            assert_eq!(
-                (resource.plural.as_str(), title.as_str(), name.as_str()),
-                ("agentruns", "agentrun/hello", "hello")
-            );
+            let Wanted { resource, name } = object(text).unwrap();
+            assert_eq!((resource.plural.as_str(), name.as_str()), ("agentruns", "hello"));
         }
         for text in ["", "agentrun/", "pod/hello", "agentrun/a/b"] {
             assert!(object(text).is_err(), "{text}");

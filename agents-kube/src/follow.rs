@@ -90,6 +90,11 @@ impl Follow {
         }
     }
 
+    /// The object as people write it: `agentrun/NAME`.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
     /// What there is to be known next. Loses nothing when it is given up in between.
     ///
     /// # Errors
