@@ -8,7 +8,7 @@ use agents_core::{
     hidden::visible,
     kinds::{self, Visitor},
 };
-use agents_kube::follow::{Follow, FollowError, Seen};
+use agents_kube::follow::{Follow, FollowError, Seen, title};
 use anyhow::{Result, bail};
 use jiff::SignedDuration;
 use kube::{Client, api::ApiResource, core::GroupVersionKind};
@@ -177,7 +177,7 @@ async fn wait(
         status: "True".to_owned(),
     });
     let mut follow = Follow::new(client, &namespace, &resource, &name);
-    let title = follow.title().to_owned();
+    let title = title(&resource, &name);
     let mut told = String::new();
     loop {
         let seen = tokio::select! {
@@ -290,7 +290,10 @@ mod tests {
             "agentruns.agents.proompteng.ai/hello",
         ] {
             let Wanted { resource, name } = object(text).unwrap();
-            assert_eq!((resource.plural.as_str(), name.as_str()), ("agentruns", "hello"));
+            assert_eq!(
+                (resource.plural.as_str(), title(&resource, &name).as_str(), name.as_str()),
+                ("agentruns", "agentrun/hello", "hello")
+            );
         }
         for text in ["", "agentrun/", "pod/hello", "agentrun/a/b"] {
             assert!(object(text).is_err(), "{text}");

@@ -57,6 +57,11 @@ pub enum FollowError {
 
 type Changes = Pin<Box<dyn Stream<Item = watcher::Result<Option<DynamicObject>>> + Send>>;
 
+/// An object as people write it: `agentrun/NAME`.
+pub fn title(resource: &ApiResource, name: &str) -> String {
+    format!("{}/{name}", resource.kind.to_lowercase())
+}
+
 /// An object that is followed.
 pub struct Follow {
     changes: Changes,
@@ -82,17 +87,12 @@ impl Follow {
         Self {
             changes: Box::pin(watcher::watch_object(api, name).default_backoff()),
             resource: format!("{}.{}", resource.plural, resource.group),
-            title: format!("{}/{name}", resource.kind.to_lowercase()),
+            title: title(resource, name),
             namespace: namespace.to_owned(),
             began: Instant::now(),
             answered: false,
             told: false,
         }
-    }
-
-    /// The object as people write it: `agentrun/NAME`.
-    pub fn title(&self) -> &str {
-        &self.title
     }
 
     /// What there is to be known next. Loses nothing when it is given up in between.

@@ -126,10 +126,11 @@ pub(crate) async fn play(client: &Client, namespace: &str, floor: &Floor, turn: 
         .try_collect::<()>()
         .await
     };
-    let attended = timeout(patience(count), attend(client, namespace, floor, turn, count));
-    let (made, attended) = tokio::join!(make, attended);
-    made?;
-    attended.with_context(|| format!("not all of {count} have ended"))?
+    let attended = async {
+        let all = timeout(patience(count), attend(client, namespace, floor, turn, count)).await;
+        all.with_context(|| format!("not all of {count} have ended"))?
+    };
+    tokio::try_join!(make, attended).map(|((), ())| ())
 }
 
 fn works(client: &Client, namespace: &str) -> Api<DynamicObject> {

@@ -70,7 +70,11 @@ const DEADLINE_SLACK_SECONDS: i64 = 70;
 
 /// How long what was asked to end has until it is ended by force, in seconds.
 pub fn forced_after(grace_seconds: u64) -> i64 {
-    i64::try_from(grace_seconds).unwrap_or(i64::MAX).saturating_add(FORCE_AFTER_SECONDS)
+    grace_and(grace_seconds, FORCE_AFTER_SECONDS)
+}
+
+fn grace_and(grace_seconds: u64, more: i64) -> i64 {
+    i64::try_from(grace_seconds).unwrap_or(i64::MAX).saturating_add(more)
 }
 
 /// What the engine is configured to do.
@@ -369,8 +373,7 @@ impl Decision<'_> {
     }
 
     fn deadline_slack(&self) -> jiff::SignedDuration {
-        let grace = i64::try_from(self.settings.defaults.grace_seconds).unwrap_or(i64::MAX);
-        seconds(grace.saturating_add(DEADLINE_SLACK_SECONDS))
+        seconds(grace_and(self.settings.defaults.grace_seconds, DEADLINE_SLACK_SECONDS))
     }
 
     /// The time a hindrance was recorded first: a runtime's own time may start anew with every look.
