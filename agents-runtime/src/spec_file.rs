@@ -1,9 +1,13 @@
 //! The file in which the runner's spec travels: JSON, or base64 of zstd of JSON where it has to be small text. One place
 //! writes and reads it, so that both sides stay one format.
 
-use std::io::{self, Read as _};
+use std::{
+    cell::RefCell,
+    io::{self, Read as _},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use zstd::bulk::Compressor;
 
 /// Largest spec, in bytes, before and after decompression.
 pub const MAX_SPEC_BYTES: usize = 16 * 1024 * 1024;
@@ -21,12 +25,29 @@ pub enum SpecFileError {
     Encoding(String),
 }
 
+/// A compressor that packed more than this holds more memory than a replica at rest should.
+const REUSED_UP_TO: usize = 64 * 1024;
+
+thread_local! {
+    /// Making one costs more than packing a usual spec does: it asks the processor what it can, which a virtual machine's
+    /// host answers.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// `json` as base64 of zstd: what travels in a pod annotation.
 ///
 /// # Errors
 /// Compression failed, which memory running out alone brings about.
 pub fn encode(json: &[u8]) -> io::Result<String> {
-    Ok(STANDARD.encode(zstd::bulk::compress(json, COMPRESSION_LEVEL)?))
+    let mut compressor = match COMPRESSOR.take() {
+        Some(compressor) => compressor,
+        None => Compressor::new(COMPRESSION_LEVEL)?,
+    };
+    let packed = STANDARD.encode(compressor.compress(json)?);
+    if json.len() <= REUSED_UP_TO {
+        COMPRESSOR.set(Some(compressor));
+    }
+    Ok(packed)
 }
 
 /// The JSON in `bytes`, which hold JSON or what [`encode`] made of it. Whether it is JSON is not looked at.

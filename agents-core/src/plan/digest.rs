@@ -13,7 +13,12 @@ const LEFT_OUT: &[&[&str]] =
 
 /// `sha256:` and 64 hexadecimal digits over `bytes`.
 pub fn sha256(bytes: &[u8]) -> String {
-    format!("sha256:{}", hexadecimal(&Sha256::digest(bytes)))
+    format!("sha256:{}", hexadecimal(&sha256_bytes(bytes)))
+}
+
+/// The hash of `bytes`.
+pub fn sha256_bytes(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 /// Two hexadecimal digits for each byte.
@@ -43,8 +48,7 @@ pub fn of_json(value: &Value) -> String {
     sha256(&text)
 }
 
-/// Sorts members itself: whether `serde_json` keeps insertion order depends on features of the whole build. Every Job
-/// that is seen is hashed, so nothing is copied on the way.
+/// Sorts members itself: whether `serde_json` keeps insertion order depends on features of the whole build.
 fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => write_scalar(value, out),

@@ -1,6 +1,6 @@
 //! Events for people: sent beside the reconcile, dropped rather than waited for.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use agents_core::{
     decide::Notice,
@@ -9,8 +9,8 @@ use agents_core::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
-use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde::{Serialize, de::IgnoredAny};
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 
 use super::cached::ROWS;
@@ -24,14 +24,14 @@ const MAX_NOTE: usize = 1024;
 /// Takes Events without waiting.
 #[derive(Debug, Clone)]
 pub(crate) struct Notices {
-    sender: mpsc::Sender<(String, Value)>,
+    sender: mpsc::Sender<(String, Box<RawValue>)>,
     instance: Arc<str>,
 }
 
 /// Sends what [`Notices`] took.
 #[derive(Debug)]
 pub(crate) struct NoticesTask {
-    receiver: mpsc::Receiver<(String, Value)>,
+    receiver: mpsc::Receiver<(String, Box<RawValue>)>,
     calls: Calls,
 }
 
@@ -42,6 +42,40 @@ pub(super) struct Regarding<'a> {
     pub(super) id: &'a Id,
     /// Its uid.
     pub(super) uid: &'a str,
+}
+
+/// An Event, as it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    metadata: Metadata<'a>,
+    event_time: fmt::Arguments<'a>,
+    reporting_controller: &'a str,
+    reporting_instance: &'a str,
+    action: &'a str,
+    reason: &'a str,
+    note: &'a str,
+    #[serde(rename = "type")]
+    kind_of_event: &'a str,
+    regarding: Reference<'a>,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    name: fmt::Arguments<'a>,
+    namespace: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reference<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+    uid: &'a str,
 }
 
 impl Notices {
@@ -61,25 +95,22 @@ impl Notices {
         let identity = format!("{uid}/{reason}/{message}");
         let hash = &sha256(identity.as_bytes())["sha256:".len()..][..16];
         let readable: String = name.chars().take(200).collect();
-        let event = json!({
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": format!("{}.{hash}", readable.trim_end_matches(['.', '-'])), "namespace": namespace},
-            "eventTime": format!("{now:.6}"),
-            "reportingController": "agents.proompteng.ai/controller",
-            "reportingInstance": &*self.instance,
-            "action": "Reconcile",
-            "reason": reason.as_str(),
-            "note": agents_core::status::cut(message, MAX_NOTE),
-            "type": if *warning { "Warning" } else { "Normal" },
-            "regarding": {
-                "apiVersion": row.api_version,
-                "kind": row.kind,
-                "name": name,
-                "namespace": namespace,
-                "uid": uid,
-            },
-        });
+        let readable = readable.trim_end_matches(['.', '-']);
+        let event = Body {
+            api_version: "events.k8s.io/v1",
+            kind: "Event",
+            metadata: Metadata { name: format_args!("{readable}.{hash}"), namespace },
+            event_time: format_args!("{now:.6}"),
+            reporting_controller: "agents.proompteng.ai/controller",
+            reporting_instance: &self.instance,
+            action: "Reconcile",
+            reason: reason.as_str(),
+            note: &agents_core::status::cut(message, MAX_NOTE),
+            kind_of_event: if *warning { "Warning" } else { "Normal" },
+            regarding: Reference { api_version: &row.api_version, kind: row.kind, name, namespace, uid },
+        };
+        // Texts alone: there is nothing that JSON has no form for.
+        let Ok(event) = to_raw_value(&event) else { return };
         if self.sender.try_send((namespace.clone(), event)).is_err() {
             tracing::debug!(object = %id, %reason, "an event was dropped");
         }

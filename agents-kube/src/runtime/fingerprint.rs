@@ -15,7 +15,10 @@ use agents_core::{
     plan::{CONTAINER, INSTALL_CONTAINER, digest},
     report::KEY_VARIABLE,
 };
-use serde_json::{Map, Value, json};
+
+use self::json::{Json, Members};
+
+mod json;
 
 /// Fields of a pod's spec that decide what its containers are and may do.
 const POD: &[&str] = &[
@@ -57,11 +60,14 @@ const DEFAULT_MESSAGE_PATH: &str = "/dev/termination-log";
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of a pod's spec, as JSON.
-    pub fn of(spec: Value) -> Self {
-        let text = digest::of_json(&projection(spec));
-        // A digest of ours reads back; one that did not would only ever differ.
-        Self::parse(&text).unwrap_or(Self([0; 32]))
+    /// Of the JSON of a pod's spec.
+    pub fn of(spec: &str) -> Self {
+        Self::of_json(read(spec))
+    }
+
+    fn of_json(spec: Json<'_>) -> Self {
+        // Writing to memory cannot fail, and neither can JSON.
+        Self(digest::sha256_bytes(&serde_json::to_vec(&projection(spec)).unwrap_or_default()))
     }
 
     /// As [`fmt::Display`] writes it.
@@ -119,10 +125,9 @@ impl Template {
             if let Some(known) = templates.get(&key) {
                 return known.clone();
             }
-            // What was decoded as JSON is JSON.
-            let spec: Value = serde_json::from_str(spec).unwrap_or_default();
+            let spec = read(spec);
             let report_key = report_key(&spec);
-            let template = Self { pod: Fingerprint::of(spec), report_key };
+            let template = Self { pod: Fingerprint::of_json(spec), report_key };
             if templates.len() >= REMEMBERED {
                 templates.clear();
             }
@@ -132,92 +137,99 @@ impl Template {
     }
 }
 
-/// The key of the report in a pod's spec.
-fn report_key(spec: &Value) -> Option<Box<str>> {
-    let agent = list(&spec["containers"]).find(|container| container["name"] == CONTAINER)?;
-    // Of a variable that is given twice the last one counts.
-    let key = list(&agent["env"]).filter(|variable| variable["name"] == KEY_VARIABLE).last()?;
-    key["value"].as_str().map(Into::into)
+/// What was decoded as JSON, or made of plain data, is JSON.
+fn read(spec: &str) -> Json<'_> {
+    serde_json::from_str(spec).unwrap_or_default()
 }
 
-/// Takes apart what it is given: every state of every Job is looked at, and most of it is large.
-fn projection(mut spec: Value) -> Value {
-    let mut of = |field: &str, name: &str| -> Vec<Value> {
-        let ours = taken_list(&mut spec, field).into_iter().filter(|container| container["name"] == name);
+/// The key of the report in a pod's spec.
+fn report_key(spec: &Json<'_>) -> Option<Box<str>> {
+    let agent = spec.list("containers").iter().find(|container| is_named(container, CONTAINER))?;
+    // Of a variable that is given twice the last one counts.
+    let key = agent.list("env").iter().rfind(|variable| is_named(variable, KEY_VARIABLE))?;
+    key.get("value")?.as_str().map(Into::into)
+}
+
+fn is_named(object: &Json<'_>, name: &str) -> bool {
+    object.get("name").and_then(Json::as_str) == Some(name)
+}
+
+/// Takes apart what it is given: most of it is thrown away.
+fn projection(mut spec: Json<'_>) -> Json<'_> {
+    let mut of = |field: &str, name: &str| -> Vec<Json<'_>> {
+        let ours = taken_list(&mut spec, field).into_iter().filter(|container| is_named(container, name));
         ours.map(container).collect()
     };
     let (containers, before) = (of("containers", CONTAINER), of("initContainers", INSTALL_CONTAINER));
+    let mut volumes = taken_list(&mut spec, "volumes");
     let mounted: BTreeSet<&str> = containers
         .iter()
         .chain(&before)
-        .flat_map(|container| list(&container["volumeMounts"]))
-        .filter_map(|mount| mount["name"].as_str())
+        .flat_map(|container| container.list("volumeMounts"))
+        .filter_map(|mount| mount.get("name")?.as_str())
         .collect();
-    let volumes: Vec<Value> = taken_list(&mut spec, "volumes")
-        .into_iter()
-        .filter(|volume| volume["name"].as_str().is_some_and(|name| mounted.contains(name)))
-        .filter_map(|mut volume| {
-            // A bound of its size, which others may set or spell otherwise.
-            if let Some(folder) = volume.get_mut("emptyDir").and_then(Value::as_object_mut) {
-                folder.remove("sizeLimit");
-            }
-            said(volume)
-        })
-        .collect();
-    json!({"pod": picked(spec, POD), "containers": containers, "before": before, "volumes": volumes})
+    volumes.retain(|volume| volume.get("name").and_then(Json::as_str).is_some_and(|name| mounted.contains(name)));
+    let volumes = volumes.into_iter().filter_map(|mut volume| {
+        // A bound of its size, which others may set or spell otherwise.
+        if let Json::Object(members) = &mut volume
+            && let Some(Json::Object(folder)) = members.get_mut("emptyDir")
+        {
+            folder.remove("sizeLimit");
+        }
+        said(volume)
+    });
+    let parts = [
+        ("volumes", Json::List(volumes.collect())),
+        ("pod", Json::Object(picked(spec, POD))),
+        ("containers", Json::List(containers)),
+        ("before", Json::List(before)),
+    ];
+    Json::Object(Members::new(parts.into_iter().map(|(name, value)| (name.into(), value)).collect()))
 }
 
-fn container(container: Value) -> Value {
+fn container(container: Json<'_>) -> Json<'_> {
     let mut picked = picked(container, OF_CONTAINER);
-    picked.entry("terminationMessagePath").or_insert_with(|| json!(DEFAULT_MESSAGE_PATH));
-    if let Some(Value::Array(variables)) = picked.get_mut("env") {
-        variables.retain(|variable| variable["name"] != KEY_VARIABLE);
+    picked.insert_missing("terminationMessagePath", Json::text(DEFAULT_MESSAGE_PATH));
+    if let Some(Json::List(variables)) = picked.get_mut("env") {
+        variables.retain(|variable| !is_named(variable, KEY_VARIABLE));
         if variables.is_empty() {
             picked.remove("env");
         }
     }
-    Value::Object(picked)
+    Json::Object(picked)
 }
 
-fn picked(mut object: Value, fields: &[&str]) -> Map<String, Value> {
-    fields.iter().filter_map(|field| Some(((*field).to_owned(), said(taken(&mut object, field)?)?))).collect()
+fn picked<'a>(object: Json<'a>, fields: &[&str]) -> Members<'a> {
+    let Json::Object(members) = object else { return Members::default() };
+    members.filter_map(|name, value| fields.contains(&name).then(|| said(value)).flatten())
 }
 
-fn taken(object: &mut Value, field: &str) -> Option<Value> {
-    object.get_mut(field).map(Value::take)
-}
-
-fn taken_list(object: &mut Value, field: &str) -> Vec<Value> {
-    match taken(object, field) {
-        Some(Value::Array(items)) => items,
+fn taken_list<'a>(object: &mut Json<'a>, field: &str) -> Vec<Json<'a>> {
+    match object.take(field) {
+        Some(Json::List(items)) => items,
         _ => Vec::new(),
     }
 }
 
 /// The value without what the API server leaves out: nothing, and texts, lists and objects with nothing in them.
-fn said(value: Value) -> Option<Value> {
+fn said(value: Json<'_>) -> Option<Json<'_>> {
     match value {
-        Value::Null => None,
-        Value::String(ref text) => (!text.is_empty()).then_some(value),
-        Value::Array(items) => {
+        Json::Null => None,
+        Json::Text(ref text) => (!text.is_empty()).then_some(value),
+        Json::List(items) => {
             // An empty word of a command is a word.
             let items: Vec<_> = items
                 .into_iter()
-                .map(|item| if item.is_string() { item } else { said(item).unwrap_or(Value::Null) })
+                .map(|item| if item.as_str().is_some() { item } else { said(item).unwrap_or_default() })
                 .collect();
-            (!items.is_empty()).then_some(Value::Array(items))
+            (!items.is_empty()).then_some(Json::List(items))
         }
-        Value::Object(members) => {
-            let members: Map<_, _> =
-                members.into_iter().filter_map(|(name, value)| Some((name, said(value)?))).collect();
-            (!members.is_empty()).then_some(Value::Object(members))
+        Json::Object(members) => {
+            let members = members.filter_map(|_, value| said(value));
+            (!members.is_empty()).then_some(Json::Object(members))
         }
-        Value::Bool(_) | Value::Number(_) => Some(value),
+        Json::Bool(_) | Json::Number(_) => Some(value),
     }
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ pub fn manifests(
 /// Gives the runner the key of its report, and says what the template executes.
 fn mark(template: &mut PodTemplateSpec, plan: Option<&str>, report_key: Option<&str>) -> Marks {
     // Plain data with text keys has a JSON form.
-    let pod = Fingerprint::of(serde_json::to_value(&template.spec).unwrap_or_default());
+    let pod = Fingerprint::of(&serde_json::to_string(&template.spec).unwrap_or_default());
     if let (Some(key), Some(spec)) = (report_key, &mut template.spec) {
         for container in spec.containers.iter_mut().filter(|container| container.name == CONTAINER) {
             // The last one counts, whatever a provider calls its variables.

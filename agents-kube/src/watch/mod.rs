@@ -8,6 +8,7 @@
 //! Which object an event is about is read from its projection; a fault in one object never ends the watch.
 
 mod freshness;
+mod lines;
 mod run;
 mod store;
 mod version;

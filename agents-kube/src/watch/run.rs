@@ -1,28 +1,22 @@
 //! The loop of a watch: list in pages, then follow, and begin again where the API server says that it must.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use agents_core::kept::KEPT_WHOLE;
 use agents_runtime::adapter::Class;
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::{self, Instant};
-use tokio_util::{
-    codec::{FramedRead, LinesCodec},
-    io::StreamReader,
-};
 
 use super::{
     Change, Key, Projection, Slot, Watch,
+    lines::{Line, Lines, TooLong},
     store::{Said, Seen},
     version::Version,
 };
 use crate::client::{ApiError, ApiErrorKind, decode_text, told_in_watch};
 
-/// Longest event: an object of etcd's largest size, escaped, with room.
-const MAX_LINE: usize = 16 * 1024 * 1024;
 /// Time beyond its own timeout after which a watch is ended from this side.
 const MARGIN: Duration = Duration::from_secs(10);
 /// A watch that ends sooner counts as a failure whatever it said: reopening it at once could go on for ever.
@@ -50,15 +44,6 @@ enum Ended {
     Failed(ApiError),
 }
 
-/// One line of a watch.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(borrow)]
-    object: &'a RawValue,
-}
-
 /// What is read of an object that cannot be decoded, and of a bookmark.
 #[derive(Deserialize)]
 struct Header {
@@ -75,35 +60,47 @@ struct HeaderMeta {
     resource_version: String,
 }
 
+/// Decodes an object.
+fn read<P: Projection>(raw: &[u8]) -> Result<Seen<P>, serde_json::Error> {
+    let object: P = serde_json::from_slice(raw)?;
+    // What is short needs no measuring: most objects are, and each event is one.
+    let kept = (raw.len() > KEPT_WHOLE).then(|| object.kept()).flatten();
+    let object = kept.unwrap_or(object);
+    let identity = object.identity();
+    Ok(Seen {
+        key: Key::new(identity.namespace, identity.name),
+        uid: identity.uid.into(),
+        version: Version::parse(identity.resource_version),
+        weight: object.weight(raw.len()),
+        slot: Slot::Read(Arc::new(object)),
+    })
+}
+
 /// Decodes an object, or what names it. `None` when not even that is possible.
-fn decode<P: Projection>(raw: &[u8]) -> Option<Seen<P>> {
-    match serde_json::from_slice::<P>(raw) {
-        Ok(object) => {
-            // What is short needs no measuring: most objects are, and each event is one.
-            let kept = (raw.len() > KEPT_WHOLE).then(|| object.kept()).flatten();
-            let object = kept.unwrap_or(object);
-            let identity = object.identity();
-            Some(Seen {
-                key: Key::new(identity.namespace, identity.name),
-                uid: identity.uid.into(),
-                version: Version::parse(identity.resource_version),
-                weight: object.weight(raw.len()),
-                slot: Slot::Read(Arc::new(object)),
-            })
-        }
-        Err(error) => {
-            let Header { metadata } = serde_json::from_slice(raw).ok()?;
-            if metadata.name.is_empty() {
-                return None;
-            }
-            Some(Seen {
-                key: Key::new(metadata.namespace, metadata.name),
-                uid: metadata.uid.into(),
-                version: Version::parse(&metadata.resource_version),
-                weight: size_of::<Header>(),
-                slot: Slot::Unreadable(decode_text(&error).into()),
-            })
-        }
+fn read_or_named<P: Projection>(raw: &[u8]) -> Option<Seen<P>> {
+    let error = match read(raw) {
+        Ok(seen) => return Some(seen),
+        Err(error) => error,
+    };
+    let Header { metadata } = serde_json::from_slice(raw).ok()?;
+    if metadata.name.is_empty() {
+        return None;
+    }
+    Some(Seen {
+        key: Key::new(metadata.namespace, metadata.name),
+        uid: metadata.uid.into(),
+        version: Version::parse(&metadata.resource_version),
+        weight: size_of::<Header>(),
+        slot: Slot::Unreadable(decode_text(&error).into()),
+    })
+}
+
+/// What an event of `kind` says of its object.
+fn said(kind: &str) -> Option<Said> {
+    match kind {
+        "ADDED" | "MODIFIED" => Some(Said::Present),
+        "DELETED" => Some(Said::Left),
+        _ => None,
     }
 }
 
@@ -174,8 +171,7 @@ impl<P: Projection> Watch<P> {
             Err(error) if error.kind == ApiErrorKind::Gone => return Ok(Ended::Relist(error)),
             Err(error) => return Ok(Ended::Failed(error)),
         };
-        let bytes = body.into_data_stream().map(|chunk| chunk.map_err(io::Error::other));
-        let mut lines = FramedRead::new(StreamReader::new(bytes), LinesCodec::new_with_max_length(MAX_LINE));
+        let (mut chunks, mut lines) = (body.into_data_stream(), Lines::default());
         let opened = Instant::now();
         let end = opened + open_for + MARGIN;
         let mut heard = false;
@@ -189,11 +185,18 @@ impl<P: Projection> Watch<P> {
         };
         loop {
             let silent = (Instant::now() + self.settings.silence).min(end);
-            let line = match time::timeout_at(silent, lines.next()).await {
-                Ok(Some(Ok(line))) => line,
-                Ok(Some(Err(_)) | None) => return Ok(resume(failures)),
-                // An API server whose data was restored to an earlier version has nothing to say for as long as that takes.
-                Err(_) => return Ok(Ended::Relist(unavailable("the watch fell silent"))),
+            let line = loop {
+                match lines.next() {
+                    Ok(Some(line)) => break line,
+                    Ok(None) => {}
+                    Err(TooLong) => return Ok(resume(failures)),
+                }
+                match time::timeout_at(silent, chunks.next()).await {
+                    Ok(Some(Ok(chunk))) => lines.push(chunk),
+                    Ok(Some(Err(_)) | None) => return Ok(resume(failures)),
+                    // An API server whose data was restored to an earlier version has nothing to say for as long as that takes.
+                    Err(_) => return Ok(Ended::Relist(unavailable("the watch fell silent"))),
+                }
             };
             match self.line(&line, tell) {
                 Ok(()) if !heard => {
@@ -208,42 +211,53 @@ impl<P: Projection> Watch<P> {
     }
 
     /// Takes in one line.
-    fn line(&self, line: &str, tell: &mut (impl FnMut(Change<P>) + Send)) -> Result<(), Ended> {
-        let Line { kind, object } = match serde_json::from_str(line) {
+    fn line(&self, line: &[u8], tell: &mut (impl FnMut(Change<P>) + Send)) -> Result<(), Ended> {
+        if let Some(Line { kind, object }) = Line::presumed(line)
+            && let Some(said) = said(kind)
+            && let Ok(seen) = read(object)
+        {
+            self.event(said, seen, tell);
+            return Ok(());
+        }
+        let Line { kind, object } = match Line::read(line) {
             Ok(line) => line,
             // The connection was cut in mid-line.
             Err(error) if error.is_eof() => return Err(Ended::Resume),
             Err(error) => return Err(Ended::Relist(ApiError::undecodable("read the watch", &error))),
         };
-        let now = self.boot();
-        let said = match kind {
-            "ADDED" | "MODIFIED" => Said::Present,
-            "DELETED" => Said::Left,
+        if let Some(said) = said(kind) {
+            let Some(seen) = read_or_named(object) else {
+                tracing::warn!(kind = self.target.kind(), "an event names no object and is ignored");
+                return Ok(());
+            };
+            self.event(said, seen, tell);
+            return Ok(());
+        }
+        match kind {
             "BOOKMARK" => {
-                let header: Header = serde_json::from_str(object.get())
+                let header: Header = serde_json::from_slice(object)
                     .map_err(|error| Ended::Relist(ApiError::undecodable("read a bookmark", &error)))?;
                 let version = Version::parse(&header.metadata.resource_version);
-                self.store().reach(&version, now);
-                return Ok(());
+                self.store().reach(&version, self.boot());
+                Ok(())
             }
             "ERROR" => {
-                let error = told_in_watch(&self.target, object.get().as_bytes());
-                return Err(match error.kind {
+                let error = told_in_watch(&self.target, object);
+                Err(match error.kind {
                     ApiErrorKind::Gone => Ended::Relist(error),
                     _ => Ended::Failed(error),
-                });
+                })
             }
-            _ => return Ok(()),
-        };
-        let Some(seen) = decode(object.get().as_bytes()) else {
-            tracing::warn!(kind = self.target.kind(), "an event names no object and is ignored");
-            return Ok(());
-        };
+            _ => Ok(()),
+        }
+    }
+
+    fn event(&self, said: Said, seen: Seen<P>, tell: &mut (impl FnMut(Change<P>) + Send)) {
+        let now = self.boot();
         let change = self.store().event(said, seen, now);
         if let Some(change) = change {
             tell(change);
         }
-        Ok(())
     }
 
     /// Replaces the cache by a consistent list and returns its version.
@@ -255,7 +269,7 @@ impl<P: Projection> Watch<P> {
         let mut limit = FIRST_PAGE.min(self.settings.page);
         loop {
             let take = |raw: &[u8]| {
-                let Some(seen) = decode(raw) else {
+                let Some(seen) = read_or_named(raw) else {
                     tracing::warn!(kind = self.target.kind(), "a listed object has no name and is ignored");
                     return;
                 };

@@ -191,7 +191,7 @@ pub(crate) fn a_forged_job_is_a_conflict_and_not_believed(cluster: &Cluster) -> 
         stage.run_in("late", "Succeeded").await?;
         // What the API server has stored of ours is still what we sent: its defaults change no fingerprint.
         let ours = stage.find("jobs", &job_of(&twin, 1)).await?.context("no Job of ours")?;
-        let stored = Fingerprint::of(ours["spec"]["template"]["spec"].clone()).to_string();
+        let stored = Fingerprint::of(&ours["spec"]["template"]["spec"].to_string()).to_string();
         ensure!(ours["metadata"]["annotations"][ANNOTATION_POD] == stored, "{ours:#}");
 
         let run_uid = uid_of(&run).to_owned();

@@ -62,7 +62,7 @@ const FORGERIES: [(&str, Change); 6] = [
     ("another image", |job| agent(job)["image"] = json!("evil")),
     ("another image and its own fingerprint", |job| {
         agent(job)["image"] = json!("evil");
-        let own = Fingerprint::of(job["spec"]["template"]["spec"].clone()).to_string();
+        let own = Fingerprint::of(&job["spec"]["template"]["spec"].to_string()).to_string();
         job["metadata"]["annotations"]["agents.proompteng.ai/pod-fingerprint"] = json!(own);
     }),
     ("another command", |job| agent(job)["command"] = json!(["sh", "-c", "evil"])),

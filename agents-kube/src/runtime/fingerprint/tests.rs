@@ -1,6 +1,7 @@
 //! The same pod however the API server and others spell it, and another one as soon as something else runs.
 
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::runtime::{
@@ -55,6 +56,30 @@ fn stored(mut job: Value) -> Value {
     job["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = json!("job-1");
     job["status"] = json!({"active": 1});
     job
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,4}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 5, |item| {
+        prop_oneof![
+            proptest::collection::vec(item.clone(), 0..5).prop_map(Value::from),
+            proptest::collection::vec(("\\PC{0,3}", item), 0..5)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+#[test]
+fn of_members_of_one_name_the_last_one_counts() {
+    let text = r#"{"b":1,"a":2,"b":{"x":3},"a":4}"#;
+    assert_eq!(serde_json::to_string(&read(text)).expect("it is JSON"), r#"{"a":4,"b":{"x":3}}"#);
 }
 
 #[test]
@@ -123,9 +148,16 @@ fn whatever_else_would_run_is_seen() {
 
 proptest! {
     #[test]
+    fn what_is_hashed_says_what_was_read_in_the_order_of_names(value in any_json()) {
+        let text = value.to_string();
+        let written = serde_json::to_string(&read(&text)).expect("it is JSON");
+        prop_assert_eq!(&serde_json::from_str::<Value>(&written).expect("it is JSON"), &value);
+        prop_assert_eq!(digest::sha256(written.as_bytes()), digest::of_json(&value));
+    }
+
+    #[test]
     fn any_json_in_the_place_of_a_pod_has_a_fingerprint(text in "[\\[\\]{}\",:a-z0-9]{0,60}") {
-        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let _any = (Fingerprint::of(value.clone()), report_key(&value));
+        let _any = (Fingerprint::of(&text), report_key(&read(&text)));
         prop_assert!(Fingerprint::parse(&text).is_none());
     }
 }

@@ -297,8 +297,7 @@ async fn a_job_that_only_says_that_it_is_ours_is_a_conflict_and_is_left_alone() 
         }),
         ("another plan", |job| job.marks.plan = Some("sha256:other".into())),
         ("another pod", |job| {
-            job.marks.pod =
-                crate::runtime::Fingerprint::of(json!({"containers": [{"name": "agent", "image": "evil"}]}));
+            job.marks.pod = crate::runtime::Fingerprint::of(r#"{"containers": [{"name": "agent", "image": "evil"}]}"#);
         }),
     ];
     for (what, forge) in forgeries {
