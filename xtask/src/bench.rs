@@ -55,7 +55,7 @@ pub struct Weight {
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
     /// Turns of each
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Another program `agents`, such as an older one, that has turns of its own; may be repeated
     #[arg(long, value_name = "PROGRAM")]

@@ -2,7 +2,8 @@
 //!
 //! One cluster, in turns: bare Jobs, those of an operator that does no more than any must, Jobs like ours of the same
 //! ([`crate::floor`]), runs, and runs under other programs where some are named. Machines are noisy, so each figure is the
-//! middle one of its rounds, and what is compared is measured in the same rounds.
+//! middle one of its rounds, and what is compared is measured in the same rounds. The turn before costs the next one
+//! something, an eighth of the controller's CPU: every other round goes backwards.
 
 use std::{future::Future, path::Path, time::Duration};
 
@@ -77,7 +78,11 @@ pub(crate) async fn play(cluster: &Cluster, programs: &Programs, weight: &Weight
     }
     let mut costs: Vec<Vec<Cost>> = turns.iter().map(|_| vec![]).collect();
     for round in 1..=*rounds {
-        for ((key, title, turn), costs) in turns.iter().zip(&mut costs) {
+        let mut order: Vec<_> = turns.iter().zip(&mut costs).collect();
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for ((key, title, turn), costs) in order {
             eprintln!("round {round} of {rounds}: {runs} {title}");
             let stage = Stage { cluster, scene: &scene, name: format!("{key}-{round}"), count: *runs };
             costs.push(stage.play(turn).await?);
@@ -86,7 +91,7 @@ pub(crate) async fn play(cluster: &Cluster, programs: &Programs, weight: &Weight
     let middle = |of: fn(&Cost) -> f64, which: usize| {
         let mut values: Vec<f64> = costs[which].iter().map(of).collect();
         values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+        f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
     };
     let (operator, like_ours) = (1, 2);
     let group = |(which, (key, title, turn)): (usize, &(String, String, Turn<'_>))| {
