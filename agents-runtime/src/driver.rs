@@ -14,6 +14,7 @@ use std::{
 
 use agents_core::{
     decide::{Confirm, Effect, Plan, Refusal},
+    name::SubmissionKey,
     status::Reason,
 };
 use async_trait::async_trait;
@@ -53,9 +54,10 @@ pub trait World: Send + Sync + 'static {
     type Status: Send + Sync;
 
     /// Gathers a snapshot; the facts named by `confirm` are read consistently. `None` when the object is gone.
-    async fn gather(&self, key: &Self::Key, confirm: Confirm) -> Result<Option<Self::Snapshot>, Failure>;
-    /// The decision: a call of a function of agents-core and nothing else.
-    fn decide(&self, snapshot: &Self::Snapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<Self::Status>;
+    async fn gather(&self, key: &Self::Key, confirm: &Confirm) -> Result<Option<Self::Snapshot>, Failure>;
+    /// The decision: a call of a function of agents-core and nothing else. `refused` are the submissions that were refused
+    /// just now.
+    fn decide(&self, snapshot: &Self::Snapshot, refused: &[Refusal], now: Timestamp) -> Plan<Self::Status>;
     /// Performs one effect.
     async fn perform(&self, snapshot: &Self::Snapshot, effect: &Effect) -> Result<(), Failure>;
     /// Stores the whole status.
@@ -124,7 +126,7 @@ pub enum Settled {
 /// One pass of the loop for one key.
 ///
 /// # Errors
-/// The first step that failed. An effect refused for good is no error: it is decided upon once more, with the refusal.
+/// The first step that failed. A submission refused for good is no error: it is decided upon once more, with the refusal.
 pub async fn reconcile<W: World>(world: &W, key: &W::Key) -> Result<Settled, Failure> {
     paced(world, key, &Pace::default()).await
 }
@@ -155,28 +157,33 @@ impl Pace {
 }
 
 async fn paced<W: World>(world: &W, key: &W::Key, pace: &Pace) -> Result<Settled, Failure> {
-    let mut confirm = Confirm::NOTHING;
-    let mut refusal: Option<Refusal> = None;
-    'decide: loop {
-        let Some(snapshot) = world.gather(key, confirm).await? else {
+    let mut confirm = Confirm::default();
+    let mut refused: Vec<Refusal> = Vec::new();
+    loop {
+        let Some(snapshot) = world.gather(key, &confirm).await? else {
             return Ok(Settled::Gone);
         };
-        let plan = pace.decide(|| world.decide(&snapshot, refusal.as_ref(), world.now())).await;
-        if !confirm.covers(plan.confirm) {
+        let plan = pace.decide(|| world.decide(&snapshot, &refused, world.now())).await;
+        if !confirm.covers(&plan.confirm) {
             confirm = confirm.and(plan.confirm);
             continue;
         }
         let Plan { confirm: _, before, status, after, wake } = plan;
+        let known = refused.len();
         for effect in &before {
-            match world.perform(&snapshot, effect).await {
-                Ok(()) => {}
-                Err(failure) if refusal.is_none() && is_refusal(failure.class) => {
+            let Err(failure) = world.perform(&snapshot, effect).await else { continue };
+            // One submission is nothing to another: each is tried, and every refusal is decided upon.
+            match effect.submission() {
+                Some(submission) if is_refusal(failure.class) && !is_among(&refused, submission) => {
                     let Failure { step: _, class, reason, message, source: _ } = failure;
-                    refusal = Some(Refusal { reason, message, terminal: class == Class::Terminal });
-                    continue 'decide;
+                    let terminal = class == Class::Terminal;
+                    refused.push(Refusal { submission: submission.clone(), reason, message, terminal });
                 }
-                Err(failure) => return Err(failure),
+                Some(_) | None => return Err(failure),
             }
+        }
+        if refused.len() > known {
+            continue;
         }
         if let Some(status) = status {
             world.store(&snapshot, &status).await?;
@@ -184,8 +191,12 @@ async fn paced<W: World>(world: &W, key: &W::Key, pace: &Pace) -> Result<Settled
         for effect in &after {
             world.perform(&snapshot, effect).await?;
         }
-        return Ok(if refusal.is_some() { Settled::Refused(wake) } else { Settled::Until(wake) });
+        return Ok(if refused.is_empty() { Settled::Until(wake) } else { Settled::Refused(wake) });
     }
+}
+
+fn is_among(refused: &[Refusal], submission: &SubmissionKey) -> bool {
+    refused.iter().any(|refusal| refusal.submission == *submission)
 }
 
 fn is_refusal(class: Class) -> bool {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Confirm, Plan,
+    Plan,
     rules::{Deed, Rules},
 };
 use crate::{
@@ -185,7 +185,7 @@ pub fn decide(declaration: &Declaration, rules: Option<&dyn Rules>, now: Timesta
         (standing, _) => Deed::stands(standing),
     };
     let standing = match standing {
-        Some(standing) if confirm == Confirm::NOTHING => standing,
+        Some(standing) if confirm.is_nothing() => standing,
         _ => return Plan { confirm, after, wake, ..Plan::settled() },
     };
     let mut status = declaration.status.clone();
@@ -237,6 +237,7 @@ mod tests {
     use super::*;
     use crate::{
         check::Check,
+        decide::Confirm,
         kinds::{self, Visitor},
     };
 
@@ -363,7 +364,7 @@ mod tests {
         {
             assert_eq!(decide(&unready, Some(&rules), EPOCH), decide(&unready, None, EPOCH));
         }
-        for nothing in [Deed::waits(), Deed { confirm: Confirm::WHOLE, ..Deed::stands(Standing::Ready) }] {
+        for nothing in [Deed::waits(), Deed { confirm: Confirm::whole(), ..Deed::stands(Standing::Ready) }] {
             let plan = decide(&acted, Some(&Fixed(nothing.clone())), EPOCH);
             assert_eq!((plan.confirm, plan.status), (nothing.confirm, None));
         }

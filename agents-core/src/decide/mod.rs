@@ -11,9 +11,12 @@ mod signal;
 mod signal_delivery;
 pub mod unreadable;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::{
+    name::SubmissionKey,
     runtime::{RuntimeRef, Submission},
     status::Reason,
 };
@@ -37,7 +40,7 @@ pub struct Plan<S> {
 impl<S> Plan<S> {
     /// Nothing to do.
     pub fn settled() -> Self {
-        Self { confirm: Confirm::NOTHING, before: vec![], status: None, after: vec![], wake: None }
+        Self { confirm: Confirm::default(), before: vec![], status: None, after: vec![], wake: None }
     }
 
     /// The same with another form of the status.
@@ -53,39 +56,50 @@ impl<S> Plan<S> {
 }
 
 /// Facts that are read consistently, instead of from a cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Confirm {
     /// The object itself.
     pub object: bool,
-    /// What its runtime says of the current submission.
-    pub submission: bool,
+    /// What its runtimes say of these submissions.
+    pub submissions: BTreeSet<SubmissionKey>,
     /// All of the object and of what it refers to, also what caches leave out ([`crate::kept`]).
     pub whole: bool,
 }
 
 impl Confirm {
-    /// No fact.
-    pub const NOTHING: Self = Self { object: false, submission: false, whole: false };
     /// The object itself.
-    pub const OBJECT: Self = Self { object: true, submission: false, whole: false };
-    /// What its runtime says.
-    pub const SUBMISSION: Self = Self { object: false, submission: true, whole: false };
+    pub fn object() -> Self {
+        Self { object: true, ..Self::default() }
+    }
+
+    /// What its runtime says of one submission.
+    pub fn submission(key: SubmissionKey) -> Self {
+        Self { submissions: [key].into(), ..Self::default() }
+    }
+
     /// All of it.
-    pub const WHOLE: Self = Self { object: false, submission: false, whole: true };
+    pub fn whole() -> Self {
+        Self { whole: true, ..Self::default() }
+    }
+
+    /// Whether it asks for nothing.
+    pub fn is_nothing(&self) -> bool {
+        let Self { object, submissions, whole } = self;
+        !object && submissions.is_empty() && !whole
+    }
 
     /// Both sets together.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            object: self.object || other.object,
-            submission: self.submission || other.submission,
-            whole: self.whole || other.whole,
-        }
+    pub fn and(mut self, other: Self) -> Self {
+        let Self { object, submissions, whole } = other;
+        self.submissions.extend(submissions);
+        Self { object: self.object || object, submissions: self.submissions, whole: self.whole || whole }
     }
 
     /// Whether every fact of `other` is in this set.
-    pub fn covers(self, other: Self) -> bool {
-        self.and(other) == self
+    pub fn covers(&self, other: &Self) -> bool {
+        let Self { object, submissions, whole } = other;
+        (self.object || !object) && self.submissions.is_superset(submissions) && (self.whole || !whole)
     }
 }
 
@@ -148,6 +162,14 @@ impl EffectKind {
 }
 
 impl Effect {
+    /// The submission that it starts, whose refusal is decided upon.
+    pub fn submission(&self) -> Option<&SubmissionKey> {
+        match self {
+            Self::Submit(submission) => Some(&submission.key),
+            Self::Cancel { .. } | Self::Keep { .. } | Self::LetGo { .. } | Self::Emit(_) => None,
+        }
+    }
+
     /// Which variant it is.
     pub fn kind(&self) -> EffectKind {
         match self {
@@ -171,9 +193,11 @@ pub struct Notice {
     pub message: String,
 }
 
-/// An effect that the world refused in a way that a repetition does not cure.
+/// A submission that the world refused in a way that a repetition does not cure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    /// Which one.
+    pub submission: SubmissionKey,
     /// Why, in one word.
     pub reason: Reason,
     /// Why, for people.

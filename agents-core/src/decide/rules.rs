@@ -86,7 +86,7 @@ impl Deed {
 
     /// Nothing until something changes.
     pub fn waits() -> Self {
-        Self { confirm: Confirm::NOTHING, standing: None, fields: vec![], after: vec![], wake: None }
+        Self { confirm: Confirm::default(), standing: None, fields: vec![], after: vec![], wake: None }
     }
 
     /// Nothing before these facts are read consistently.

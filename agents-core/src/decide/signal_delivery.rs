@@ -132,7 +132,7 @@ impl Rules for Arrived {
         }
         if let Some(schema) = &signal.spec.payload_schema {
             if delivery.metadata.left_out.is_some() {
-                return Deed::confirm(Confirm::WHOLE);
+                return Deed::confirm(Confirm::whole());
             }
             let payload = delivery.spec.payload.as_ref().or(signal.spec.payload.as_ref());
             let payload = Value::Object(payload.map(|payload| payload.0.clone()).unwrap_or_default());

@@ -11,7 +11,7 @@ use crate::{
     api::{Agent, AgentProvider, runtime::RuntimeKind},
     decide::{
         Confirm, Plan,
-        agent_run::{MAX_OBJECT_BYTES, Observed, RunSnapshot, Settings, decide},
+        agent_run::{MAX_OBJECT_BYTES, RunSnapshot, Settings, decide},
     },
     look::Found,
     plan::Defaults,
@@ -163,15 +163,16 @@ proptest! {
                     provider: if is_there { Found::Object(Arc::clone(&provider)) } else { Found::Absent },
                     implementation: Found::Object(Arc::new(work)),
                 };
-                let certain = RunSnapshot::certain(Arc::new(run), references, observation.clone());
-                let observed = Observed { consistent, ..certain.observed };
-                RunSnapshot { object_proven: proven, observed, ..certain }
+                let mut snapshot = RunSnapshot::certain(Arc::new(run), references, observation.clone());
+                snapshot.object_proven = proven;
+                snapshot.submissions.values_mut().for_each(|sighting| sighting.consistent = consistent);
+                snapshot
             };
-            let whole = decide(&snapshot(run.clone(), work.clone()), &settings(), None, now);
+            let whole = decide(&snapshot(run.clone(), work.clone()), &settings(), &[], now);
             prop_assert!(!whole.confirm.whole, "nothing is left out");
-            let of_copy = decide(&snapshot(kept(&run), kept(&work)), &settings(), None, now);
+            let of_copy = decide(&snapshot(kept(&run), kept(&work)), &settings(), &[], now);
             if of_copy.confirm.whole {
-                prop_assert_eq!(of_copy, Plan::confirm(Confirm::WHOLE));
+                prop_assert_eq!(of_copy, Plan::confirm(Confirm::whole()));
                 // What has been planned, or cannot be planned now, costs no read.
                 let planned = run.status.as_ref().is_some_and(|status| status.plan_digest.is_some());
                 let live = !matches!(observation, Observation::Lost);
@@ -218,7 +219,7 @@ fn what_a_copy_does_not_say_is_not_held_against_the_run() {
             implementation: Found::Object(Arc::new(object("task", &json!({"text": "work"})))),
         };
         let snapshot = RunSnapshot::certain(Arc::new(kept(run)), references, Observation::Lost);
-        decide(&snapshot, &settings(), None, T0)
+        decide(&snapshot, &settings(), &[], T0)
     };
     let spec = json!({
         "agentRef": {"name": "writer"}, "implementationSpecRef": {"name": "task"},
@@ -226,7 +227,7 @@ fn what_a_copy_does_not_say_is_not_held_against_the_run() {
     });
     let run: Resource<AgentRun> = object("run-1", &spec);
     assert!(kept(&run).spec.workload.is_none());
-    assert_eq!(decided(&run), Plan::confirm(Confirm::WHOLE));
+    assert_eq!(decided(&run), Plan::confirm(Confirm::whole()));
 }
 
 #[test]

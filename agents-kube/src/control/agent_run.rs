@@ -8,15 +8,17 @@ use std::{
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, Resource, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, Kind, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{
-            Observed, Remembered, RunSnapshot, Settings, current_attempt, current_ref, decide, open_attempt, ref_on,
+            RunSnapshot, Settings, Sighting, current_key, current_ref, decide, is_finished, open_attempt, ref_on,
         },
     },
-    id::Key,
+    id::{Id, Key},
+    name::SubmissionKey,
     plan::Defaults,
+    resolve::References,
     runtime::{Observation, Overdue, RuntimeRef},
     status::Reason,
 };
@@ -31,7 +33,7 @@ use super::{
     failed_creates::{FailedCreates, look_again},
     found::{Finding, Findings},
     submitted::Submitted,
-    unstored::{AttemptOf, Unrecorded},
+    unstored::Unrecorded,
 };
 use crate::{
     client::{ApiError, ApiErrorKind, Calls},
@@ -73,54 +75,75 @@ impl Runs {
         &self,
         run: Arc<Resource<AgentRun>>,
         object_proven: bool,
-        confirm: Confirm,
+        confirm: &Confirm,
     ) -> Result<Option<RunSnapshot>, Failure> {
         // Every run is asked for again once Jobs and pods are listed; what was never submitted need not wait for them.
         if has_recorded_attempt(&run) && !self.caches.executions_are_synced() {
             return Ok(None);
         }
         let key = &key_of(&run);
+        if is_finished(&run) {
+            return Ok(Some(self.finished(key, run, object_proven)));
+        }
         let mut references = self.caches.kinds.references(&run);
         if confirm.whole {
             self.caches.kinds.read_whole(&self.calls, &mut references).await?;
         }
-        let usual = current_ref(&run, &references, &self.settings);
-        let found_on = self.found_elsewhere(&run, usual.runtime);
-        let mut reference = found_on.map_or(usual, |runtime| ref_on(&run, runtime));
+        let (current, sighting) = self.sighted(key, &run, &references, confirm).await?;
+        let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let unstored = self.unrecorded.unstored_of(key);
+        let submissions = [(current, sighting)].into();
+        Ok(Some(RunSnapshot { run, object_proven, references, submissions, blind_since, unstored }))
+    }
+
+    /// A run about which nothing is decided any more: nothing is looked up for it.
+    fn finished(&self, key: &Key, run: Arc<Resource<AgentRun>>, object_proven: bool) -> RunSnapshot {
+        self.caches.kinds.forget(&Id::new(AgentRun::KIND, key.clone()));
+        self.unrecorded.recorded(key);
+        let (references, observation) = (References::default(), Observation::Lost);
+        RunSnapshot { object_proven, ..RunSnapshot::certain(run, references, observation) }
+    }
+
+    /// What is known of the current attempt.
+    async fn sighted(
+        &self,
+        key: &Key,
+        run: &Arc<Resource<AgentRun>>,
+        references: &References,
+        confirm: &Confirm,
+    ) -> Result<(SubmissionKey, Sighting), Failure> {
+        let current = current_key(run);
+        let usual = current_ref(run, references, &self.settings);
+        let found_on = self.found_elsewhere(run, usual.runtime);
+        let mut reference = found_on.map_or(usual, |runtime| ref_on(run, runtime));
         if reference.uid.is_none() {
             reference.uid = self.submitted.uid_of(key, &reference);
         }
-        let mut observed = self.observed(&reference, confirm).await?;
-        let mut in_doubt = None;
-        if reference.uid.is_none() && observed.observation != Observation::Lost {
-            match self.found(key, &run, &references, &reference).await? {
+        let mut sighting = self.observed(&reference, confirm.submissions.contains(&current)).await?;
+        sighting.found_on = found_on;
+        if reference.uid.is_none() && sighting.observation != Observation::Lost {
+            match self.found(key, run, references, &reference).await? {
                 Finding::Ours => {}
-                Finding::Stranger => observed.observation = Observation::Lost,
+                Finding::Stranger => sighting.observation = Observation::Lost,
                 // Should it vanish, it is taken for what was handed over.
-                Finding::InDoubt(why) => in_doubt = Some(why),
+                Finding::InDoubt(why) => sighting.in_doubt = Some(why),
             }
         }
-        if let Observation::Pending { cause: cause @ None, .. } = &mut observed.observation
+        if let Observation::Pending { cause: cause @ None, .. } = &mut sighting.observation
             && let Some((job, pods)) =
                 self.caches.job_and_pods(&Key::new(&reference.namespace, reference.name.as_str()))
             && pods.is_empty()
         {
             *cause = self.failed_creates.of(&job).await;
         }
-        let blind_since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
-        let remembered = self.remembered(key, &run, &observed.observation);
-        let overdue = observed.observation.is_live().then(|| self.overdue(&reference)).flatten();
-        Ok(Some(RunSnapshot {
-            run,
-            object_proven,
-            references,
-            observed,
-            overdue,
-            in_doubt,
-            found_on,
-            blind_since,
-            remembered,
-        }))
+        if run.status.as_ref().and_then(open_attempt).is_some() {
+            self.unrecorded.recorded(key);
+        } else if sighting.observation != Observation::Lost {
+            self.unrecorded.seen(key, current.clone());
+        }
+        (sighting.handed_over, sighting.plan_digest) = self.unrecorded.handed_over_of(key, &current);
+        sighting.overdue = sighting.observation.is_live().then(|| self.overdue(&reference)).flatten();
+        Ok((current, sighting))
     }
 
     /// There is no such run any more, or none that can be read.
@@ -131,23 +154,22 @@ impl Runs {
         self.findings.forget(key);
     }
 
-    async fn observed(&self, reference: &RuntimeRef, confirm: Confirm) -> Result<Observed, Failure> {
+    /// What its runtime says, asked now if that is wanted or the only way.
+    async fn observed(&self, reference: &RuntimeRef, wanted: bool) -> Result<Sighting, Failure> {
         let adapter = self.adapters.get(reference.runtime);
         let pushed = adapter.is_none_or(|adapter| adapter.capabilities().pushes);
-        match adapter {
-            Some(adapter) if confirm.submission || !pushed => {
+        let sighting = match adapter {
+            Some(adapter) if wanted || !pushed => {
                 let observation = adapter
                     .status(reference)
                     .await
                     .map_err(|error| Failure::of_adapter("observe the attempt", error))?;
-                Ok(Observed { observation, consistent: true, kept: self.is_kept(reference) })
+                Sighting::certain(observation)
             }
-            _ => Ok(Observed {
-                observation: self.watched(reference),
-                consistent: adapter.is_none(),
-                kept: self.is_kept(reference),
-            }),
-        }
+            Some(_) => Sighting::cached(self.watched(reference)),
+            None => Sighting::certain(self.watched(reference)),
+        };
+        Ok(Sighting { kept: self.is_kept(reference), ..sighting })
     }
 
     /// Where an attempt was submitted that is not recorded yet, when that is not the `usual` place: the Agent may have
@@ -175,17 +197,6 @@ impl Runs {
         overdue(&job, pods.iter().map(AsRef::as_ref))
     }
 
-    /// What this replica remembers of the run, after it has seen `observation` of its current attempt.
-    fn remembered(&self, key: &Key, run: &Resource<AgentRun>, observation: &Observation) -> Remembered {
-        let attempt = attempt_of(run);
-        if run.status.as_ref().and_then(open_attempt).is_some() {
-            self.unrecorded.recorded(key);
-        } else if *observation != Observation::Lost {
-            self.unrecorded.seen(key, attempt.clone());
-        }
-        self.unrecorded.of(key, &attempt)
-    }
-
     /// Nothing of the run is left to be decided for the first time.
     fn decided(&self, key: &Key) {
         self.undecided.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -208,18 +219,13 @@ impl Runs {
         }
     }
 
-    pub(super) fn decide(
-        &self,
-        snapshot: &RunSnapshot,
-        refusal: Option<&Refusal>,
-        now: Timestamp,
-    ) -> Plan<AgentRunStatus> {
-        let mut plan = decide(snapshot, &self.settings, refusal, now);
+    pub(super) fn decide(&self, snapshot: &RunSnapshot, refused: &[Refusal], now: Timestamp) -> Plan<AgentRunStatus> {
+        let mut plan = decide(snapshot, &self.settings, refused, now);
         if let Some(adapter) = self.adapters.get(snapshot.reference(&self.settings).runtime) {
-            adapter.capabilities().add_poll(&mut plan, &snapshot.observed.observation, now);
+            adapter.capabilities().add_poll(&mut plan, &snapshot.current().observation, now);
         }
-        look_again(&mut plan, &snapshot.observed.observation, now);
-        if plan.confirm == Confirm::NOTHING && plan.status.is_none() {
+        look_again(&mut plan, &snapshot.current().observation, now);
+        if plan.confirm.is_nothing() && plan.status.is_none() {
             self.decided(&key_of(&snapshot.run));
         }
         plan
@@ -243,7 +249,7 @@ impl Runs {
                 let key = key_of(&snapshot.run);
                 self.submitted.remember(&key, &reference, reference.uid.as_deref());
                 let plan_digest = submission.spec.plan_digest.clone();
-                self.unrecorded.handed_over(&key, attempt_of(&snapshot.run), plan_digest);
+                self.unrecorded.handed_over(&key, submission.key.clone(), plan_digest);
                 Ok(())
             }
             Effect::Cancel { reference, grace_seconds } => {
@@ -287,10 +293,6 @@ impl Runs {
             self.unrecorded.unstored(key, error);
         }
     }
-}
-
-fn attempt_of(run: &Resource<AgentRun>) -> AttemptOf {
-    AttemptOf { uid: run.metadata.uid.clone(), attempt: current_attempt(run.status.as_ref()) }
 }
 
 fn key_of(run: &Resource<AgentRun>) -> Key {

@@ -91,7 +91,7 @@ impl Kept {
         &self,
         calls: &Calls,
         key: &Key,
-        confirm: Confirm,
+        confirm: &Confirm,
     ) -> Result<Option<(Arc<Cached>, bool)>, Failure> {
         let fresh = self.watch.is_fresh();
         let cached = self.watch.get(key);
@@ -239,7 +239,7 @@ impl Kinds {
     /// An object with all that is left out of it.
     pub(super) async fn whole<K: Kind>(&self, calls: &Calls, key: &Key) -> Result<Found<Resource<K>>, Failure> {
         let Some(kept) = self.of.get(K::KIND) else { return Ok(Found::Absent) };
-        let read = kept.read(calls, key, Confirm::WHOLE).await?;
+        let read = kept.read(calls, key, &Confirm::whole()).await?;
         Ok(read.map_or(Found::Absent, |(object, _)| object.found().into_kind()))
     }
 

@@ -160,8 +160,8 @@ fn decide(snapshot: &Snapshot, grace_seconds: u64, now: Timestamp) -> Plan<()> {
     let again = |wait| Some(after(now, seconds(wait)));
     match said {
         _ if mutant::is_on(Mutant::LeavesTheEndedAlive) => Plan::settled(),
-        None if stray.is_record => Plan::confirm(Confirm::OBJECT),
-        None => Plan::confirm(Confirm::OBJECT.and(Confirm::SUBMISSION)),
+        None if stray.is_record => Plan::confirm(Confirm::object()),
+        None => Plan::confirm(Confirm::object().and(Confirm::submission(stray.submission()))),
         Some(said) if said.wants(stray.attempt) => Plan { wake: again(AGAIN_SECONDS), ..Plan::settled() },
         Some(_) if stray.is_record => {
             let let_go = Effect::LetGo { reference: stray.reference.clone() };
@@ -228,6 +228,11 @@ impl Stray {
 
     pub(super) fn run_uid(&self) -> &str {
         &self.reference.owner_uid
+    }
+
+    /// Which submission it is.
+    fn submission(&self) -> SubmissionKey {
+        SubmissionKey::of_attempt(self.run_uid(), self.attempt)
     }
 
     pub(super) fn job_uid(&self) -> Option<&str> {
@@ -328,14 +333,14 @@ impl World for StrayWorld {
     type Snapshot = Snapshot;
     type Status = ();
 
-    async fn gather(&self, id: &Id, confirm: Confirm) -> Result<Option<Snapshot>, Failure> {
+    async fn gather(&self, id: &Id, confirm: &Confirm) -> Result<Option<Snapshot>, Failure> {
         let Some(adapter) = self.adapters.get(RuntimeKind::Job) else { return Ok(None) };
         let Some(mut stray) = self.caches.stray(id) else {
             self.suspects().remove(id);
             return Ok(None);
         };
         let said = if confirm.object { Some(self.ask(&stray).await?) } else { None };
-        if confirm.submission && stray.has_job {
+        if confirm.submissions.contains(&stray.submission()) && stray.has_job {
             // What is read consistently is laid over the caches.
             adapter.status(&stray.reference).await.map_err(|error| Failure::of_adapter("observe a stray", error))?;
             match self.caches.stray(id) {
@@ -350,7 +355,7 @@ impl World for StrayWorld {
         Ok(Some(Snapshot { id: id.clone(), stray, not_before, said }))
     }
 
-    fn decide(&self, snapshot: &Snapshot, _: Option<&Refusal>, now: Timestamp) -> Plan<()> {
+    fn decide(&self, snapshot: &Snapshot, _: &[Refusal], now: Timestamp) -> Plan<()> {
         decide(snapshot, self.grace_seconds, now)
     }
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use agents_core::decide::agent_run::{Remembered, Unstored};
+use agents_core::{decide::agent_run::Unstored, name::SubmissionKey};
 use agents_runtime::adapter::Class;
 
 use crate::{client::ApiError, watch::Key};
@@ -17,16 +17,9 @@ use crate::{client::ApiError, watch::Key};
 #[derive(Debug, Default)]
 pub(crate) struct Unrecorded(Mutex<BTreeMap<Key, Entry>>);
 
-/// Which attempt of which run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct AttemptOf {
-    pub(super) uid: String,
-    pub(super) attempt: i32,
-}
-
 #[derive(Debug, Default)]
 struct Entry {
-    handed_over: Option<AttemptOf>,
+    handed_over: Option<SubmissionKey>,
     /// Digest of the plan of what was handed over.
     plan_digest: Option<String>,
     unstored: Option<Unstored>,
@@ -34,7 +27,7 @@ struct Entry {
 
 impl Unrecorded {
     /// The attempt was seen, and its status does not record it.
-    pub(super) fn seen(&self, key: &Key, of: AttemptOf) {
+    pub(super) fn seen(&self, key: &Key, of: SubmissionKey) {
         let mut entries = self.entries();
         let entry = entries.entry(key.clone()).or_default();
         if entry.handed_over.as_ref() != Some(&of) {
@@ -44,7 +37,7 @@ impl Unrecorded {
     }
 
     /// The attempt was handed over with a plan of this digest.
-    pub(super) fn handed_over(&self, key: &Key, of: AttemptOf, plan_digest: Option<String>) {
+    pub(super) fn handed_over(&self, key: &Key, of: SubmissionKey, plan_digest: Option<String>) {
         let mut entries = self.entries();
         let entry = entries.entry(key.clone()).or_default();
         (entry.handed_over, entry.plan_digest) = (Some(of), plan_digest);
@@ -74,16 +67,19 @@ impl Unrecorded {
         self.entries().remove(key);
     }
 
-    /// What is remembered of the run whose current attempt is `of`.
-    pub(super) fn of(&self, key: &Key, of: &AttemptOf) -> Remembered {
+    /// Whether the current attempt of the run, which is `of`, was handed over or seen, and the digest of its plan.
+    pub(super) fn handed_over_of(&self, key: &Key, of: &SubmissionKey) -> (bool, Option<String>) {
         // Another attempt, or another run of the name, is under way now.
         self.change(key, |entry| entry.handed_over = entry.handed_over.take().filter(|known| known == of));
-        let entries = self.entries();
-        let Some(Entry { handed_over, plan_digest, unstored }) = entries.get(key) else {
-            return Remembered::default();
-        };
-        let plan_digest = plan_digest.clone().filter(|_| handed_over.is_some());
-        Remembered { handed_over: handed_over.is_some(), plan_digest, unstored: unstored.clone() }
+        match self.entries().get(key) {
+            Some(Entry { handed_over: Some(_), plan_digest, unstored: _ }) => (true, plan_digest.clone()),
+            Some(Entry { handed_over: None, .. }) | None => (false, None),
+        }
+    }
+
+    /// Why the status of the run could not be stored the last time.
+    pub(super) fn unstored_of(&self, key: &Key) -> Option<Unstored> {
+        self.entries().get(key).and_then(|entry| entry.unstored.clone())
     }
 
     /// How many runs have a status that lastingly cannot be stored, and one of them with the reason.

@@ -123,7 +123,7 @@ impl World for ClusterWorld {
     type Snapshot = Snapshot;
     type Status = Status;
 
-    async fn gather(&self, id: &Id, confirm: Confirm) -> Result<Option<Snapshot>, Failure> {
+    async fn gather(&self, id: &Id, confirm: &Confirm) -> Result<Option<Snapshot>, Failure> {
         let Some(kept) = self.kinds.get(id.kind) else { return Ok(None) };
         let Some((object, proven)) = kept.read(&self.calls, &id.key, confirm).await? else {
             self.gone(id);
@@ -142,9 +142,9 @@ impl World for ClusterWorld {
         Ok(facts.map(|facts| Snapshot { id: id.clone(), uid, resource_version, facts }))
     }
 
-    fn decide(&self, snapshot: &Snapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<Status> {
+    fn decide(&self, snapshot: &Snapshot, refused: &[Refusal], now: Timestamp) -> Plan<Status> {
         match &snapshot.facts {
-            Facts::Run(run) => self.runs.decide(run, refusal, now).map(|status| Status::Run(Box::new(status))),
+            Facts::Run(run) => self.runs.decide(run, refused, now).map(|status| Status::Run(Box::new(status))),
             Facts::Unreadable(object) => unreadable::decide(object, now).map(Status::Fields),
             Facts::Declared(declared) => {
                 declaration::decide(&declared.declaration, declared.rules.as_deref(), now).map(Status::Fields)

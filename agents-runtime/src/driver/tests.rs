@@ -5,7 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use agents_core::decide::Notice;
+use agents_core::name::ChildName;
+use serde_json::json;
 
 use super::*;
 
@@ -20,7 +21,7 @@ enum Look {
     Settled,
     WakeAt(i64),
     Fails(Class),
-    /// An effect is refused.
+    /// Two submissions are refused.
     Refused,
     Panics,
 }
@@ -32,6 +33,25 @@ struct State {
     running: BTreeSet<Key>,
     most: usize,
     overlapped: bool,
+    /// Submissions whose refusals each decision had.
+    refused: Vec<Vec<SubmissionKey>>,
+}
+
+fn submission(attempt: i32) -> Effect {
+    let key = SubmissionKey::of_attempt("uid", attempt);
+    let container = json!({
+        "name": "agent", "image": "i", "command": [], "env": [], "requests": {}, "limits": {}, "mounts": [],
+        "readOnlyRoot": true,
+    });
+    let pod = json!({
+        "serviceAccount": "a", "initContainers": [], "container": container, "volumes": [],
+        "runAs": {"user": 1, "group": 1, "fs_group": 1}, "graceSeconds": 1,
+    });
+    let submission = json!({
+        "key": key, "runtime": "process", "name": ChildName::of("run", &key), "namespace": "ns",
+        "owner": {"name": "run", "uid": "uid"}, "spec": {"provider": "p"}, "pod": pod, "secretEnv": [], "labels": {},
+    });
+    Effect::Submit(Box::new(serde_json::from_value(submission).unwrap()))
 }
 
 fn failure(class: Class) -> Failure {
@@ -73,7 +93,7 @@ impl World for Scripted {
     type Snapshot = (Key, Look);
     type Status = ();
 
-    async fn gather(&self, key: &Key, _: Confirm) -> Result<Option<(Key, Look)>, Failure> {
+    async fn gather(&self, key: &Key, _: &Confirm) -> Result<Option<(Key, Look)>, Failure> {
         let look = {
             let mut state = self.state();
             state.looks.push((*key, self.origin.elapsed()));
@@ -94,11 +114,11 @@ impl World for Scripted {
         }
     }
 
-    fn decide(&self, snapshot: &(Key, Look), refusal: Option<&Refusal>, _: Timestamp) -> Plan<()> {
+    fn decide(&self, snapshot: &(Key, Look), refused: &[Refusal], _: Timestamp) -> Plan<()> {
+        self.state().refused.push(refused.iter().map(|refusal| refusal.submission.clone()).collect());
         match snapshot.1 {
-            Look::Refused if refusal.is_none() => {
-                let notice = Notice { warning: false, reason: Reason::Submitted, message: String::new() };
-                Plan { before: vec![Effect::Emit(notice)], ..Plan::settled() }
+            Look::Refused if refused.is_empty() => {
+                Plan { before: vec![submission(1), submission(2)], ..Plan::settled() }
             }
             Look::WakeAt(at) => Plan { wake: Some(Timestamp::from_second(START + at).unwrap()), ..Plan::settled() },
             Look::Settled | Look::Fails(_) | Look::Refused | Look::Panics => Plan::settled(),
@@ -231,6 +251,16 @@ async fn events_pass_no_backoff() {
     }
 }
 
+/// Submissions are nothing to one another: each is tried, and all that were refused are decided upon together.
+#[tokio::test(start_paused = true)]
+async fn every_refusal_of_a_plan_is_decided_upon() {
+    let world = Scripted::new(&[("a", &[Look::Refused])], Duration::ZERO);
+    let settled = reconcile(&*world, &"a").await;
+    assert!(matches!(settled, Ok(Settled::Refused(None))), "{settled:?}");
+    let both = [1, 2].map(|attempt| SubmissionKey::of_attempt("uid", attempt));
+    assert_eq!(world.state().refused, [vec![], both.to_vec()]);
+}
+
 /// What fails is held back, and nothing else.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_fails_delays_no_other() {
@@ -325,11 +355,11 @@ impl World for Dear {
     type Snapshot = ();
     type Status = ();
 
-    async fn gather(&self, _: &usize, _: Confirm) -> Result<Option<()>, Failure> {
+    async fn gather(&self, _: &usize, _: &Confirm) -> Result<Option<()>, Failure> {
         Ok(Some(()))
     }
 
-    fn decide(&self, (): &(), _: Option<&Refusal>, _: Timestamp) -> Plan<()> {
+    fn decide(&self, (): &(), _: &[Refusal], _: Timestamp) -> Plan<()> {
         std::thread::sleep(DEAR);
         self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Plan::settled()

@@ -198,7 +198,7 @@ impl World for LocalWorld {
     type Snapshot = RunSnapshot;
     type Status = AgentRunStatus;
 
-    async fn gather(&self, key: &ObjectName, _: Confirm) -> Result<Option<RunSnapshot>, Failure> {
+    async fn gather(&self, key: &ObjectName, _: &Confirm) -> Result<Option<RunSnapshot>, Failure> {
         let (Some(run), Some(place)) = (self.run(key), self.place(key)) else {
             return Ok(None);
         };
@@ -222,8 +222,8 @@ impl World for LocalWorld {
         Ok(Some(RunSnapshot::certain(Arc::new(run), references, observation)))
     }
 
-    fn decide(&self, snapshot: &RunSnapshot, refusal: Option<&Refusal>, now: Timestamp) -> Plan<AgentRunStatus> {
-        decide(snapshot, &self.settings, refusal, now)
+    fn decide(&self, snapshot: &RunSnapshot, refused: &[Refusal], now: Timestamp) -> Plan<AgentRunStatus> {
+        decide(snapshot, &self.settings, refused, now)
     }
 
     async fn perform(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {

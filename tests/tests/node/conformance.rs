@@ -107,7 +107,7 @@ impl Jobs<'_> {
             max_object_bytes: None,
             policy: Rules::default(),
         };
-        let plan = decide(&snapshot, &settings, None, Timestamp::now());
+        let plan = decide(&snapshot, &settings, &[], Timestamp::now());
         match plan.before.into_iter().next() {
             Some(Effect::Submit(submission)) => Ok(*submission),
             other => bail!("nothing is submitted: {other:?} {:?}", plan.status),

@@ -1,16 +1,8 @@
 //! AgentRun: from its snapshot to what to do now.
 //!
-//! One table over what the runtime says of the current attempt ([`Observation`]) and what the status has recorded of
-//! it. [`mod@start`] hands one over, [`outcome`] judges a finished one, [`record`] writes the status, [`retry`] says when the
-//! next one may start, [`overdue`] what becomes of one whose node says nothing.
-//!
-//! | observed | not recorded | recorded | recorded, stopping |
-//! |---|---|---|---|
-//! | `Lost` | start it, unless something blocks or it was started here | confirm, then the attempt is lost | confirm, then ended by us |
-//! | `Pending` | record with a cause, or after five minutes | record, bound the wait | cancel again |
-//! | `Running` | record | follow | cancel again |
-//! | `Stopping` | record, so that it is not started again | follow | wait, then by force |
-//! | `Finished` | judge | judge | ended by us |
+//! A run folds over its submissions, each of which goes through the table of [`submission`]: today that is the current
+//! attempt. [`mod@start`] hands one over, [`outcome`] judges a finished one, [`record`] writes the status, [`retry`] says when
+//! the next one may start, [`overdue`] what becomes of one whose node says nothing.
 
 mod outcome;
 mod overdue;
@@ -18,24 +10,31 @@ mod record;
 mod retry;
 mod room;
 mod start;
+mod submission;
 #[cfg(test)]
 mod tests;
 mod unstored;
 mod warning;
 
-use std::{cell::OnceCell, collections::BTreeSet, sync::Arc};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
 use self::{
     outcome::Outcome,
     record::{Blocker, Record, Submitted, Warning},
-    start::submission,
+    start::handed_over,
+    submission::{Recorded, Step, Unwanted, step},
     warning::warning,
 };
 pub use self::{
     room::{MAX_OBJECT_BYTES, STATUS_ROOM_BYTES, no_room},
-    unstored::{Remembered, Unstored},
+    submission::Sighting,
+    unstored::Unstored,
 };
 use super::{Confirm, Effect, Notice, Plan, Refusal, rules::Decide};
 use crate::{
@@ -50,7 +49,7 @@ use crate::{
     plan::{self, Defaults},
     policy,
     resolve::{References, resolve, terms::Terms},
-    runtime::{Observation, Overdue, RuntimeRef, Submission},
+    runtime::{Observation, RuntimeRef, Submission},
     status::{Reason, after, seconds},
 };
 
@@ -96,17 +95,6 @@ pub struct Settings {
     pub policy: policy::Rules,
 }
 
-/// What the runtime says of the current attempt.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Observed {
-    /// What it says.
-    pub observation: Observation,
-    /// Whether it was read from the runtime itself just now, rather than from a cache.
-    pub consistent: bool,
-    /// Whether it stays until it is let go ([`Effect::Keep`]), rather than for its usual time after its end.
-    pub kept: bool,
-}
-
 /// Everything a decision about a run depends on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSnapshot {
@@ -116,41 +104,40 @@ pub struct RunSnapshot {
     pub object_proven: bool,
     /// What it refers to.
     pub references: References,
-    /// What the runtime says of the attempt named by [`RunSnapshot::reference`].
-    pub observed: Observed,
-    /// When the attempt lives although its end was asked for: when that was due.
-    pub overdue: Option<Overdue>,
-    /// What stands under the attempt's name and may be the attempt, when that cannot be told now, and why.
-    pub in_doubt: Option<String>,
-    /// Where the attempt was found when it was not where [`current_ref`] says: its Agent may have been given another
-    /// runtime before it was recorded.
-    pub found_on: Option<RuntimeKind>,
+    /// What is known of its submissions; of one that is not here nothing is.
+    pub submissions: BTreeMap<SubmissionKey, Sighting>,
     /// Start of a time, longer than results are kept, in which nobody looked after runs.
     pub blind_since: Option<Timestamp>,
-    /// What this engine knows of the run that its status does not say.
-    pub remembered: Remembered,
+    /// Why the status could not be stored the last time, although the run had not changed.
+    pub unstored: Option<Unstored>,
 }
+
+/// What is known of a submission of which nobody has said anything.
+static UNSEEN: Sighting = Sighting::cached(Observation::Lost);
 
 impl RunSnapshot {
     /// Where nothing is cached: everything was read just now from what holds it, no other engine has ever looked after
     /// runs, and none of them is without its record.
     pub fn certain(run: Arc<Resource<AgentRun>>, references: References, observation: Observation) -> Self {
+        let current = current_key(&run);
         Self {
             run,
             object_proven: true,
             references,
-            observed: Observed { observation, consistent: true, kept: false },
-            overdue: None,
-            in_doubt: None,
-            found_on: None,
+            submissions: [(current, Sighting::certain(observation))].into(),
             blind_since: None,
-            remembered: Remembered::default(),
+            unstored: None,
         }
+    }
+
+    /// What is known of the current attempt.
+    pub fn current(&self) -> &Sighting {
+        self.submissions.get(&current_key(&self.run)).unwrap_or(&UNSEEN)
     }
 
     /// The reference by which the current attempt was observed.
     pub fn reference(&self, settings: &Settings) -> RuntimeRef {
-        match self.found_on {
+        match self.current().found_on {
             Some(runtime) => ref_on(&self.run, runtime),
             None => current_ref(&self.run, &self.references, settings),
         }
@@ -177,6 +164,11 @@ pub fn current_attempt(status: Option<&AgentRunStatus>) -> i32 {
     }
 }
 
+/// The key of that attempt.
+pub fn current_key(run: &Resource<AgentRun>) -> SubmissionKey {
+    SubmissionKey::of_attempt(&run.metadata.uid, current_attempt(run.status.as_ref()))
+}
+
 /// When the current attempt can have been handed over first, while the status does not record it: at the creation of
 /// its run, or at the end of the wait after the attempt before. `None` when it is recorded, and when none can follow.
 pub fn first_possible(run: &Resource<AgentRun>) -> Option<Timestamp> {
@@ -193,8 +185,7 @@ pub fn current_ref(run: &Resource<AgentRun>, references: &References, settings: 
 
 /// The same on another runtime. Once the attempt is recorded, it is the object with the recorded uid and no other.
 pub fn ref_on(run: &Resource<AgentRun>, runtime: RuntimeKind) -> RuntimeRef {
-    let key = SubmissionKey::of_attempt(&run.metadata.uid, current_attempt(run.status.as_ref()));
-    let reference = RuntimeRef::of(runtime, &run.metadata.namespace, &run.metadata.name, &key);
+    let reference = RuntimeRef::of(runtime, &run.metadata.namespace, &run.metadata.name, &current_key(run));
     let recorded = run.status.as_ref().filter(|status| open_attempt(status).is_some());
     let recorded = recorded.and_then(|status| status.runtime_ref.as_ref());
     let uid = recorded
@@ -210,7 +201,7 @@ pub fn expected(run: &Resource<AgentRun>, references: &References, settings: &Se
     let plan = plan::plan(&resolved, &settings.defaults).ok()?;
     let timeout = resolved.terms.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     let runtime = runtime_of(run, references, settings);
-    Some(submission(&resolved, plan, runtime, current_attempt(run.status.as_ref()), timeout))
+    Some(handed_over(&resolved, plan, runtime, current_attempt(run.status.as_ref()), timeout))
 }
 
 fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> RuntimeKind {
@@ -237,29 +228,32 @@ pub fn is_finished(run: &Resource<AgentRun>) -> bool {
 pub fn decide(
     snapshot: &RunSnapshot,
     settings: &Settings,
-    refusal: Option<&Refusal>,
+    refused: &[Refusal],
     now: Timestamp,
 ) -> Plan<AgentRunStatus> {
     let run = &snapshot.run;
     if is_finished(run) {
         return Plan::settled();
     }
+    let sighting = snapshot.current();
     // A run that is under way stays one: as a template nobody would follow its attempt any more.
-    let untouched = current_attempt(run.status.as_ref()) == 1 && snapshot.observed.observation == Observation::Lost;
+    let untouched = current_attempt(run.status.as_ref()) == 1 && sighting.observation == Observation::Lost;
     if untouched && run.metadata.annotations.get(ANNOTATION_TEMPLATE).is_some_and(|value| value == "true") {
         let mut record = Record::new(run, now);
         record.template();
         return record.into_plan();
     }
-    let decision = Decision { snapshot, settings, refusal, now, planned: OnceCell::new() };
-    decision.with_its_record(decision.by_observation())
+    let decision = Decision { snapshot, sighting, settings, refused, now, planned: OnceCell::new() };
+    decision.with_its_record(decision.by_submission())
 }
 
 /// The arguments of one decision.
 struct Decision<'a> {
     snapshot: &'a RunSnapshot,
+    /// What is known of the current attempt besides what the status has recorded of it.
+    sighting: &'a Sighting,
     settings: &'a Settings,
-    refusal: Option<&'a Refusal>,
+    refused: &'a [Refusal],
     now: Timestamp,
     /// What was planned in this decision: rendering is what costs most of it, and is done once.
     planned: OnceCell<Option<Submitted>>,
@@ -274,6 +268,11 @@ impl Decision<'_> {
         Terms::of(self.run(), self.snapshot.references.agent.object())
     }
 
+    /// Nothing to do before the runtime itself was asked about the current attempt.
+    fn confirm(&self) -> Plan<AgentRunStatus> {
+        Plan::confirm(Confirm::submission(current_key(self.run())))
+    }
+
     /// The current attempt, when the status has recorded it.
     fn recorded(&self) -> Option<&Attempt> {
         open_attempt(self.run().status.as_ref()?)
@@ -282,7 +281,7 @@ impl Decision<'_> {
     /// Where the attempt is; of what lives the very object.
     fn reference(&self) -> RuntimeRef {
         let reference = self.snapshot.reference(self.settings);
-        let seen = match &self.snapshot.observed.observation {
+        let seen = match &self.sighting.observation {
             Observation::Pending { uid, .. } | Observation::Running { uid, .. } => uid.clone(),
             Observation::Lost | Observation::Stopping | Observation::Finished(_) => None,
         };
@@ -293,34 +292,26 @@ impl Decision<'_> {
         Record::new(self.run(), self.now)
     }
 
-    fn by_observation(&self) -> Plan<AgentRunStatus> {
-        // Nothing is started or ended beside what may be the attempt.
-        if let Some(doubt) = &self.snapshot.in_doubt {
-            let again = after(self.now, seconds(RECHECK_SECONDS));
-            return self.block(&[Blocker::in_doubt(doubt)], None, Some(again));
-        }
-        let Observed { observation, consistent, kept: _ } = &self.snapshot.observed;
-        let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
-        match observation {
-            Observation::Lost if self.recorded().is_none() && !self.was_handed_over() => self.not_submitted(),
-            Observation::Lost if !consistent => Plan::confirm(Confirm::SUBMISSION),
-            Observation::Lost => match stopping {
-                Some(stopping) => self.end(&Outcome::stopped(stopping, None, self.now)),
-                None => self.end(&Outcome::lost(self.now)),
-            },
-            Observation::Finished(finish) => match stopping {
-                Some(stopping) => self.end(&Outcome::stopped(stopping, Some(finish), self.now)),
-                // The pod may have been collected or not be in the cache yet.
-                None if finish.report.is_none() && finish.cause.is_none() && !consistent => {
-                    Plan::confirm(Confirm::SUBMISSION)
-                }
-                None => self.end(&Outcome::judge(finish, self.run(), current_attempt(self.run().status.as_ref()))),
-            },
-            Observation::Pending { .. } | Observation::Running { .. } | Observation::Stopping => {
-                match self.wants_to_stop() {
-                    Some((reason, message)) => self.stop(reason, &message),
-                    None => self.follow(),
-                }
+    fn by_submission(&self) -> Plan<AgentRunStatus> {
+        let recorded = match self.recorded().map(|attempt| attempt.stopping.as_ref()) {
+            Some(Some(stopping)) => Recorded::Ending(stopping),
+            Some(None) => Recorded::UnderWay,
+            None if self.was_handed_over() => Recorded::HandedOver,
+            None => Recorded::Nothing,
+        };
+        match step(self.sighting.seen(|| self.unwanted()), recorded) {
+            Step::Hold(doubt) => {
+                let again = after(self.now, seconds(RECHECK_SECONDS));
+                self.block(&[Blocker::in_doubt(doubt)], None, Some(again))
+            }
+            Step::Confirm => self.confirm(),
+            Step::Start => self.not_submitted(),
+            Step::Follow => self.follow(),
+            Step::Stop(reason, why) => self.stop(reason, &why),
+            Step::Lost => self.end(&Outcome::lost(self.now)),
+            Step::Stopped(stopping, finish) => self.end(&Outcome::stopped(stopping, finish, self.now)),
+            Step::Judge(finish) => {
+                self.end(&Outcome::judge(finish, self.run(), current_attempt(self.run().status.as_ref())))
             }
         }
     }
@@ -328,15 +319,11 @@ impl Decision<'_> {
     /// Whether this engine handed the attempt over or saw it, although the status does not say so: then it is gone, and
     /// is not started again.
     fn was_handed_over(&self) -> bool {
-        self.snapshot.remembered.handed_over && !mutant::is_on(Mutant::ResubmitsUnrecorded)
+        self.sighting.handed_over && !mutant::is_on(Mutant::ResubmitsUnrecorded)
     }
 
     /// Why the run should end although its attempt lives.
-    fn wants_to_stop(&self) -> Option<(Reason, String)> {
-        if let Some(stopping) = self.recorded().and_then(|attempt| attempt.stopping.as_ref()) {
-            let reason = Reason::parse(&stopping.reason).unwrap_or(Reason::Cancelled);
-            return Some((reason, "the attempt is being ended".to_owned()));
-        }
+    fn unwanted(&self) -> Option<Unwanted> {
         if let Some(wanted) = self.user_wants_to_stop() {
             return Some(wanted);
         }
@@ -345,7 +332,7 @@ impl Decision<'_> {
         {
             return Some((Reason::DeadlineExceeded, "the runner did not report within its deadline".to_owned()));
         }
-        if let Observation::Pending { cause: Some(cause), .. } = &self.snapshot.observed.observation
+        if let Observation::Pending { cause: Some(cause), .. } = &self.sighting.observation
             && cause.reason.is_bounded()
             && self.now
                 >= after(self.hindered_since(cause.reason, cause.since), seconds(self.settings.start_limit_seconds))
@@ -355,7 +342,7 @@ impl Decision<'_> {
         None
     }
 
-    fn user_wants_to_stop(&self) -> Option<(Reason, String)> {
+    fn user_wants_to_stop(&self) -> Option<Unwanted> {
         let run = self.run();
         if run.metadata.deletion_timestamp.is_some() {
             Some((Reason::Deleted, "the run is being deleted".to_owned()))
@@ -397,13 +384,13 @@ impl Decision<'_> {
                 return confirm;
             }
             let mut record = self.record();
-            record.observed(&self.reference(), &self.snapshot.observed.observation, self.submitted());
+            record.observed(&self.reference(), &self.sighting.observation, self.submitted());
             (record.stopping(reason, message), record.into_plan())
         };
         let patience = self.forced_at(since);
         if self.now >= patience {
             plan.after.push(cancel(0));
-        } else if self.snapshot.observed.observation != Observation::Stopping {
+        } else if self.sighting.observation != Observation::Stopping {
             plan.after.push(cancel(grace));
         }
         let again = after(self.now, seconds(RECHECK_SECONDS));
@@ -418,7 +405,7 @@ impl Decision<'_> {
 
     /// Records what a live attempt does.
     fn follow(&self) -> Plan<AgentRunStatus> {
-        let observation = &self.snapshot.observed.observation;
+        let observation = &self.sighting.observation;
         let quiet_until = match observation {
             Observation::Pending { submitted_at, cause: None, .. } if self.recorded().is_none() => {
                 Some(after(*submitted_at, seconds(SLOW_START_SECONDS)))
@@ -466,7 +453,7 @@ impl Decision<'_> {
         }
         let planned = || {
             let resolved = resolve(self.run(), &self.snapshot.references).ok()?;
-            let digest = match &self.snapshot.remembered.plan_digest {
+            let digest = match &self.sighting.plan_digest {
                 Some(handed_over) => handed_over.clone(),
                 None => plan::plan(&resolved, &self.settings.defaults).ok()?.digest,
             };
@@ -479,7 +466,7 @@ impl Decision<'_> {
     fn unread(&self) -> Option<Plan<AgentRunStatus>> {
         let planned = self.run().status.as_ref().is_some_and(|status| status.plan_digest.is_some());
         let wanted = !planned && !self.snapshot.is_whole() && resolve(self.run(), &self.snapshot.references).is_ok();
-        wanted.then(|| Plan::confirm(Confirm::WHOLE))
+        wanted.then(|| Plan::confirm(Confirm::whole()))
     }
 
     /// Ends an attempt, and the run with it unless another attempt follows.

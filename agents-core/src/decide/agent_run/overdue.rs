@@ -12,7 +12,7 @@ use crate::{
         AgentRunStatus,
         agent_run::{Phase, Stopping},
     },
-    decide::{Confirm, Plan},
+    decide::Plan,
     runtime::Overdue,
     status::{after, seconds},
 };
@@ -25,12 +25,12 @@ const GIVEN_UP_AFTER_SECONDS: i64 = 300;
 impl Decision<'_> {
     /// The end that is overdue, once that is to be told.
     fn overdue(&self) -> Option<&Overdue> {
-        self.snapshot.overdue.as_ref().filter(|overdue| self.now >= told_at(overdue))
+        self.sighting.overdue.as_ref().filter(|overdue| self.now >= told_at(overdue))
     }
 
     /// When an end that is due will be told to be overdue.
     pub(super) fn overdue_at(&self) -> Option<Timestamp> {
-        self.snapshot.overdue.as_ref().map(told_at).filter(|at| *at > self.now)
+        self.sighting.overdue.as_ref().map(told_at).filter(|at| *at > self.now)
     }
 
     /// What keeps an attempt from ending that nobody of ours ends.
@@ -55,7 +55,7 @@ impl Decision<'_> {
             return None;
         }
         // It may have ended just now.
-        Some(if self.snapshot.observed.consistent { self.end(&outcome) } else { Plan::confirm(Confirm::SUBMISSION) })
+        Some(if self.sighting.consistent { self.end(&outcome) } else { self.confirm() })
     }
 
     fn given_up_at(&self, stopping: &Stopping, overdue: &Overdue) -> Timestamp {

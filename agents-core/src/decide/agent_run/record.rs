@@ -75,7 +75,7 @@ impl Blocker {
     }
 
     pub(super) fn refused(refusal: &Refusal) -> Self {
-        let Refusal { reason, message, terminal: _ } = refusal;
+        let Refusal { submission: _, reason, message, terminal: _ } = refusal;
         let unblocked_by = reason.unblocked_by().unwrap_or(TRIED_AGAIN);
         Self { reason: *reason, object: None, message: message.clone(), unblocked_by: unblocked_by.to_owned() }
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Blocker, Decision, RECHECK_SECONDS, SLOW_START_SECONDS, current_attempt, emit, first_possible,
+    Blocker, Decision, RECHECK_SECONDS, SLOW_START_SECONDS, current_attempt, current_key, emit, first_possible,
     outcome::Outcome,
     record::{Submitted, Warning},
     retry, room, runtime_of, told,
@@ -56,7 +56,7 @@ impl Decision<'_> {
             Ok(_) if !self.snapshot.is_whole() => match self.held() {
                 // It is planned once nothing holds it any more.
                 Some((blocker, until)) => self.block(&[blocker], None, until),
-                None => Plan::confirm(Confirm::WHOLE),
+                None => Plan::confirm(Confirm::whole()),
             },
             Ok(resolved) => self.start(&resolved),
         }
@@ -64,8 +64,8 @@ impl Decision<'_> {
 
     /// An end without an attempt is for good: it wants to know that none was submitted, not only that none was seen.
     pub(super) fn unproven(&self) -> Option<Plan<AgentRunStatus>> {
-        let proven = self.snapshot.observed.consistent && self.snapshot.object_proven;
-        (!proven).then(|| Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)))
+        let proven = self.sighting.consistent && self.snapshot.object_proven;
+        (!proven).then(|| Plan::confirm(Confirm::submission(current_key(self.run())).and(Confirm::object())))
     }
 
     fn invalid(&self, message: &str) -> Plan<AgentRunStatus> {
@@ -159,10 +159,11 @@ impl Decision<'_> {
             Verdict::Wait(denial, until) => return self.block(&[Blocker::denied(denial)], warning, Some(until)),
         }
         if !self.snapshot.object_proven {
-            return Plan::confirm(Confirm::OBJECT);
+            return Plan::confirm(Confirm::object());
         }
         // It was planned when it was refused.
-        match self.refusal {
+        let key = current_key(run);
+        match self.refused.iter().find(|refusal| refusal.submission == key) {
             Some(refusal) if refusal.terminal => return self.fail(refusal.reason, &refusal.message),
             Some(refusal) => {
                 let again = after(self.now, seconds(RECHECK_SECONDS));
@@ -189,17 +190,17 @@ impl Decision<'_> {
             && first_possible(run).is_some_and(|first| first < blind)
             && (number == 1 || !mutant::is_on(Mutant::DoubtsFirstAttemptsOnly))
         {
-            if !self.snapshot.observed.consistent {
-                return Plan::confirm(Confirm::SUBMISSION);
+            if !self.sighting.consistent {
+                return self.confirm();
             }
             return self.end(&Outcome::lost_unseen(blind, self.now));
         }
-        if let Some(unstored) = &self.snapshot.remembered.unstored {
+        if let Some(unstored) = &self.snapshot.unstored {
             return self.try_to_store(unstored, warning);
         }
         let left = self.deadline().map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
         let timeout = left.or(resolved.terms.timeout_seconds).and_then(|left| u64::try_from(left).ok());
-        let submission = submission(resolved, execution, runtime, number, timeout);
+        let submission = handed_over(resolved, execution, runtime, number, timeout);
         let told = emit(Reason::Submitted, &format!("attempt {number} was handed to {runtime} as {}", submission.name));
         Plan {
             before: vec![Effect::Submit(Box::new(submission))],
@@ -221,7 +222,8 @@ fn unsupported(resolved: &Resolved, runtime: RuntimeKind) -> Vec<String> {
     resolved.unsupported.iter().chain(in_pods).cloned().collect()
 }
 
-pub(super) fn submission(
+/// What is handed over as an attempt.
+pub(super) fn handed_over(
     resolved: &Resolved,
     execution: ExecutionPlan,
     runtime: RuntimeKind,

@@ -4,6 +4,7 @@ mod allowed;
 mod history;
 mod never_right;
 mod overdue;
+mod table;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -68,12 +69,27 @@ fn snapshot(spec: &serde_json::Value) -> RunSnapshot {
         implementation: Found::Object(Arc::new(object::<ImplementationSpec>("task", &json!({"text": "true"})))),
     };
     let mut snapshot = RunSnapshot::certain(Arc::new(object("run-1", &whole)), references, Observation::Lost);
-    snapshot.observed.consistent = false;
+    current_mut(&mut snapshot).consistent = false;
     snapshot
 }
 
+/// What is known of the current attempt. Of the next one the same is known, unless a test says otherwise.
+fn current_mut(snapshot: &mut RunSnapshot) -> &mut Sighting {
+    let before = snapshot.submissions.values().next_back().cloned();
+    let key = current_key(&snapshot.run);
+    snapshot.submissions.entry(key).or_insert(before.unwrap_or(UNSEEN.clone()))
+}
+
+fn submission_of(snapshot: &RunSnapshot) -> Confirm {
+    Confirm::submission(current_key(&snapshot.run))
+}
+
+fn both(snapshot: &RunSnapshot) -> Confirm {
+    submission_of(snapshot).and(Confirm::object())
+}
+
 fn decide_at(snapshot: &RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
-    decide(snapshot, &settings(), None, now)
+    decide(snapshot, &settings(), &[], now)
 }
 
 /// Applies the status of a Plan to the snapshot, as a world would.
@@ -157,16 +173,16 @@ fn a_happy_run_costs_one_submission_and_two_status_writes() {
     let plan = decide_at(&s, at(0));
     assert_eq!(kinds(&plan.before), [EffectKind::Submit]);
     assert_eq!(plan.status, None);
-    s.observed.observation = pending(at(0), None);
+    current_mut(&mut s).observation = pending(at(0), None);
     assert_eq!(decide_at(&s, at(1)).status, None);
-    s.observed.observation = running(at(2));
+    current_mut(&mut s).observation = running(at(2));
     let plan = decide_at(&s, at(2));
     apply(&mut s, &plan);
     insta::assert_snapshot!(summary(&s), @"Running Running [] the provider is running");
     assert_eq!(kinds(&plan.after), [], "nobody was told to wait for this start");
     assert!(status(&s).plan_digest.as_deref().unwrap().starts_with("sha256:"));
     assert_eq!(decide_at(&s, at(3)).status, None);
-    s.observed.observation = finished(&s, 0, at(9));
+    current_mut(&mut s).observation = finished(&s, 0, at(9));
     let plan = decide_at(&s, at(9));
     apply(&mut s, &plan);
     insta::assert_snapshot!(summary(&s), @"Succeeded Completed [] the provider exited 0");
@@ -204,7 +220,7 @@ fn an_undefined_template_name_is_invalid_with_template_line_and_column() {
         "shell",
         &json!({"binary": "sh", "argsTemplate": ["-c", "echo\n  {{ inputs.nope }}"]}),
     )));
-    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)), "it is for good");
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(both(&s)), "it is for good");
     assert!(apply_now(&mut s, at(0)).before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Failed InvalidSpec [] AgentProvider/shell: argsTemplate[1], line 2, column 6: `inputs.nope` is not defined");
     let condition = |kind: &str| status(&s).conditions.iter().find(|c| c.kind == kind).unwrap().status;
@@ -220,7 +236,7 @@ fn templates_that_cost_too_much_end_the_run_with_their_limit() {
     let mut s = snapshot(&json!({"payloads": {"t": "x".repeat(100_000)}}));
     let other = snapshot(&json!({}));
     s.references.provider = provider.clone();
-    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)), "it is for good");
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(both(&s)), "it is for good");
     let plan = apply_now(&mut s, at(0));
     assert!(plan.before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Failed TemplateLimit [] AgentProvider/shell: argsTemplate[2], line 1, column 46: costs too much: all templates together may touch 33554432 bytes");
@@ -232,9 +248,9 @@ fn templates_that_cost_too_much_end_the_run_with_their_limit() {
     let mut little = snapshot(&json!({"payloads": {"t": "x"}, "retryPolicy": {"limit": 1, "backoffSeconds": 1}}));
     little.references.provider = provider;
     assert_eq!(kinds(&decide_at(&little, at(0)).before), [EffectKind::Submit]);
-    little.observed.observation = finished(&little, 1, at(20));
+    current_mut(&mut little).observation = finished(&little, 1, at(20));
     apply_now(&mut little, at(20));
-    little.observed.observation = Observation::Lost;
+    current_mut(&mut little).observation = Observation::Lost;
     let dearer = json!({"binary": "sh", "argsTemplate": ["{{ 'x' * 2 }}", "{{ inputs.a ".repeat(3)]});
     little.references.provider = Found::Object(Arc::new(object("shell", &dearer)));
     apply_now(&mut little, at(30));
@@ -256,7 +272,7 @@ fn a_reserved_variable_is_refused_before_anything_starts() {
 fn an_unproven_object_is_read_before_anything_starts() {
     let mut s = snapshot(&json!({}));
     s.object_proven = false;
-    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::OBJECT));
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::object()));
 }
 
 #[test]
@@ -264,19 +280,19 @@ fn a_failed_attempt_backs_off_from_its_end_and_the_next_has_another_name() {
     let mut s = snapshot(&json!({"retryPolicy": {"limit": 1, "backoffSeconds": 60}}));
     let Effect::Submit(first) = &decide_at(&s, at(0)).before[0] else { panic!() };
     let first = first.name.clone();
-    s.observed.observation = finished(&s, 3, at(10));
+    current_mut(&mut s).observation = finished(&s, 3, at(10));
     // The controller was away for 40 of the 60 seconds.
     let plan = decide_at(&s, at(50));
     apply(&mut s, &plan);
     assert_eq!(plan.wake, Some(at(70)));
     insta::assert_snapshot!(summary(&s), @"Running Backoff [Backoff] attempt 1 ended with ProviderExited: the provider exited with code 3");
-    s.observed.observation = Observation::Lost;
+    current_mut(&mut s).observation = Observation::Lost;
     assert!(decide_at(&s, at(69)).before.is_empty());
     let plan = decide_at(&s, at(70));
     let Effect::Submit(second) = &plan.before[0] else { panic!("{plan:?}") };
     assert_ne!(second.name, first);
     assert_eq!(second.spec.run.attempt, 2);
-    s.observed.observation = finished(&s, 4, at(80));
+    current_mut(&mut s).observation = finished(&s, 4, at(80));
     let plan = decide_at(&s, at(80));
     apply(&mut s, &plan);
     insta::assert_snapshot!(summary(&s), @"Failed ProviderExited [] the provider exited with code 4; attempt 2 of 2 was the last");
@@ -287,15 +303,15 @@ fn a_failed_attempt_backs_off_from_its_end_and_the_next_has_another_name() {
 #[test]
 fn a_timeout_spans_all_attempts() {
     let mut s = snapshot(&json!({"timeoutSeconds": 100, "retryPolicy": {"limit": 5, "backoffSeconds": 30}}));
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
-    s.observed.observation = finished(&s, 1, at(20));
+    current_mut(&mut s).observation = finished(&s, 1, at(20));
     apply_now(&mut s, at(20));
-    s.observed.observation = Observation::Lost;
+    current_mut(&mut s).observation = Observation::Lost;
     let plan = decide_at(&s, at(50));
     let Effect::Submit(second) = &plan.before[0] else { panic!("{plan:?}") };
     assert_eq!(second.spec.limits.timeout_seconds, Some(50));
-    s.observed.observation = finished(&s, 1, at(60));
+    current_mut(&mut s).observation = finished(&s, 1, at(60));
     apply_now(&mut s, at(60));
     insta::assert_snapshot!(summary(&s), @"Failed ProviderExited [] the provider exited with code 1; no time is left for another attempt");
 }
@@ -303,11 +319,11 @@ fn a_timeout_spans_all_attempts() {
 /// Decides, looks closer where the decision wants it, and applies the status.
 fn apply_now(snapshot: &mut RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
     let mut plan = decide_at(snapshot, now);
-    if plan.confirm != Confirm::NOTHING {
-        let seen = snapshot.observed.consistent;
-        snapshot.observed.consistent = true;
+    if !plan.confirm.is_nothing() {
+        let seen = current_mut(snapshot).consistent;
+        current_mut(snapshot).consistent = true;
         plan = decide_at(snapshot, now);
-        snapshot.observed.consistent = seen;
+        current_mut(snapshot).consistent = seen;
     }
     apply(snapshot, &plan);
     plan
@@ -316,12 +332,12 @@ fn apply_now(snapshot: &mut RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus>
 #[test]
 fn a_runner_that_does_not_report_in_time_is_ended() {
     let mut s = snapshot(&json!({"timeoutSeconds": 100}));
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     assert_eq!(apply_now(&mut s, at(0)).wake, Some(at(200)));
     let plan = apply_now(&mut s, at(200));
     assert_eq!(kinds(&plan.after), [EffectKind::Cancel]);
     assert_eq!(status(&s).attempts[0].stopping.as_ref().unwrap().reason, "DeadlineExceeded");
-    s.observed = Observed { observation: Observation::Lost, consistent: true, kept: false };
+    *current_mut(&mut s) = Sighting::certain(Observation::Lost);
     apply_now(&mut s, at(201));
     insta::assert_snapshot!(summary(&s), @"Failed DeadlineExceeded [] ended because its time was over");
 }
@@ -329,7 +345,7 @@ fn a_runner_that_does_not_report_in_time_is_ended() {
 #[test]
 fn cancel_records_the_intent_then_acts_then_acts_by_force() {
     let mut s = snapshot(&json!({}));
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
     Arc::make_mut(&mut s.run).spec.cancel = Some(true);
     let plan = apply_now(&mut s, at(5));
@@ -339,10 +355,10 @@ fn cancel_records_the_intent_then_acts_then_acts_by_force() {
     // A restart finds the record and the live attempt.
     let again = decide_at(&s, at(6));
     assert_eq!((again.status.is_none(), kinds(&again.after)), (true, vec![EffectKind::Cancel]));
-    s.observed.observation = Observation::Stopping;
+    current_mut(&mut s).observation = Observation::Stopping;
     assert!(decide_at(&s, at(7)).after.is_empty());
     assert!(matches!(&decide_at(&s, at(65)).after[..], [Effect::Cancel { grace_seconds: 0, .. }]));
-    s.observed = Observed { observation: Observation::Lost, consistent: true, kept: false };
+    *current_mut(&mut s) = Sighting::certain(Observation::Lost);
     apply_now(&mut s, at(66));
     insta::assert_snapshot!(summary(&s), @"Cancelled Cancelled [] cancelled by spec.cancel");
 }
@@ -350,8 +366,8 @@ fn cancel_records_the_intent_then_acts_then_acts_by_force() {
 #[test]
 fn a_run_cancelled_before_it_started_is_confirmed_and_ends_at_once() {
     let mut s = snapshot(&json!({"cancel": true}));
-    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)));
-    s.observed.consistent = true;
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(both(&s)));
+    current_mut(&mut s).consistent = true;
     apply_now(&mut s, at(0));
     insta::assert_snapshot!(summary(&s), @"Cancelled Cancelled [] spec.cancel is true");
 }
@@ -359,11 +375,11 @@ fn a_run_cancelled_before_it_started_is_confirmed_and_ends_at_once() {
 #[test]
 fn what_vanished_is_confirmed_and_lost_never_started_again_in_silence() {
     let mut s = snapshot(&json!({}));
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
-    s.observed.observation = Observation::Lost;
-    assert_eq!(decide_at(&s, at(1)), Plan::confirm(Confirm::SUBMISSION));
-    s.observed.consistent = true;
+    current_mut(&mut s).observation = Observation::Lost;
+    assert_eq!(decide_at(&s, at(1)), Plan::confirm(submission_of(&s)));
+    current_mut(&mut s).consistent = true;
     apply_now(&mut s, at(1));
     insta::assert_snapshot!(summary(&s), @"Failed Lost [] what executed the attempt is gone and left no result");
 }
@@ -372,8 +388,8 @@ fn what_vanished_is_confirmed_and_lost_never_started_again_in_silence() {
 fn a_run_older_than_a_long_absence_is_lost_rather_than_run_twice() {
     let mut s = snapshot(&json!({}));
     s.blind_since = Some(at(100));
-    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(Confirm::SUBMISSION));
-    s.observed.consistent = true;
+    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(submission_of(&s)));
+    current_mut(&mut s).consistent = true;
     apply_now(&mut s, at(200_000));
     assert!(summary(&s).starts_with("Failed Lost"), "{}", summary(&s));
     let mut younger = snapshot(&json!({}));
@@ -384,14 +400,14 @@ fn a_run_older_than_a_long_absence_is_lost_rather_than_run_twice() {
 #[test]
 fn a_later_attempt_that_may_be_older_than_a_long_absence_is_lost_too() {
     let mut s = snapshot(&json!({"retryPolicy": {"limit": 3, "backoffSeconds": 60}}));
-    s.observed.observation = finished(&s, 3, at(10));
+    current_mut(&mut s).observation = finished(&s, 3, at(10));
     apply_now(&mut s, at(10));
-    s.observed.observation = Observation::Lost;
+    current_mut(&mut s).observation = Observation::Lost;
     // It was due at 70: one that acted until then at the latest cannot have handed it over.
     s.blind_since = Some(at(70));
     assert_eq!(kinds(&decide_at(&s, at(200_000)).before), [EffectKind::Submit]);
     s.blind_since = Some(at(71));
-    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(Confirm::SUBMISSION));
+    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(submission_of(&s)));
     apply_now(&mut s, at(200_000));
     let reasons: Vec<_> = status(&s).attempts.iter().map(|attempt| attempt.reason.as_deref().unwrap()).collect();
     assert_eq!(reasons, ["ProviderExited", "Lost"]);
@@ -401,8 +417,8 @@ fn a_later_attempt_that_may_be_older_than_a_long_absence_is_lost_too() {
 #[test]
 fn an_attempt_that_this_engine_handed_over_and_that_is_gone_is_lost() {
     let mut s = snapshot(&json!({}));
-    s.remembered.handed_over = true;
-    assert_eq!(decide_at(&s, at(5)), Plan::confirm(Confirm::SUBMISSION));
+    current_mut(&mut s).handed_over = true;
+    assert_eq!(decide_at(&s, at(5)), Plan::confirm(submission_of(&s)));
     assert!(apply_now(&mut s, at(5)).before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Failed Lost [] what executed the attempt is gone and left no result");
 }
@@ -410,17 +426,17 @@ fn an_attempt_that_this_engine_handed_over_and_that_is_gone_is_lost() {
 #[test]
 fn what_executed_an_attempt_is_kept_while_its_status_is_refused_and_let_go_afterwards() {
     let mut s = snapshot(&json!({}));
-    s.observed.observation = finished(&s, 0, at(5));
+    current_mut(&mut s).observation = finished(&s, 0, at(5));
     let refused = |times, refused| Some(Unstored { times, refused, message: "not allowed".into() });
-    s.remembered.unstored = refused(1, false);
+    s.unstored = refused(1, false);
     assert_eq!(kinds(&decide_at(&s, at(6)).before), [], "a moment's trouble");
-    s.remembered.unstored = refused(3, false);
+    s.unstored = refused(3, false);
     assert_eq!(kinds(&decide_at(&s, at(6)).before), [EffectKind::Keep, EffectKind::Emit]);
-    s.remembered.unstored = refused(1, true);
+    s.unstored = refused(1, true);
     assert_eq!(kinds(&decide_at(&s, at(6)).before), [EffectKind::Keep, EffectKind::Emit]);
-    s.remembered.unstored = refused(2, true);
+    s.unstored = refused(2, true);
     assert_eq!(kinds(&decide_at(&s, at(6)).before), [EffectKind::Keep], "told once");
-    s.observed.kept = true;
+    current_mut(&mut s).kept = true;
     let plan = decide_at(&s, at(6));
     assert_eq!((kinds(&plan.before), kinds(&plan.after)), (vec![], vec![EffectKind::LetGo, EffectKind::Emit]));
     assert_eq!(plan.status.unwrap().phase, Some(Phase::Succeeded), "it is let go once that is stored");
@@ -429,7 +445,7 @@ fn what_executed_an_attempt_is_kept_while_its_status_is_refused_and_let_go_after
 #[test]
 fn nothing_is_started_after_a_status_that_could_not_be_stored_before_one_was() {
     let mut s = snapshot(&json!({}));
-    s.remembered.unstored = Some(Unstored { times: 1, refused: true, message: "not allowed".into() });
+    s.unstored = Some(Unstored { times: 1, refused: true, message: "not allowed".into() });
     for now in [0, 1] {
         let plan = decide_at(&s, at(now));
         assert!(!kinds(&plan.before).contains(&EffectKind::Submit));
@@ -438,7 +454,7 @@ fn nothing_is_started_after_a_status_that_could_not_be_stored_before_one_was() {
         apply(&mut s, &plan);
     }
     insta::assert_snapshot!(summary(&s), @"Pending StatusRefused [StatusRefused] the status could not be stored: not allowed");
-    s.remembered.unstored = None;
+    s.unstored = None;
     assert_eq!(kinds(&decide_at(&s, at(2)).before), [EffectKind::Submit]);
 }
 
@@ -446,37 +462,37 @@ fn nothing_is_started_after_a_status_that_could_not_be_stored_before_one_was() {
 fn a_run_too_large_for_its_status_is_never_started() {
     let parts: serde_json::Map<_, _> = (0..14).map(|n| (format!("p{n:02}"), json!("x".repeat(110_000)))).collect();
     let mut s = snapshot(&json!({"payloads": parts}));
-    assert_eq!(decide_at(&s, at(0)), Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)));
+    assert_eq!(decide_at(&s, at(0)), Plan::confirm(both(&s)));
     assert!(apply_now(&mut s, at(0)).before.is_empty());
     assert!(summary(&s).starts_with("Failed InvalidSpec [] spec: the run takes 154"), "{}", summary(&s));
     let mut unbounded = settings();
     unbounded.max_object_bytes = None;
-    let unbounded = decide(&snapshot(&json!({"payloads": parts})), &unbounded, None, at(0));
+    let unbounded = decide(&snapshot(&json!({"payloads": parts})), &unbounded, &[], at(0));
     assert_eq!(kinds(&unbounded.before), [EffectKind::Submit], "nothing is stored of a local run");
 }
 
 #[test]
 fn a_slow_start_is_told_after_five_minutes_or_with_its_cause() {
     let mut s = snapshot(&json!({}));
-    s.observed.observation = pending(at(0), None);
+    current_mut(&mut s).observation = pending(at(0), None);
     let plan = decide_at(&s, at(299));
     assert_eq!((plan.status.is_none(), plan.wake), (true, Some(at(300))));
     let mut caused = s.clone();
-    caused.observed.observation = pending(at(0), Some((Reason::Unschedulable, "0/3 nodes")));
+    current_mut(&mut caused).observation = pending(at(0), Some((Reason::Unschedulable, "0/3 nodes")));
     assert!(decide_at(&caused, at(1)).status.is_some(), "a cause is told at once");
     apply_now(&mut s, at(300));
     insta::assert_snapshot!(summary(&s), @"Pending Starting [Starting] handed to the runtime, not started yet");
-    s.observed.observation = pending(at(0), Some((Reason::ImagePullFailed, "no such image")));
+    current_mut(&mut s).observation = pending(at(0), Some((Reason::ImagePullFailed, "no such image")));
     let plan = apply_now(&mut s, at(310));
     insta::assert_snapshot!(summary(&s), @"Pending ImagePullFailed [ImagePullFailed] no such image");
     assert_eq!(plan.wake, Some(at(600)));
     let mut started = s.clone();
-    started.observed.observation = running(at(320));
+    current_mut(&mut started).observation = running(at(320));
     let plan = decide_at(&started, at(320));
     assert!(matches!(&plan.after[..], [Effect::Emit(told)] if told.reason == Reason::Started), "{:?}", plan.after);
     let plan = apply_now(&mut s, at(620));
     assert_eq!(kinds(&plan.after), [EffectKind::Cancel]);
-    s.observed = Observed { observation: Observation::Lost, consistent: true, kept: false };
+    *current_mut(&mut s) = Sighting::certain(Observation::Lost);
     apply_now(&mut s, at(630));
     assert!(summary(&s).starts_with("Failed ImagePullFailed"), "{}", summary(&s));
 }
@@ -484,7 +500,7 @@ fn a_slow_start_is_told_after_five_minutes_or_with_its_cause() {
 #[test]
 fn an_unschedulable_pod_waits_without_a_bound() {
     let mut s = snapshot(&json!({}));
-    s.observed.observation = pending(at(0), Some((Reason::Unschedulable, "0/3 nodes")));
+    current_mut(&mut s).observation = pending(at(0), Some((Reason::Unschedulable, "0/3 nodes")));
     apply_now(&mut s, at(1));
     let plan = apply_now(&mut s, at(1_000_000));
     assert!(plan.after.is_empty());
@@ -494,9 +510,13 @@ fn an_unschedulable_pod_waits_without_a_bound() {
 #[test]
 fn a_foreign_object_of_our_name_blocks_and_is_tried_again() {
     let mut s = snapshot(&json!({}));
-    let refusal =
-        Refusal { reason: Reason::Conflict, message: "Job/x belongs to someone else".into(), terminal: false };
-    let plan = decide(&s, &settings(), Some(&refusal), at(0));
+    let refusal = |submission| {
+        let message = "Job/x belongs to someone else".into();
+        Refusal { submission, reason: Reason::Conflict, message, terminal: false }
+    };
+    let of_another = refusal(SubmissionKey::of_attempt("uid-run-1", 2));
+    assert_eq!(kinds(&decide(&s, &settings(), &[of_another], at(0)).before), [EffectKind::Submit]);
+    let plan = decide(&s, &settings(), &[refusal(current_key(&s.run))], at(0));
     apply(&mut s, &plan);
     insta::assert_snapshot!(summary(&s), @"Pending Conflict [Conflict] Job/x belongs to someone else");
     assert_eq!(plan.wake, Some(at(30)));
@@ -564,7 +584,7 @@ fn exit_zero_is_not_enough() {
         let mut s = snapshot(&json!({"outputs": [{"name": "report"}]}));
         let Observation::Finished(mut finish) = finished(&s, 0, at(5)) else { unreachable!() };
         change(&mut finish);
-        s.observed = Observed { observation: Observation::Finished(finish), consistent: true, kept: false };
+        *current_mut(&mut s) = Sighting::certain(Observation::Finished(finish));
         apply_now(&mut s, at(5));
         assert_eq!(summary(&s), expected, "{name}");
     }
@@ -575,8 +595,8 @@ fn a_lost_report_is_confirmed_first() {
     let mut s = snapshot(&json!({}));
     let Observation::Finished(mut finish) = finished(&s, 0, at(5)) else { unreachable!() };
     finish.report = None;
-    s.observed.observation = Observation::Finished(finish);
-    assert_eq!(decide_at(&s, at(5)), Plan::confirm(Confirm::SUBMISSION));
+    current_mut(&mut s).observation = Observation::Finished(finish);
+    assert_eq!(decide_at(&s, at(5)), Plan::confirm(submission_of(&s)));
 }
 
 #[test]
@@ -608,7 +628,7 @@ fn annotations_that_mean_nothing_are_ignored() {
 #[test]
 fn a_run_under_way_does_not_become_a_template() {
     let mut s = snapshot(&json!({}));
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
     Arc::make_mut(&mut s.run).metadata.annotations.insert(ANNOTATION_TEMPLATE.into(), "true".into());
     assert_eq!(decide_at(&s, at(1)).status, None);
@@ -619,11 +639,11 @@ fn a_run_under_way_does_not_become_a_template() {
 #[test]
 fn time_runs_out_while_something_is_missing_between_two_attempts() {
     let mut s = snapshot(&json!({"timeoutSeconds": 100, "retryPolicy": {"limit": 5, "backoffSeconds": 10}}));
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
-    s.observed.observation = finished(&s, 1, at(20));
+    current_mut(&mut s).observation = finished(&s, 1, at(20));
     apply_now(&mut s, at(20));
-    s.observed.observation = Observation::Lost;
+    current_mut(&mut s).observation = Observation::Lost;
     s.references.agent = Found::Absent;
     assert_eq!(apply_now(&mut s, at(40)).wake, Some(at(100)));
     insta::assert_snapshot!(summary(&s), @"Running AgentNotFound [AgentNotFound] Agent/writer does not exist in this namespace");
@@ -634,9 +654,9 @@ fn time_runs_out_while_something_is_missing_between_two_attempts() {
 #[test]
 fn a_provider_that_was_broken_between_two_attempts_can_be_mended() {
     let mut s = snapshot(&json!({"retryPolicy": {"limit": 1, "backoffSeconds": 1}}));
-    s.observed.observation = finished(&s, 1, at(20));
+    current_mut(&mut s).observation = finished(&s, 1, at(20));
     apply_now(&mut s, at(20));
-    s.observed.observation = Observation::Lost;
+    current_mut(&mut s).observation = Observation::Lost;
     let right = s.references.provider.clone();
     let broken = json!({"binary": "sh", "argsTemplate": ["{{ inputs.nope }}"]});
     s.references.provider = Found::Object(Arc::new(object("shell", &broken)));
@@ -651,8 +671,8 @@ fn an_attempt_stays_where_it_was_found_whatever_its_agent_says_now() {
     let mut s = snapshot(&json!({}));
     let agent = json!({"providerRef": {"name": "shell"}, "runtime": {"type": "argo"}});
     s.references.agent = Found::Object(Arc::new(object("writer", &agent)));
-    s.observed.observation = pending(at(0), None);
-    s.found_on = Some(RuntimeKind::Job);
+    current_mut(&mut s).observation = pending(at(0), None);
+    current_mut(&mut s).found_on = Some(RuntimeKind::Job);
     apply_now(&mut s, at(300));
     assert_eq!(status(&s).runtime_ref.as_ref().unwrap().kind, RuntimeKind::Job);
 }
@@ -672,7 +692,7 @@ fn a_spec_changed_after_its_submission_is_told_and_stays_told() {
         &status(snapshot).conditions.iter().find(|condition| condition.kind == "Warning").unwrap().reason
     }
     let mut s = snapshot(&json!({}));
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
     assert_eq!(warning(&s), "AsExpected");
     let run = Arc::make_mut(&mut s.run);
@@ -680,7 +700,7 @@ fn a_spec_changed_after_its_submission_is_told_and_stays_told() {
     apply_now(&mut s, at(1));
     assert_eq!(warning(&s), "SpecChanged");
     assert_eq!(decide_at(&s, at(2)).status, None);
-    s.observed.observation = finished(&s, 0, at(3));
+    current_mut(&mut s).observation = finished(&s, 0, at(3));
     apply_now(&mut s, at(3));
     assert_eq!((warning(&s), status(&s).phase), ("SpecChanged", Some(Phase::Succeeded)));
 }
@@ -698,7 +718,7 @@ fn what_is_not_carried_out_holds_a_run_and_what_is_not_used_is_told() {
         "retryPolicy": {"mode": "resume"},
     }));
     assert_eq!(kinds(&decide_at(&s, at(0)).before), [EffectKind::Submit]);
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
     let conditions = &status(&s).conditions;
     let warning = conditions.iter().find(|condition| condition.kind == "Warning").unwrap();
@@ -756,7 +776,7 @@ fn what_people_do_not_see_in_the_work_is_told_and_arrives_as_it_is() {
     let submitted = apply_now(&mut s, at(0));
     let [Effect::Submit(submission)] = submitted.before.as_slice() else { panic!("{submitted:?}") };
     assert_eq!(submission.spec.implementation.as_ref().unwrap().text, text);
-    s.observed.observation = running(at(0));
+    current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
     let conditions = &status(&s).conditions;
     let warning = conditions.iter().find(|condition| condition.kind == "Warning").unwrap();

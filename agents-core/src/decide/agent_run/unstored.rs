@@ -7,7 +7,7 @@
 use super::{Blocker, Decision, Warning};
 use crate::{
     api::AgentRunStatus,
-    decide::{Confirm, Effect, Plan},
+    decide::{Effect, Plan},
     mutant::{self, Mutant},
     runtime::Observation,
     status::Reason,
@@ -15,17 +15,6 @@ use crate::{
 
 /// Refusals in a row, of a kind that may pass by itself, from which on they count as lasting.
 const LASTING_AFTER: u32 = 3;
-
-/// What an engine knows of a run that the run's status does not say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remembered {
-    /// Whether this engine handed the current attempt over, or saw it: when it is not seen any more, it is gone.
-    pub handed_over: bool,
-    /// Digest of the plan that this engine handed over as the current attempt.
-    pub plan_digest: Option<String>,
-    /// Why the status could not be stored the last time, although the run had not changed.
-    pub unstored: Option<Unstored>,
-}
 
 /// A status that could not be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,24 +42,24 @@ impl Unstored {
 impl Decision<'_> {
     /// The Plan, with what keeps the attempt's record while the status cannot be it.
     pub(super) fn with_its_record(&self, mut plan: Plan<AgentRunStatus>) -> Plan<AgentRunStatus> {
-        if plan.confirm != Confirm::NOTHING {
+        if !plan.confirm.is_nothing() {
             return plan;
         }
-        let observed = &self.snapshot.observed;
-        let there = observed.observation != Observation::Lost;
-        if let Some(unstored) = self.snapshot.remembered.unstored.as_ref().filter(|unstored| unstored.lasts()) {
+        let sighting = self.sighting;
+        let there = sighting.observation != Observation::Lost;
+        if let Some(unstored) = self.snapshot.unstored.as_ref().filter(|unstored| unstored.lasts()) {
             if unstored.is_news() {
                 let message = format!("the status cannot be stored: {}", unstored.message);
                 plan.before.insert(0, super::warn(Reason::StatusRefused, &message));
             }
-            if there && !observed.kept && !mutant::is_on(Mutant::ResubmitsUnrecorded) {
+            if there && !sighting.kept && !mutant::is_on(Mutant::ResubmitsUnrecorded) {
                 plan.before.insert(0, Effect::Keep { reference: self.reference() });
             }
         }
         let number = super::current_attempt(self.run().status.as_ref());
         let records = |status: &AgentRunStatus| status.attempts.last().is_some_and(|last| last.number == number);
         let recorded = plan.status.as_deref().map_or(self.recorded().is_some(), records);
-        if there && observed.kept && recorded {
+        if there && sighting.kept && recorded {
             plan.after.insert(0, Effect::LetGo { reference: self.reference() });
         }
         plan

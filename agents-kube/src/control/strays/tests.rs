@@ -25,7 +25,10 @@ fn nobody_is_asked_before_the_wait_for_races_is_over_and_nothing_is_done_before_
     let found = snapshot(stray(1, None), None);
     let waits = decide(&found, GRACE, at(99));
     assert_eq!(waits, Plan { wake: Some(at(100)), ..Plan::settled() });
-    assert_eq!(decide(&found, GRACE, at(100)), Plan::confirm(Confirm::OBJECT.and(Confirm::SUBMISSION)));
+    assert_eq!(
+        decide(&found, GRACE, at(100)),
+        Plan::confirm(Confirm::object().and(Confirm::submission(found.stray.submission())))
+    );
 }
 
 #[test]
@@ -50,7 +53,7 @@ fn only_what_its_run_does_not_want_is_ended_and_by_force_only_once_its_time_is_o
 fn a_record_is_let_go_once_its_run_does_not_want_the_attempt_any_more() {
     let record = |said| snapshot(Stray { is_record: true, ..stray(2, None) }, said);
     assert_eq!(decide(&record(None), GRACE, at(99)).wake, Some(at(100)), "it is being let go, as a rule");
-    assert_eq!(decide(&record(None), GRACE, at(100)), Plan::confirm(Confirm::OBJECT));
+    assert_eq!(decide(&record(None), GRACE, at(100)), Plan::confirm(Confirm::object()));
     for said in [Some(1), Some(2), None].map(|attempt| Said::GoesOn { attempt }) {
         assert_eq!(decide(&record(Some(said)), GRACE, at(100)), Plan { wake: Some(at(400)), ..Plan::settled() });
     }

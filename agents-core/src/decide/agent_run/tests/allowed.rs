@@ -47,7 +47,7 @@ fn places(account: &str) -> Vec<(RunSnapshot, &'static str)> {
 fn an_account_that_is_not_allowed_holds_the_run_wherever_it_is_named() {
     for account in ["admin", "", "default", "agents-run.", "Agents-Run", "\u{0430}gents-run", "agents-controller"] {
         for (mut snapshot, field) in places(account) {
-            let plan = decide(&snapshot, &allowing(&["builder", "elsewhere/admin"]), None, at(1));
+            let plan = decide(&snapshot, &allowing(&["builder", "elsewhere/admin"]), &[], at(1));
             assert_eq!((plan.before.len(), plan.wake), (0, None), "{account:?} at {field}");
             apply(&mut snapshot, &plan);
             let status = status(&snapshot);
@@ -68,7 +68,7 @@ fn an_account_that_is_not_allowed_holds_the_run_wherever_it_is_named() {
 fn the_default_account_and_those_listed_start() {
     for (account, entries) in [("agents-run", &[][..]), ("builder", &["builder"]), ("builder", &["ns/builder"])] {
         for (snapshot, field) in places(account) {
-            let plan = decide(&snapshot, &allowing(entries), None, at(1));
+            let plan = decide(&snapshot, &allowing(entries), &[], at(1));
             let [Effect::Submit(submission)] = &plan.before[..] else { panic!("{field}: {plan:?}") };
             assert_eq!(submission.pod.service_account, account);
         }
@@ -81,9 +81,9 @@ fn the_default_account_and_those_listed_start() {
 #[test]
 fn a_run_that_was_held_goes_on_once_its_account_is_listed() {
     for (mut snapshot, field) in places("builder") {
-        let plan = decide(&snapshot, &allowing(&[]), None, at(1));
+        let plan = decide(&snapshot, &allowing(&[]), &[], at(1));
         apply(&mut snapshot, &plan);
-        let plan = decide(&snapshot, &allowing(&["builder"]), None, at(60));
+        let plan = decide(&snapshot, &allowing(&["builder"]), &[], at(60));
         assert_eq!(kinds(&plan.before), [EffectKind::Submit], "{field}");
     }
 }
@@ -93,9 +93,9 @@ fn the_account_that_wins_is_the_one_that_is_judged() {
     let of = |account: &str| json!({"job": {"serviceAccount": account}});
     let workload = json!({"workload": {"serviceAccountName": "admin"}});
     let hidden = with(&json!({"runtimeOverrides": of("builder")}), &json!({"runtime": of("admin")}), &workload);
-    assert_eq!(kinds(&decide(&hidden, &allowing(&["builder"]), None, at(1)).before), [EffectKind::Submit]);
+    assert_eq!(kinds(&decide(&hidden, &allowing(&["builder"]), &[], at(1)).before), [EffectKind::Submit]);
     let shown = with(&json!({"runtimeOverrides": of("admin")}), &json!({"runtime": of("builder")}), &json!({}));
-    assert_eq!(decide(&shown, &allowing(&["builder"]), None, at(1)).before, []);
+    assert_eq!(decide(&shown, &allowing(&["builder"]), &[], at(1)).before, []);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_process_has_no_account_to_judge() {
     let local =
         Settings { only_runtime: Some(RuntimeKind::Process), runtimes: [RuntimeKind::Process].into(), ..allowing(&[]) };
     for (snapshot, field) in places("admin") {
-        assert_eq!(kinds(&decide(&snapshot, &local, None, at(1)).before), [EffectKind::Submit], "{field}");
+        assert_eq!(kinds(&decide(&snapshot, &local, &[], at(1)).before), [EffectKind::Submit], "{field}");
     }
 }
 
@@ -111,7 +111,7 @@ fn a_process_has_no_account_to_judge() {
 fn a_wish_to_stop_needs_no_permission() {
     let (mut snapshot, _) = places("admin").remove(0);
     Arc::make_mut(&mut snapshot.run).spec.cancel = Some(true);
-    snapshot.observed.consistent = true;
+    current_mut(&mut snapshot).consistent = true;
     let plan = decide_at(&snapshot, at(1));
     apply(&mut snapshot, &plan);
     assert_eq!(status(&snapshot).phase, Some(Phase::Cancelled));

@@ -169,7 +169,7 @@ impl Model {
 
     /// Decides, reading consistently what the decision wants to be read so.
     fn decide(&mut self) -> Result<Plan<AgentRunStatus>, TestCaseError> {
-        let mut confirmed = Confirm::NOTHING;
+        let mut confirmed = Confirm::default();
         loop {
             let name = self.name();
             let observation = self.there.get(&name).cloned().unwrap_or(Observation::Lost);
@@ -179,13 +179,15 @@ impl Model {
                 self.handed_over = Some(self.attempt());
             }
             let kept = self.kept.contains(&name);
-            self.snapshot.observed = Observed { observation, consistent: confirmed.submission, kept };
+            let key = current_key(&self.snapshot.run);
+            let consistent = confirmed.submissions.contains(&key);
             let handed_over = self.handed_over == Some(self.attempt());
-            self.snapshot.remembered =
-                Remembered { handed_over, unstored: self.unstored.clone(), ..Remembered::default() };
+            let sighting = Sighting { consistent, kept, handed_over, ..Sighting::cached(observation) };
+            self.snapshot.submissions = [(key, sighting)].into();
+            self.snapshot.unstored = self.unstored.clone();
             let plan = decide_at(&self.snapshot, self.now);
             prop_assert_eq!(&plan, &decide_at(&self.snapshot, self.now), "the same snapshot gives the same Plan");
-            if confirmed.covers(plan.confirm) {
+            if confirmed.covers(&plan.confirm) {
                 return Ok(plan);
             }
             prop_assert!(plan.before.is_empty() && plan.status.is_none() && plan.after.is_empty());

@@ -17,12 +17,8 @@ fn spec(more: &Value) -> Value {
 #[track_caller]
 fn ends_without_an_attempt(mut snapshot: RunSnapshot) -> String {
     let plan = decide_at(&snapshot, at(1));
-    assert_eq!(
-        plan,
-        Plan::confirm(Confirm::SUBMISSION.and(Confirm::OBJECT)),
-        "an end for good is judged on proven facts"
-    );
-    snapshot.observed.consistent = true;
+    assert_eq!(plan, Plan::confirm(both(&snapshot)), "an end for good is judged on proven facts");
+    current_mut(&mut snapshot).consistent = true;
     let plan = decide_at(&snapshot, at(1));
     assert_eq!(plan.before, []);
     apply(&mut snapshot, &plan);
@@ -106,16 +102,16 @@ fn a_pod_that_could_not_be_made_is_an_invalid_spec() {
 #[test]
 fn a_run_whose_second_attempt_cannot_start_any_more_waits_for_the_provider() {
     let mut snapshot = snapshot(&spec(&json!({})));
-    snapshot.observed.observation = running(at(0));
+    current_mut(&mut snapshot).observation = running(at(0));
     let plan = decide_at(&snapshot, at(1));
     apply(&mut snapshot, &plan);
-    snapshot.observed.observation = finished(&snapshot, 1, at(5));
+    current_mut(&mut snapshot).observation = finished(&snapshot, 1, at(5));
     let plan = decide_at(&snapshot, at(5));
     apply(&mut snapshot, &plan);
     let provider = json!({"binary": "sh", "argsTemplate": ["{{ implementation.text }}\u{0}"]});
     snapshot.references.provider = Found::Object(Arc::new(object::<AgentProvider>("shell", &provider)));
-    snapshot.observed.observation = Observation::Lost;
-    snapshot.observed.consistent = true;
+    current_mut(&mut snapshot).observation = Observation::Lost;
+    current_mut(&mut snapshot).consistent = true;
     let plan = decide_at(&snapshot, at(60));
     assert_eq!(plan.before, []);
     apply(&mut snapshot, &plan);
