@@ -2,7 +2,7 @@
 //! runs whose status does not say everything.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -99,9 +99,9 @@ impl Runs {
     /// A run about which nothing is decided any more: nothing is looked up for it.
     fn finished(&self, key: &Key, run: Arc<Resource<AgentRun>>, object_proven: bool) -> RunSnapshot {
         self.caches.kinds.forget(&Id::new(AgentRun::KIND, key.clone()));
-        self.unrecorded.recorded(key);
-        let (references, observation) = (References::default(), Observation::Lost);
-        RunSnapshot { object_proven, ..RunSnapshot::certain(run, references, observation) }
+        self.unrecorded.settled(key);
+        let (references, submissions) = (References::default(), BTreeMap::new());
+        RunSnapshot { run, object_proven, references, submissions, blind_since: None, unstored: None }
     }
 
     /// What is known of the current attempt.
@@ -136,8 +136,10 @@ impl Runs {
         {
             *cause = self.failed_creates.of(&job).await;
         }
+        // Attempts follow one another: of those before nothing is left to be recorded.
+        self.unrecorded.keep_only(key, &current);
         if run.status.as_ref().and_then(open_attempt).is_some() {
-            self.unrecorded.recorded(key);
+            self.unrecorded.recorded(key, &current);
         } else if sighting.observation != Observation::Lost {
             self.unrecorded.seen(key, current.clone());
         }

@@ -14,7 +14,7 @@ use agents_core::{
     api::{AgentRun, Kind, Resource},
     decide::{
         Confirm,
-        agent_run::{is_finished, open_attempt},
+        agent_run::open_attempt,
         declaration::{Declaration, Need, Referent},
         rules::Rules,
     },
@@ -214,10 +214,10 @@ impl Kinds {
         concerned.into_iter().collect()
     }
 
-    /// The objects that a run refers to. Once it has an attempt under way, or has ended, none of them is waited for.
+    /// The objects that a run refers to. Once it has an attempt under way, none of them is waited for.
     pub(super) fn references(&self, run: &Resource<AgentRun>) -> References {
         let id = Id::new(AgentRun::KIND, Key::new(&run.metadata.namespace, &run.metadata.name));
-        let waits = !is_finished(run) && run.status.as_ref().and_then(open_attempt).is_none();
+        let waits = run.status.as_ref().and_then(open_attempt).is_none();
         let looked = Looked::new(self, waits.then_some(&id));
         let references = References::of(run, &looked);
         self.links.set(&id, looked.asked.take());

@@ -19,33 +19,35 @@ pub(crate) struct Unrecorded(Mutex<BTreeMap<Key, Entry>>);
 
 #[derive(Debug, Default)]
 struct Entry {
-    handed_over: Option<SubmissionKey>,
-    /// Digest of the plan of what was handed over.
-    plan_digest: Option<String>,
+    /// What was handed over or seen, with the digest of its plan where this replica handed it over.
+    handed_over: BTreeMap<SubmissionKey, Option<String>>,
     unstored: Option<Unstored>,
 }
 
 impl Unrecorded {
-    /// The attempt was seen, and its status does not record it.
+    /// The submission was seen, and its status does not record it.
     pub(super) fn seen(&self, key: &Key, of: SubmissionKey) {
-        let mut entries = self.entries();
-        let entry = entries.entry(key.clone()).or_default();
-        if entry.handed_over.as_ref() != Some(&of) {
-            entry.plan_digest = None;
-        }
-        entry.handed_over = Some(of);
+        self.entries().entry(key.clone()).or_default().handed_over.entry(of).or_default();
     }
 
-    /// The attempt was handed over with a plan of this digest.
+    /// The submission was handed over with a plan of this digest.
     pub(super) fn handed_over(&self, key: &Key, of: SubmissionKey, plan_digest: Option<String>) {
-        let mut entries = self.entries();
-        let entry = entries.entry(key.clone()).or_default();
-        (entry.handed_over, entry.plan_digest) = (Some(of), plan_digest);
+        self.entries().entry(key.clone()).or_default().handed_over.insert(of, plan_digest);
     }
 
-    /// The status records the current attempt, or there is no attempt to record.
-    pub(super) fn recorded(&self, key: &Key) {
-        self.change(key, |entry| entry.handed_over = None);
+    /// The status records the submission.
+    pub(super) fn recorded(&self, key: &Key, of: &SubmissionKey) {
+        self.change(key, |entry| drop(entry.handed_over.remove(of)));
+    }
+
+    /// Of all other submissions of the run, or of another run of its name, nothing is left to be recorded.
+    pub(super) fn keep_only(&self, key: &Key, of: &SubmissionKey) {
+        self.change(key, |entry| entry.handed_over.retain(|known, _| known == of));
+    }
+
+    /// Of the run nothing is left to be recorded.
+    pub(super) fn settled(&self, key: &Key) {
+        self.change(key, |entry| entry.handed_over.clear());
     }
 
     /// A status was stored.
@@ -67,13 +69,11 @@ impl Unrecorded {
         self.entries().remove(key);
     }
 
-    /// Whether the current attempt of the run, which is `of`, was handed over or seen, and the digest of its plan.
+    /// Whether the submission was handed over or seen, and the digest of its plan.
     pub(super) fn handed_over_of(&self, key: &Key, of: &SubmissionKey) -> (bool, Option<String>) {
-        // Another attempt, or another run of the name, is under way now.
-        self.change(key, |entry| entry.handed_over = entry.handed_over.take().filter(|known| known == of));
-        match self.entries().get(key) {
-            Some(Entry { handed_over: Some(_), plan_digest, unstored: _ }) => (true, plan_digest.clone()),
-            Some(Entry { handed_over: None, .. }) | None => (false, None),
+        match self.entries().get(key).and_then(|entry| entry.handed_over.get(of)) {
+            Some(plan_digest) => (true, plan_digest.clone()),
+            None => (false, None),
         }
     }
 
@@ -96,7 +96,7 @@ impl Unrecorded {
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(key) {
             change(entry);
-            if entry.handed_over.is_none() && entry.unstored.is_none() {
+            if entry.handed_over.is_empty() && entry.unstored.is_none() {
                 entries.remove(key);
             }
         }

@@ -39,7 +39,8 @@ impl Lines {
         }
         let Some(end) = end else {
             self.begun.extend_from_slice(&self.chunk);
-            self.chunk.clear();
+            // An empty part of it would keep all of it.
+            self.chunk = Bytes::new();
             return Ok(None);
         };
         let rest = self.chunk.split_to(end);

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use self::{
     outcome::Outcome,
     record::{Blocker, Record, Submitted, Warning},
-    start::handed_over,
+    start::submission_of,
     submission::{Recorded, Step, Unwanted, step},
     warning::warning,
 };
@@ -40,7 +40,7 @@ use super::{Confirm, Effect, Notice, Plan, Refusal, rules::Decide};
 use crate::{
     api::{
         AgentRun, AgentRunStatus, Resource,
-        agent_run::{Attempt, Phase},
+        agent_run::{Attempt, Phase, Stopping},
         runtime::RuntimeKind,
     },
     marks::ANNOTATION_TEMPLATE,
@@ -201,7 +201,7 @@ pub fn expected(run: &Resource<AgentRun>, references: &References, settings: &Se
     let plan = plan::plan(&resolved, &settings.defaults).ok()?;
     let timeout = resolved.terms.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     let runtime = runtime_of(run, references, settings);
-    Some(handed_over(&resolved, plan, runtime, current_attempt(run.status.as_ref()), timeout))
+    Some(submission_of(&resolved, plan, runtime, current_attempt(run.status.as_ref()), timeout))
 }
 
 fn runtime_of(run: &Resource<AgentRun>, references: &References, settings: &Settings) -> RuntimeKind {
@@ -307,7 +307,8 @@ impl Decision<'_> {
             Step::Confirm => self.confirm(),
             Step::Start => self.not_submitted(),
             Step::Follow => self.follow(),
-            Step::Stop(reason, why) => self.stop(reason, &why),
+            Step::Stop((reason, why)) => self.stop(reason, &why),
+            Step::StopAgain(stopping) => self.stop_again(stopping),
             Step::Lost => self.end(&Outcome::lost(self.now)),
             Step::Stopped(stopping, finish) => self.end(&Outcome::stopped(stopping, finish, self.now)),
             Step::Judge(finish) => {
@@ -370,28 +371,32 @@ impl Decision<'_> {
     }
 
     /// Ends a live attempt: first the intent is stored, then the runtime is told, again and again until it is gone.
-    fn stop(&self, reason: Reason, message: &str) -> Plan<AgentRunStatus> {
-        let grace = self.settings.defaults.grace_seconds;
-        let cancel = |grace_seconds| Effect::Cancel { reference: self.reference(), grace_seconds };
-        let stopping = self.recorded().and_then(|attempt| attempt.stopping.as_ref());
-        if let Some(given_up) = stopping.and_then(|stopping| self.given_up(stopping)) {
-            return given_up;
+    fn stop(&self, reason: Reason, why: &str) -> Plan<AgentRunStatus> {
+        if let Some(confirm) = self.unread() {
+            return confirm;
         }
-        let (since, mut plan) = if let Some(stopping) = stopping {
-            (stopping.at, self.still_stopping(stopping))
-        } else {
-            if let Some(confirm) = self.unread() {
-                return confirm;
-            }
-            let mut record = self.record();
-            record.observed(&self.reference(), &self.sighting.observation, self.submitted());
-            (record.stopping(reason, message), record.into_plan())
-        };
+        let mut record = self.record();
+        record.observed(&self.reference(), &self.sighting.observation, self.submitted());
+        let since = record.stopping(reason, why);
+        self.told_to_end(since, record.into_plan())
+    }
+
+    /// The same of an attempt whose intent is stored.
+    fn stop_again(&self, stopping: &Stopping) -> Plan<AgentRunStatus> {
+        match self.given_up(stopping) {
+            Some(given_up) => given_up,
+            None => self.told_to_end(stopping.at, self.still_stopping(stopping)),
+        }
+    }
+
+    /// The Plan, with the word to the runtime of an attempt that is being ended `since` then.
+    fn told_to_end(&self, since: Timestamp, mut plan: Plan<AgentRunStatus>) -> Plan<AgentRunStatus> {
+        let cancel = |grace_seconds| Effect::Cancel { reference: self.reference(), grace_seconds };
         let patience = self.forced_at(since);
         if self.now >= patience {
             plan.after.push(cancel(0));
         } else if self.sighting.observation != Observation::Stopping {
-            plan.after.push(cancel(grace));
+            plan.after.push(cancel(self.settings.defaults.grace_seconds));
         }
         let again = after(self.now, seconds(RECHECK_SECONDS));
         plan.wake = Some(if self.now < patience { patience.min(again) } else { again });

@@ -200,7 +200,7 @@ impl Decision<'_> {
         }
         let left = self.deadline().map(|deadline| deadline.duration_since(self.now).as_secs().max(1));
         let timeout = left.or(resolved.terms.timeout_seconds).and_then(|left| u64::try_from(left).ok());
-        let submission = handed_over(resolved, execution, runtime, number, timeout);
+        let submission = submission_of(resolved, execution, runtime, number, timeout);
         let told = emit(Reason::Submitted, &format!("attempt {number} was handed to {runtime} as {}", submission.name));
         Plan {
             before: vec![Effect::Submit(Box::new(submission))],
@@ -223,7 +223,7 @@ fn unsupported(resolved: &Resolved, runtime: RuntimeKind) -> Vec<String> {
 }
 
 /// What is handed over as an attempt.
-pub(super) fn handed_over(
+pub(super) fn submission_of(
     resolved: &Resolved,
     execution: ExecutionPlan,
     runtime: RuntimeKind,

@@ -1,7 +1,7 @@
 //! One submission: what is known of it, and the one table that says which step comes next.
 //!
-//! A run folds over its submissions; whatever they are the attempts of, each goes through this table by itself, and nothing
-//! here knows a run. The columns are what is recorded of it, the rows what is seen of it:
+//! A run folds over its submissions; whatever they are the attempts of, each goes through this table by itself, and the table
+//! knows no run. The columns are what is recorded of it, the rows what is seen of it:
 //!
 //! | | nothing | handed over here | under way | being ended |
 //! |---|---|---|---|---|
@@ -10,8 +10,8 @@
 //! | nothing, by its runtime | start | lost | lost | stopped |
 //! | its end without a word, by a cache | confirm | confirm | confirm | stopped |
 //! | its end | judge | judge | judge | stopped |
-//! | that it lives, as it should | follow | follow | follow | stop |
-//! | that it lives, and should not | stop | stop | stop | stop |
+//! | that it lives, as it should | follow | follow | follow | stop again |
+//! | that it lives, and should not | stop | stop | stop | stop again |
 
 use crate::{
     api::{agent_run::Stopping, runtime::RuntimeKind},
@@ -43,7 +43,7 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// What the runtime itself has just said, of what no engine but this one can have handed over and none keeps.
+    /// What the runtime itself has just said, and nothing besides.
     pub fn certain(observation: Observation) -> Self {
         Self { consistent: true, ..Self::cached(observation) }
     }
@@ -119,8 +119,10 @@ pub(super) enum Step<'a> {
     Start,
     /// Record what it does.
     Follow,
-    /// End it.
-    Stop(Reason, String),
+    /// End it: the intent is recorded first.
+    Stop(Unwanted),
+    /// Go on ending it.
+    StopAgain(&'a Stopping),
     /// It is gone, and nobody of us ended it.
     Lost,
     /// It was ended by us.
@@ -145,11 +147,8 @@ pub(super) fn step<'a>(seen: Seen<'a>, recorded: Recorded<'a>) -> Step<'a> {
         }
         (Seen::Ended { finish, consistent: _ }, Nothing | HandedOver | UnderWay) => Step::Judge(finish),
         (Seen::Live, Nothing | HandedOver | UnderWay) => Step::Follow,
-        (Seen::Live, Ending(stopping)) => {
-            let reason = Reason::parse(&stopping.reason).unwrap_or(Reason::Cancelled);
-            Step::Stop(reason, "the attempt is being ended".to_owned())
-        }
-        (Seen::Unwanted((reason, why)), Nothing | HandedOver | UnderWay | Ending(_)) => Step::Stop(reason, why),
+        (Seen::Unwanted(why), Nothing | HandedOver | UnderWay) => Step::Stop(why),
+        (Seen::Live | Seen::Unwanted(_), Ending(stopping)) => Step::StopAgain(stopping),
     }
 }
 
