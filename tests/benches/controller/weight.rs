@@ -2,8 +2,7 @@
 //!
 //! One cluster, in turns: bare Jobs, those of an operator that does no more than any must, Jobs like ours of the same
 //! ([`crate::floor`]), runs, and runs under other programs where some are named. Machines are noisy, so each figure is the
-//! middle one of its rounds, and what is compared is measured in the same rounds. The turn before costs the next one
-//! something, an eighth of the controller's CPU: every other round goes backwards.
+//! middle one of its rounds, and what is compared is measured in the same rounds, every other of which goes backwards.
 
 use std::{future::Future, path::Path, time::Duration};
 
