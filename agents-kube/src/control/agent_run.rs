@@ -137,11 +137,13 @@ impl Runs {
             *cause = self.failed_creates.of(&job).await;
         }
         // Attempts follow one another: of those before nothing is left to be recorded.
-        self.unrecorded.keep_only(key, &current);
         if run.status.as_ref().and_then(open_attempt).is_some() {
-            self.unrecorded.recorded(key, &current);
-        } else if sighting.observation != Observation::Lost {
-            self.unrecorded.seen(key, current.clone());
+            self.unrecorded.settled(key);
+        } else {
+            self.unrecorded.keep_only(key, &current);
+            if sighting.observation != Observation::Lost {
+                self.unrecorded.seen(key, current.clone());
+            }
         }
         (sighting.handed_over, sighting.plan_digest) = self.unrecorded.handed_over_of(key, &current);
         sighting.overdue = sighting.observation.is_live().then(|| self.overdue(&reference)).flatten();

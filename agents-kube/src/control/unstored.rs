@@ -35,11 +35,6 @@ impl Unrecorded {
         self.entries().entry(key.clone()).or_default().handed_over.insert(of, plan_digest);
     }
 
-    /// The status records the submission.
-    pub(super) fn recorded(&self, key: &Key, of: &SubmissionKey) {
-        self.change(key, |entry| drop(entry.handed_over.remove(of)));
-    }
-
     /// Of all other submissions of the run, or of another run of its name, nothing is left to be recorded.
     pub(super) fn keep_only(&self, key: &Key, of: &SubmissionKey) {
         self.change(key, |entry| entry.handed_over.retain(|known, _| known == of));

@@ -189,7 +189,7 @@ fn projection(mut spec: Json<'_>) -> Json<'_> {
 
 fn container(container: Json<'_>) -> Json<'_> {
     let mut picked = picked(container, OF_CONTAINER);
-    picked.insert_missing("terminationMessagePath", Json::text(DEFAULT_MESSAGE_PATH));
+    picked.insert_missing("terminationMessagePath", Json::Text(DEFAULT_MESSAGE_PATH.into()));
     if let Some(Json::List(variables)) = picked.get_mut("env") {
         variables.retain(|variable| !is_named(variable, KEY_VARIABLE));
         if variables.is_empty() {

@@ -80,12 +80,12 @@ fn current_mut(snapshot: &mut RunSnapshot) -> &mut Sighting {
     snapshot.submissions.entry(key).or_insert(before.unwrap_or(UNSEEN.clone()))
 }
 
-fn submission_of(snapshot: &RunSnapshot) -> Confirm {
+fn the_submission(snapshot: &RunSnapshot) -> Confirm {
     Confirm::submission(current_key(&snapshot.run))
 }
 
 fn both(snapshot: &RunSnapshot) -> Confirm {
-    submission_of(snapshot).and(Confirm::object())
+    the_submission(snapshot).and(Confirm::object())
 }
 
 fn decide_at(snapshot: &RunSnapshot, now: Timestamp) -> Plan<AgentRunStatus> {
@@ -378,7 +378,7 @@ fn what_vanished_is_confirmed_and_lost_never_started_again_in_silence() {
     current_mut(&mut s).observation = running(at(0));
     apply_now(&mut s, at(0));
     current_mut(&mut s).observation = Observation::Lost;
-    assert_eq!(decide_at(&s, at(1)), Plan::confirm(submission_of(&s)));
+    assert_eq!(decide_at(&s, at(1)), Plan::confirm(the_submission(&s)));
     current_mut(&mut s).consistent = true;
     apply_now(&mut s, at(1));
     insta::assert_snapshot!(summary(&s), @"Failed Lost [] what executed the attempt is gone and left no result");
@@ -388,7 +388,7 @@ fn what_vanished_is_confirmed_and_lost_never_started_again_in_silence() {
 fn a_run_older_than_a_long_absence_is_lost_rather_than_run_twice() {
     let mut s = snapshot(&json!({}));
     s.blind_since = Some(at(100));
-    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(submission_of(&s)));
+    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(the_submission(&s)));
     current_mut(&mut s).consistent = true;
     apply_now(&mut s, at(200_000));
     assert!(summary(&s).starts_with("Failed Lost"), "{}", summary(&s));
@@ -407,7 +407,7 @@ fn a_later_attempt_that_may_be_older_than_a_long_absence_is_lost_too() {
     s.blind_since = Some(at(70));
     assert_eq!(kinds(&decide_at(&s, at(200_000)).before), [EffectKind::Submit]);
     s.blind_since = Some(at(71));
-    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(submission_of(&s)));
+    assert_eq!(decide_at(&s, at(200_000)), Plan::confirm(the_submission(&s)));
     apply_now(&mut s, at(200_000));
     let reasons: Vec<_> = status(&s).attempts.iter().map(|attempt| attempt.reason.as_deref().unwrap()).collect();
     assert_eq!(reasons, ["ProviderExited", "Lost"]);
@@ -418,7 +418,7 @@ fn a_later_attempt_that_may_be_older_than_a_long_absence_is_lost_too() {
 fn an_attempt_that_this_engine_handed_over_and_that_is_gone_is_lost() {
     let mut s = snapshot(&json!({}));
     current_mut(&mut s).handed_over = true;
-    assert_eq!(decide_at(&s, at(5)), Plan::confirm(submission_of(&s)));
+    assert_eq!(decide_at(&s, at(5)), Plan::confirm(the_submission(&s)));
     assert!(apply_now(&mut s, at(5)).before.is_empty());
     insta::assert_snapshot!(summary(&s), @"Failed Lost [] what executed the attempt is gone and left no result");
 }
@@ -596,7 +596,7 @@ fn a_lost_report_is_confirmed_first() {
     let Observation::Finished(mut finish) = finished(&s, 0, at(5)) else { unreachable!() };
     finish.report = None;
     current_mut(&mut s).observation = Observation::Finished(finish);
-    assert_eq!(decide_at(&s, at(5)), Plan::confirm(submission_of(&s)));
+    assert_eq!(decide_at(&s, at(5)), Plan::confirm(the_submission(&s)));
 }
 
 #[test]

@@ -74,10 +74,6 @@ impl<'a> Members<'a> {
 }
 
 impl<'a> Json<'a> {
-    pub(super) fn text(text: &'static str) -> Self {
-        Self::Text(Cow::Borrowed(text))
-    }
-
     pub(super) fn as_str(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),

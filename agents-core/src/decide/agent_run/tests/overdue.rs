@@ -53,7 +53,7 @@ fn a_run_that_no_attempt_follows_ends_without_the_node_once_force_has_had_its_ti
     }
     let said = blocked(&s);
     assert!(said.contains("the run ends without one at 2027-01-15T08:09:20Z"), "{said}");
-    assert_eq!(decide_at(&s, at(560)), Plan::confirm(submission_of(&s)), "it may have ended just now");
+    assert_eq!(decide_at(&s, at(560)), Plan::confirm(the_submission(&s)), "it may have ended just now");
     apply_now(&mut s, at(560));
     insta::assert_snapshot!(summary(&s), @"Cancelled Cancelled [] cancelled by spec.cancel; node worker-3 has not said that it ended, and it may still run there");
 }

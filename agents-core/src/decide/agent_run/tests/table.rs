@@ -27,7 +27,7 @@ const COLUMNS: [Case; 4] = [
 /// What is seen of it.
 const ROWS: [Case; 9] = [
     ("in doubt", |s| {
-        *current_mut(s) = Sighting { in_doubt: Some("whose is it?".into()), ..current_mut(s).clone() };
+        current_mut(s).in_doubt = Some("whose is it?".into());
         current_mut(s).observation = running(at(0));
     }),
     ("nothing, by a cache", |s| current_mut(s).observation = Observation::Lost),
