@@ -19,6 +19,8 @@ pub enum Bench {
     Neighbours(Neighbours),
     /// Runs at once, beside bare Jobs and Jobs of the least operator: time, CPU of API server, etcd and controller
     Weight(Weight),
+    /// Runs under this program and under others at the same moments: CPU of the controller
+    Pair(Pair),
     /// The worst templates that are admitted: CPU of one decision
     Templates,
 }
@@ -49,7 +51,7 @@ pub struct Neighbours {
 }
 
 /// Arguments of the bench `weight`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Weight {
     /// So many at once in each turn
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -57,8 +59,22 @@ pub struct Weight {
     /// Turns of each
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Another program `agents`, such as an older one, that has turns of its own; may be repeated
-    #[arg(long, value_name = "PROGRAM")]
+    /// Form of the result
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Arguments of the bench `pair`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Pair {
+    /// So many at once under each program
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Rounds; in each, every program gets the next namespace
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Another program `agents`, such as an older one; three at most
+    #[arg(long, value_name = "PROGRAM", required = true)]
     pub against: Vec<PathBuf>,
     /// Form of the result
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
@@ -97,7 +113,7 @@ impl Bench {
 
     /// `weight` as a sign of life; its figures then say little.
     pub fn least_weight() -> Self {
-        Self::Weight(Weight { runs: 20, rounds: 1, against: vec![], output: Output::Table })
+        Self::Weight(Weight { runs: 20, rounds: 1, output: Output::Table })
     }
 
     /// The package, the program in it, and its arguments.
@@ -112,8 +128,13 @@ impl Bench {
                 "controller",
                 vec!["neighbours".to_owned(), format!("--runs={runs}"), output.argument()],
             ),
-            Self::Weight(Weight { runs, rounds, against, output }) => {
-                let mut arguments = vec!["weight".to_owned(), format!("--runs={runs}"), format!("--rounds={rounds}")];
+            Self::Weight(Weight { runs, rounds, output }) => (
+                "agents-tests",
+                "controller",
+                vec!["weight".to_owned(), format!("--runs={runs}"), format!("--rounds={rounds}"), output.argument()],
+            ),
+            Self::Pair(Pair { runs, rounds, against, output }) => {
+                let mut arguments = vec!["pair".to_owned(), format!("--runs={runs}"), format!("--rounds={rounds}")];
                 // The bench is started elsewhere.
                 let against = against.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
                 arguments.extend(against.map(|path| format!("--against={}", path.display())));

@@ -101,6 +101,13 @@ impl Figure {
     }
 }
 
+/// The middle one of what was measured; the mean of the two in the middle where there is none.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
+}
+
 /// Figures of one part of the bench.
 #[derive(Debug)]
 pub(crate) struct Group {

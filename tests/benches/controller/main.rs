@@ -1,14 +1,15 @@
 //! What runs cost, from their creation to their end.
 //!
 //! The controller is the released program with the generated rights, beside a real API server, etcd and Job controller;
-//! pods are played by hand. One program for all such benches; `cargo xtask bench trunk`, `neighbours` and `weight` start
-//! a part of it each.
+//! pods are played by hand. One program for all such benches; `cargo xtask bench trunk`, `neighbours`, `weight`
+//! and `pair` start a part of it each.
 
 mod dear;
 mod figures;
 mod floor;
 mod load;
 mod neighbours;
+mod pair;
 mod phase;
 mod process;
 mod scene;
@@ -23,7 +24,7 @@ use clap::Parser as _;
 use figures::{Figure, Gate, Group, Heading, Target, Unit};
 use serde_json::json;
 use xtask::{
-    bench::{Neighbours, Trunk, Weight},
+    bench::{Neighbours, Pair, Trunk, Weight},
     cluster::{Cluster, Options, Progress, product},
 };
 
@@ -44,6 +45,7 @@ enum What {
     Trunk(Trunk),
     Neighbours(Neighbours),
     Weight(Weight),
+    Pair(Pair),
 }
 
 impl What {
@@ -55,8 +57,11 @@ impl What {
             Self::Neighbours(Neighbours { runs, output }) => {
                 Heading { bench: "neighbours", numbers: json!({"runs": runs}), output: *output }
             }
-            Self::Weight(Weight { runs, rounds, against: _, output }) => {
+            Self::Weight(Weight { runs, rounds, output }) => {
                 Heading { bench: "weight", numbers: json!({"runs": runs, "rounds": rounds}), output: *output }
+            }
+            Self::Pair(Pair { runs, rounds, against: _, output }) => {
+                Heading { bench: "pair", numbers: json!({"runs": runs, "rounds": rounds}), output: *output }
             }
         }
     }
@@ -93,7 +98,8 @@ fn measure(what: &What) -> Result<Vec<Group>> {
         match what {
             What::Trunk(trunk) => trunk::play(&cluster, &programs, *trunk).await,
             What::Neighbours(neighbours) => neighbours::play(&cluster, &programs, *neighbours).await,
-            What::Weight(weight) => weight::play(&cluster, &programs, weight).await,
+            What::Weight(weight) => weight::play(&cluster, &programs, *weight).await,
+            What::Pair(pair) => pair::play(&cluster, &programs, pair).await,
         }
     })?;
     drop(runtime);

@@ -72,6 +72,11 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
+    /// That which is measured.
+    pub(crate) fn namespace(&self) -> &'static str {
+        self.namespaces[0]
+    }
+
     pub(crate) fn create(&self, objects: Vec<Value>) -> Result<()> {
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         self.cluster.kubectl_with_input(&["create", "--filename=-"], &objects.to_string())?;
