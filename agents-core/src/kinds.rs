@@ -2,6 +2,9 @@
 //!
 //! A kind is named in `visit`; while it has no rules of its own, also in `declared`.
 
+mod any;
+
+pub use self::any::{AnyKind, status_of};
 use crate::{
     api::{
         Agent, AgentProvider, AgentRun, ApprovalPolicy, Artifact, Budget, ImplementationSource, ImplementationSpec,

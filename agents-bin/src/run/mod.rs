@@ -179,6 +179,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         EngineError::UnknownRun { .. } => Some("leave --name out to run all of them"),
         EngineError::NoRun { .. } => Some("add a manifest of kind AgentRun"),
         EngineError::Repository { .. } => Some("give --param repository=URL, or put an address into git.url"),
+        EngineError::Record { .. } => Some("mend or delete it, or give another folder with --out; nothing was run"),
         EngineError::Folder { .. } => Some("give another folder with --out"),
     }
 }

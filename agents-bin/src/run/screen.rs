@@ -70,8 +70,9 @@ impl Screen {
                 // There is room for more output when this was shown.
                 Event::Output { run, lines, room: _room } => self.output(&run, &lines),
                 Event::Status { run, status } => self.status(&run, &status),
-                Event::Notice { run, notice } if notice.warning => {
-                    self.say(&format!("{run}: {}: {}", notice.reason, notice.message));
+                Event::Phase { object, phase } => self.say(&format!("{object}: {phase}")),
+                Event::Notice { object, notice } if notice.warning => {
+                    self.say(&format!("{object}: {}: {}", notice.reason, notice.message));
                 }
                 Event::Notice { .. } => {}
             }

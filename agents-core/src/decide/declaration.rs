@@ -26,6 +26,7 @@ use crate::{
         common::{Condition, ConditionStatus},
     },
     check::{Fault, Reference},
+    id::{Id, Key},
     status::{ConditionType, MAX_MESSAGE, Reason, condition, cut},
 };
 
@@ -49,6 +50,27 @@ pub struct Declaration {
     pub needs: Vec<Need>,
     /// What its kind is like.
     pub traits: Traits,
+}
+
+impl Declaration {
+    /// Takes in what is found where each of its references leads, of which nothing is told while it is not known. Answers
+    /// whether it is right as far as anybody can tell without the rules of its kind.
+    pub fn refer(
+        &mut self,
+        namespace: &str,
+        references: &[Reference],
+        referent: impl Fn(&Id) -> Option<Referent>,
+    ) -> bool {
+        // What is wrong with the spec itself is said whatever it refers to.
+        if !self.faults.is_empty() {
+            return false;
+        }
+        for reference in references {
+            let found = referent(&Id::new(reference.kind, Key::new(namespace, reference.name.as_str())));
+            self.needs.extend(found.map(|found| Need { reference: reference.clone(), found }));
+        }
+        self.needs.iter().all(|need| need.found == Referent::Right)
+    }
 }
 
 /// An object that is referred to, as it was found.

@@ -9,7 +9,6 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::{Arc, LazyLock},
 };
 
@@ -17,12 +16,12 @@ use agents_core::{
     api::{Kind, Meta, Resource, absent_spec},
     check::{Check, Fault, Reference, faults},
     decide::{
-        declaration::{Declaration, Referent, Traits},
-        rules::{AnyGather, Decide, Rules, gather},
+        declaration::{Declaration, Referent},
+        rules::{Decide, Rules},
         unreadable::Unreadable,
     },
     id::{Id, Key},
-    kinds::{self, Visitor},
+    kinds::{self, AnyKind, Visitor, status_of},
     look::{AnyResource, Found, Look, Tag},
 };
 use serde::{
@@ -37,67 +36,16 @@ use crate::{
     watch::{Identity, Projection},
 };
 
-/// What there is to know about a kind whose type is not known.
+/// A kind as caches know it.
+#[derive(Debug)]
 pub(super) struct Row {
-    /// Its name.
-    pub(super) kind: &'static str,
-    /// Its plural.
-    pub(super) plural: &'static str,
+    /// What there is to know about it.
+    pub(super) any: &'static AnyKind,
     /// `group/version`.
     pub(super) api_version: String,
     /// Where its objects are.
     pub(super) target: Target,
-    /// What its status takes.
-    pub(super) traits: Traits,
-    /// Selects the objects that are watched.
-    pub(super) unfinished: Option<&'static str>,
-    /// Whether objects are executed on a runtime.
-    pub(super) executed: bool,
-    /// Whether no two of them may be stored at once.
-    pub(super) exclusive: bool,
-    gather: Option<AnyGather>,
-    tags: fn(&AnyResource) -> Vec<(&'static str, String)>,
-    is_over: fn(&AnyResource) -> bool,
     decode: fn(Option<&RawValue>, Option<&RawValue>, Meta) -> Body,
-    copy: fn(&AnyResource) -> Option<Arc<AnyResource>>,
-    left_out: fn(&AnyResource) -> usize,
-}
-
-impl fmt::Debug for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Row").field(&self.kind).finish()
-    }
-}
-
-impl Row {
-    fn of<K: Decide>() -> Self {
-        Self {
-            kind: K::KIND,
-            plural: K::PLURAL,
-            api_version: Object::<K>::api_version(),
-            target: Target::of::<Object<K>>(),
-            traits: Traits::of::<K>(),
-            unfinished: K::UNFINISHED,
-            executed: K::EXECUTED,
-            exclusive: K::EXCLUSIVE,
-            gather: gather::<K>(),
-            tags: |object| object.downcast_ref().map(K::tags).unwrap_or_default(),
-            is_over: |object| object.downcast_ref().is_some_and(K::is_over),
-            decode: match (K::EXECUTED, K::ACTED_ON) {
-                (true, _) => whole::<K>,
-                (false, true) => judged_and_kept::<K>,
-                (false, false) => judged::<K>,
-            },
-            copy: |object| {
-                let smaller = K::kept(object.downcast_ref::<Resource<K>>()?)?;
-                Some(Arc::new(smaller))
-            },
-            left_out: |object| {
-                let object = object.downcast_ref::<Resource<K>>();
-                object.and_then(|object| object.metadata.left_out.as_ref()).map_or(0, |left_out| left_out.bytes)
-            },
-        }
-    }
 }
 
 /// Every kind, by its name.
@@ -105,18 +53,19 @@ pub(super) static ROWS: LazyLock<BTreeMap<&'static str, Row>> = LazyLock::new(||
     struct Collect(BTreeMap<&'static str, Row>);
     impl Visitor for Collect {
         fn visit<K: Decide>(&mut self) {
-            self.0.insert(K::KIND, Row::of::<K>());
+            let decode = match (K::EXECUTED, K::ACTED_ON) {
+                (true, _) => whole::<K>,
+                (false, true) => judged_and_kept::<K>,
+                (false, false) => judged::<K>,
+            };
+            let (api_version, target) = (Object::<K>::api_version(), Target::of::<Object<K>>());
+            self.0.extend(AnyKind::by_name(K::KIND).map(|any| (any.name, Row { any, api_version, target, decode })));
         }
     }
     let mut rows = Collect(BTreeMap::new());
     kinds::visit(&mut rows);
     rows.0
 });
-
-/// Whether objects of this kind are executed on a runtime.
-pub(super) fn is_executed(kind: &str) -> bool {
-    ROWS.get(kind).is_some_and(|row| row.executed)
-}
 
 /// An object of any kind, as a cache keeps it.
 #[derive(Debug)]
@@ -211,18 +160,11 @@ fn judged<K: Kind + Check>(spec: Option<&RawValue>, status: Option<&RawValue>, _
 
 fn judged_and_kept<K: Decide>(spec: Option<&RawValue>, status: Option<&RawValue>, metadata: Meta) -> Body {
     let (judged, spec) = judge::<K>(spec, status);
-    let status = K::GATHER.and(status).and_then(|status| status_of::<K>(status.get()));
+    let read =
+        |status: &RawValue| serde_json::from_str(status.get()).ok().or_else(|| status_of::<K>(&fields(Some(status))));
+    let status = K::GATHER.and(status).and_then(read);
     let object = spec.map(|spec| Arc::new(Resource::<K> { metadata, spec, status }) as _);
     Body::Judged(Box::new(Judged { object, ..judged }))
-}
-
-/// A status as its kind reads it, of one that others have written into too without what they wrote.
-fn status_of<K: Kind>(text: &str) -> Option<K::Status> {
-    serde_json::from_str(text).ok().or_else(|| {
-        let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
-        fields.remove("conditions");
-        serde_json::from_value(Value::Object(fields)).ok()
-    })
 }
 
 fn judge<K: Kind + Check>(spec: Option<&RawValue>, status: Option<&RawValue>) -> (Judged, Option<K::Spec>) {
@@ -265,7 +207,7 @@ fn fields(status: Option<&RawValue>) -> Map<String, Value> {
 impl Cached {
     /// Which object.
     pub(super) fn id(&self) -> Id {
-        Id::new(self.row.kind, Key::new(&*self.head.namespace, &*self.head.name))
+        Id::new(self.row.any.name, Key::new(&*self.head.namespace, &*self.head.name))
     }
 
     pub(super) fn uid(&self) -> &str {
@@ -300,7 +242,12 @@ impl Cached {
 
     /// Whether a part of it is left out.
     pub(super) fn is_in_part(&self) -> bool {
-        self.kept_object().is_some_and(|object| (self.row.left_out)(&**object) > 0)
+        self.left_out_bytes() > 0
+    }
+
+    fn left_out_bytes(&self) -> usize {
+        let metadata = self.kept_object().and_then(|object| self.row.any.metadata(&**object));
+        metadata.and_then(|metadata| metadata.left_out.as_ref()).map_or(0, |left_out| left_out.bytes)
     }
 
     /// The object, where it is kept.
@@ -354,14 +301,15 @@ impl Cached {
 
     /// What it is found by without its name.
     pub(super) fn tags(&self) -> BTreeSet<Tag> {
-        let tags = self.kept_object().map(|object| (self.row.tags)(&**object)).unwrap_or_default();
-        let tag = |(name, value)| Tag { kind: self.row.kind, namespace: self.head.namespace.to_string(), name, value };
+        let tags = self.kept_object().map(|object| self.row.any.tags(&**object)).unwrap_or_default();
+        let tag =
+            |(name, value)| Tag { kind: self.row.any.name, namespace: self.head.namespace.to_string(), name, value };
         tags.into_iter().map(tag).collect()
     }
 
     /// The kind's own rules about it, with what they look up.
     pub(super) fn rules(&self, look: &dyn Look) -> Option<Box<dyn Rules>> {
-        self.row.gather?(Arc::clone(self.kept_object()?), look)
+        self.row.any.rules(Arc::clone(self.kept_object()?), look)
     }
 
     /// What its status depends on, what it looks up apart; `None` of a kind that is executed.
@@ -370,11 +318,11 @@ impl Cached {
         Some(Declaration {
             generation: self.head.generation,
             deleting: self.head.is_being_deleted,
-            over: judged.object.as_ref().is_some_and(|object| (self.row.is_over)(&**object)),
+            over: judged.object.as_ref().is_some_and(|object| self.row.any.is_over(&**object)),
             status: fields(self.stored_status()),
             faults: judged.faults.to_vec(),
             needs: vec![],
-            traits: self.row.traits,
+            traits: self.row.any.traits,
         })
     }
 }
@@ -386,11 +334,11 @@ impl Projection for Cached {
     }
 
     fn kept(&self) -> Option<Self> {
-        let copy = self.row.copy;
+        let copy = |object: &Arc<AnyResource>| self.row.any.kept(&**object);
         let body = match &self.body {
-            Body::Whole(object) => Body::Whole(copy(&**object)?),
+            Body::Whole(object) => Body::Whole(copy(object)?),
             Body::Judged(judged) => {
-                let object = copy(&**judged.object.as_ref()?)?;
+                let object = copy(judged.object.as_ref()?)?;
                 Body::Judged(Box::new(Judged { object: Some(object), ..Judged::clone(judged) }))
             }
             Body::Unreadable { .. } => return None,
@@ -400,7 +348,7 @@ impl Projection for Cached {
 
     fn weight(&self, received: usize) -> usize {
         let kept = match self.kept_object() {
-            Some(object) => received.saturating_sub((self.row.left_out)(&**object)),
+            Some(_) => received.saturating_sub(self.left_out_bytes()),
             None => self.stored_status().map_or(0, |status| status.get().len()),
         };
         size_of::<Self>() + kept

@@ -15,6 +15,7 @@ use agents_core::{
     api::{AgentRun, Kind, Resource},
     decide::agent_run::current_attempt,
     id::{Id, Key},
+    kinds::AnyKind,
     marks::{LABEL_MANAGED_BY, MANAGED_BY},
     name::{ChildName, SubmissionKey},
 };
@@ -23,7 +24,7 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use tokio::task::JoinSet;
 
 use super::{
-    cached::{Cached, is_executed},
+    cached::Cached,
     kinds::{Kinds, Namespaces, News},
     strays,
 };
@@ -65,7 +66,7 @@ pub(crate) struct Asks {
 
 impl Asks {
     fn ask(&self, id: Id) {
-        if is_executed(id.kind) {
+        if AnyKind::is_executed(id.kind) {
             self.executed.ask(id);
         } else if let Some(declared) = &self.declared {
             declared.ask(id);
@@ -361,7 +362,7 @@ impl Caches {
 
     /// Which of the caches that runs are decided from are complete.
     pub(crate) fn ready(&self) -> Ready {
-        let kinds = self.kinds.which(true).map(|kept| (kept.row.plural, kept.watch.health()));
+        let kinds = self.kinds.which(true).map(|kept| (kept.row.any.plural, kept.watch.health()));
         let executions = [("jobs", self.jobs.health()), ("pods", self.pods.health())];
         Ready {
             missing: kinds
@@ -379,7 +380,7 @@ impl Caches {
 
     /// About how many bytes are kept, by kind and namespace.
     pub(crate) fn weights(&self) -> Vec<(&'static str, BTreeMap<String, usize>)> {
-        let kinds = self.kinds.all().map(|kept| (kept.row.plural, kept.watch.weights()));
+        let kinds = self.kinds.all().map(|kept| (kept.row.any.plural, kept.watch.weights()));
         kinds.chain([("jobs", self.jobs.weights()), ("pods", self.pods.weights())]).collect()
     }
 

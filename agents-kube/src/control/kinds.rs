@@ -15,22 +15,24 @@ use agents_core::{
     decide::{
         Confirm,
         agent_run::open_attempt,
-        declaration::{Declaration, Need, Referent},
+        declaration::{Declaration, Referent},
         rules::Rules,
     },
     id::{Id, Key},
     look::{AnyResource, Found, Look, Tag},
     resolve::References,
 };
-use agents_runtime::driver::Failure;
+use agents_runtime::{
+    driver::Failure,
+    links::{Links, Topic},
+    tags::Tags,
+};
 use tokio::{sync, task::JoinSet};
 
 use super::{
     cached::{Cached, ROWS, Row},
-    links::{Links, Topic},
     meanings::Meanings,
     pruned::Pruned,
-    tags::Tags,
     world::of_api,
 };
 use crate::{
@@ -72,13 +74,13 @@ pub(super) struct Kept {
 
 impl Kept {
     fn new(row: &'static Row, calls: &Calls, namespaces: &Namespaces, settings: Settings) -> Self {
-        let of_runs = row.kind == AgentRun::KIND || References::KINDS.contains(&row.kind);
+        let of_runs = row.any.name == AgentRun::KIND || References::KINDS.contains(&row.any.name);
         let settings = Settings { may_be_absent: !of_runs, ..settings };
-        let scope = Scope { fields: row.unfinished.map(str::to_owned), ..namespaces.scope() };
+        let scope = Scope { fields: row.any.unfinished.map(str::to_owned), ..namespaces.scope() };
         Self {
             row,
             watch: Arc::new(Watch::new(row.target.clone(), calls.clone(), scope, settings)),
-            pruned: Pruned::new(row.kind),
+            pruned: Pruned::new(row.any.name),
             told: Meanings::default(),
             of_runs,
             alone: sync::Mutex::default(),
@@ -180,7 +182,8 @@ impl Kinds {
         told: &(impl Fn(News<'_>) + Clone + Send + Sync + 'static),
     ) {
         for kept in self.which(of_runs) {
-            let (kinds, kind, watch, told) = (Arc::clone(self), kept.row.kind, Arc::clone(&kept.watch), told.clone());
+            let (kinds, kind, watch, told) =
+                (Arc::clone(self), kept.row.any.name, Arc::clone(&kept.watch), told.clone());
             tasks.spawn(async move {
                 let listed = async {
                     watch.synced().await;
@@ -208,7 +211,7 @@ impl Kinds {
         let tags = self.tags.set(id, tags).into_iter().flat_map(|tag| self.links.of(&Topic::Tag(tag)));
         let mut concerned: BTreeSet<Id> = tags.collect();
         // Many runs may wait for one Agent, and each decision costs; of other kinds any change is news.
-        if kept.row.executed || !kept.of_runs || kept.told.changed_by(change) {
+        if kept.row.any.executed || !kept.of_runs || kept.told.changed_by(change) {
             concerned.extend(self.links.of(&Topic::Object(id.clone())));
         }
         concerned.into_iter().collect()
@@ -273,15 +276,7 @@ impl Kinds {
             return Some(Declared { object: Arc::clone(object), declaration, rules: None, carriers: vec![] });
         }
         let looked = Looked::new(self, Some(&id));
-        // What is wrong with the spec itself is said whatever it refers to.
-        let references = if declaration.faults.is_empty() { object.references() } else { &[] };
-        for reference in references {
-            let key = Key::new(&id.key.namespace, reference.name.as_str());
-            let found = looked.referent(&Id::new(reference.kind, key));
-            declaration.needs.extend(found.map(|found| Need { reference: reference.clone(), found }));
-        }
-        let is_right =
-            declaration.faults.is_empty() && declaration.needs.iter().all(|need| need.found == Referent::Right);
+        let is_right = declaration.refer(&id.key.namespace, object.references(), |id| looked.referent(id));
         let rules = if is_right { object.rules(&looked) } else { None };
         self.links.set(&id, looked.asked.take());
         // It is asked for again once the other kind is listed.

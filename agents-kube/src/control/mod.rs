@@ -6,14 +6,12 @@ mod caches;
 mod failed_creates;
 pub(crate) mod found;
 mod kinds;
-mod links;
 mod meanings;
 mod notices;
 mod pruned;
 mod status_write;
 mod strays;
 mod submitted;
-mod tags;
 mod unstored;
 mod world;
 

@@ -107,7 +107,7 @@ impl Notices {
             reason: reason.as_str(),
             note: &agents_core::status::cut(message, MAX_NOTE),
             kind_of_event: if *warning { "Warning" } else { "Normal" },
-            regarding: Reference { api_version: &row.api_version, kind: row.kind, name, namespace, uid },
+            regarding: Reference { api_version: &row.api_version, kind: row.any.name, name, namespace, uid },
         };
         // Texts alone: there is nothing that JSON has no form for.
         let Ok(event) = to_raw_value(&event) else { return };

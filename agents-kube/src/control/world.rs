@@ -185,10 +185,10 @@ impl World for ClusterWorld {
             return Ok(());
         }
         // What this replica stored of the others meanwhile is in the cache before the lock is free again.
-        let _alone = if kept.row.exclusive { Some(kept.alone.lock().await) } else { None };
+        let _alone = if kept.row.any.exclusive { Some(kept.alone.lock().await) } else { None };
         may_act(self.tenure.as_ref())?;
         if let Facts::Declared(declared) = &snapshot.facts
-            && kept.row.exclusive
+            && kept.row.any.exclusive
             && !self.kinds.is_as_decided(declared)
         {
             return Err(Failure::stale("store the status"));

@@ -1,12 +1,14 @@
 //! `agents lint`: manifests judged without a server. Reads files; prints nothing.
 //!
 //! In this order, each only for what has passed the one before: the document, its metadata, the schema of its kind, the
-//! kind's rules, core's check; then what only the folder as a whole can tell: names given twice, references, templates,
-//! the plan of every run. What an operator's policies allow is configured at the controller and not known here.
+//! kind's rules, core's check; then what only the folder as a whole can tell: names given twice, references, what a kind's
+//! own decisions refuse, templates, the plan of every run. What an operator's policies allow is configured at the
+//! controller and not known here.
 
 mod definitions;
 mod references;
 mod render;
+mod rules;
 mod templates;
 
 use std::{collections::BTreeMap, fmt};
@@ -117,6 +119,7 @@ pub fn judge(definitions: &Definitions, sources: &[Source], options: Options) ->
         if let Some(schema) = definitions.schema(item.document.api_version().unwrap_or_default(), item.kind) {
             references::check(&folder, item, schema, &mut findings);
         }
+        rules::check(&folder, item, &mut findings);
         if item.kind == AgentProvider::KIND {
             templates::provider(item, &mut findings);
         }

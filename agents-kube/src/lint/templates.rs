@@ -7,12 +7,10 @@ use std::{
 };
 
 use agents_core::{
-    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource, runtime::RuntimeKind},
+    api::{AgentProvider, AgentRun, Kind, Resource, runtime::RuntimeKind},
     check::{self, Fault},
     decide::agent_run::no_room,
     git,
-    id::Id,
-    look::{AnyResource, Found, Look, Tag},
     plan::{self, Bounds, Defaults, PlanError, look},
     resolve::{References, Resolved, Unresolved, resolve},
     template::TemplateError,
@@ -20,7 +18,7 @@ use agents_core::{
 use agents_runtime::manifest::{ManifestFault, Rule};
 use serde_json::Value;
 
-use super::{Finding, Folder, Item, Severity};
+use super::{Finding, Folder, Item, Severity, rules::resource};
 
 /// Looks at every template of a provider.
 pub(super) fn provider(item: &Item<'_>, findings: &mut Vec<Finding>) {
@@ -76,7 +74,8 @@ fn template_fault(item: &Item<'_>, error: &TemplateError) -> ManifestFault {
 /// Plans every run of the folder whose Agent, provider and work item are in it and have no fault.
 pub(super) fn runs(folder: &Folder<'_>, findings: &mut Vec<Finding>) {
     for item in folder.items.iter().filter(|item| item.kind == AgentRun::KIND) {
-        let Some(mut run) = resource::<AgentRun>(item) else { continue };
+        let run = resource(item).and_then(|run| run.downcast::<Resource<AgentRun>>().ok());
+        let Some(mut run) = run.map(Arc::unwrap_or_clone) else { continue };
         if let Some(problem) = no_room(&run) {
             let problem = problem.strip_prefix("spec: ").unwrap_or(&problem).to_owned();
             findings.push(item.finding(Severity::Error, item.document.fault_at("spec", Rule::Check, problem)));
@@ -219,41 +218,4 @@ fn inputs(item: &Item<'_>, provider: &Item<'_>, given: &BTreeMap<String, String>
             findings.push(item.finding(Severity::Error, fault));
         }
     }
-}
-
-impl Look for Folder<'_> {
-    fn look(&self, Id { kind, key }: &Id) -> Found<AnyResource> {
-        fn any<K: Kind>(item: &Item<'_>) -> Option<Arc<AnyResource>> {
-            Some(Arc::new(resource::<K>(item)?))
-        }
-        let Some(item) = self.find(kind, &key.namespace, &key.name) else { return Found::Absent };
-        let found = match *kind {
-            Agent::KIND => any::<Agent>(item),
-            AgentProvider::KIND => any::<AgentProvider>(item),
-            ImplementationSpec::KIND => any::<ImplementationSpec>(item),
-            _ => None,
-        };
-        found.map_or(Found::Absent, Found::Object)
-    }
-
-    /// No rule that is asked here goes by tags.
-    fn tagged(&self, _: &Tag) -> Vec<Arc<AnyResource>> {
-        vec![]
-    }
-}
-
-fn resource<K: Kind>(item: &Item<'_>) -> Option<Resource<K>> {
-    let spec = match &item.object["spec"] {
-        Value::Null => agents_core::api::absent_spec::<K, serde_json::Error>(),
-        spec => serde_json::from_value(spec.clone()),
-    };
-    let texts = |name: &str| serde_json::from_value(item.object["metadata"][name].clone()).unwrap_or_default();
-    let metadata = Meta {
-        name: item.name.clone(),
-        namespace: item.namespace.clone(),
-        labels: texts("labels"),
-        annotations: texts("annotations"),
-        ..Meta::default()
-    };
-    Some(Resource { metadata, spec: spec.ok()?, status: None })
 }

@@ -16,6 +16,7 @@ use std::{
 use agents_core::{
     api::{AgentRun, Resource},
     decide::agent_run::is_finished,
+    id::{Id, Key},
     plan::runner_spec::{LOG_PATH, WORKSPACE},
     runtime::{Observation, RuntimeRef},
 };
@@ -27,10 +28,10 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     Event,
+    objects::run_id,
     stage::Stage,
     world::{LocalWorld, last_of},
 };
-use crate::manifest::ObjectName;
 use crate::{
     adapter::RuntimeAdapter,
     driver::Requests,
@@ -79,19 +80,14 @@ impl Seen {
 }
 
 /// Follows the run `name` until it has ended or was given up, or for ever when it never does.
-pub(super) async fn follow(world: Arc<LocalWorld>, name: ObjectName, requests: Requests<ObjectName>, stage: Stage) {
+pub(super) async fn follow(world: Arc<LocalWorld>, name: Key, requests: Requests<Id>, stage: Stage) {
     let (attempts, begun) = mpsc::unbounded_channel();
     let Some(adapter) = world.place(&name).map(|place| place.adapter.clone()) else { return };
-    tokio::join!(look(&world, &name, &requests, attempts), show(&adapter, &name.1, &stage, begun));
+    tokio::join!(look(&world, &name, &requests, attempts), show(&adapter, &name.name, &stage, begun));
 }
 
 /// Looks at the run's state, and tells of each attempt that can be seen.
-async fn look(
-    world: &LocalWorld,
-    name: &ObjectName,
-    requests: &Requests<ObjectName>,
-    attempts: mpsc::UnboundedSender<RuntimeRef>,
-) {
+async fn look(world: &LocalWorld, name: &Key, requests: &Requests<Id>, attempts: mpsc::UnboundedSender<RuntimeRef>) {
     let Some(place) = world.place(name) else { return };
     let mut current: Option<RuntimeRef> = None;
     let mut last: Option<(RuntimeRef, Seen)> = None;
@@ -122,12 +118,16 @@ async fn look(
                 // The start of an attempt is the driver's own doing; everything else it has to be told.
                 // That nothing is left of what was there is news as well.
                 if last != now && (seen != Seen::Nothing || last.is_some()) {
-                    requests.ask(name.clone());
+                    requests.ask(run_id(name));
                 }
                 last = now;
             }
             Err(error) => {
-                tracing::debug!(run = name.1, error = &error as &dyn std::error::Error, "cannot look at the attempt");
+                tracing::debug!(
+                    run = name.name,
+                    error = &error as &dyn std::error::Error,
+                    "cannot look at the attempt"
+                );
             }
         }
         tokio::select! {
@@ -163,7 +163,7 @@ async fn show(adapter: &ProcessAdapter, run: &str, stage: &Stage, mut attempts: 
 }
 
 /// Puts what the run left where people look for it.
-async fn finish(world: &LocalWorld, name: &ObjectName, run: &Resource<AgentRun>, last: Option<RuntimeRef>) {
+async fn finish(world: &LocalWorld, name: &Key, run: &Resource<AgentRun>, last: Option<RuntimeRef>) {
     let (Some(place), Some(last)) = (world.place(name), last) else { return };
     let Places { workspace, .. } = place.adapter.places(&last);
     let log = workspace.join(LOG_PATH.strip_prefix(WORKSPACE).unwrap_or(LOG_PATH).trim_start_matches('/'));
@@ -174,7 +174,7 @@ async fn finish(world: &LocalWorld, name: &ObjectName, run: &Resource<AgentRun>,
             let log = log.display();
             world.tell(Event::Remark(format!(
                 "{}: its log and outputs could not be put into {folder}: {error}; the log is {log}",
-                name.1
+                name.name
             )));
             return;
         }

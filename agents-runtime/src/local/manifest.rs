@@ -1,21 +1,22 @@
 //! Manifests to typed objects that can be run here.
 //!
 //! Strict: a wrong type, an unknown field, an unknown kind or a duplicate is a fault, and with any fault nothing is run.
-//! What is sound and not acted on here is left out.
+//! What is sound and not acted on is named.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use agents_core::{
-    api::{Agent, AgentProvider, AgentRun, ImplementationSpec, Kind, Meta, Resource},
-    id::Id,
-    look::{AnyResource, Found, Look, Tag},
+    api::{AgentRun, Meta, Resource},
+    id::{Id, Key},
+    kinds::AnyKind,
+    look::AnyResource,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::identity::{self, generated_name};
 use crate::manifest::{
-    DEFAULT_NAMESPACE, Definitions, Document, LoadError, ManifestFault, ObjectName, Rule, Skipped, Source, read,
+    DEFAULT_NAMESPACE, Definitions, Document, LoadError, ManifestFault, Rule, Skipped, Source, read,
 };
 
 /// An AgentRun with the folder that relative paths in it start from.
@@ -40,40 +41,18 @@ impl fmt::Debug for SecretData {
 }
 
 /// Everything that was loaded.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Manifests {
-    /// Agents.
-    pub agents: BTreeMap<ObjectName, Arc<Resource<Agent>>>,
-    /// Providers.
-    pub providers: BTreeMap<ObjectName, Arc<Resource<AgentProvider>>>,
-    /// Work items.
-    pub implementations: BTreeMap<ObjectName, Arc<Resource<ImplementationSpec>>>,
+    /// Every object but the runs.
+    pub objects: BTreeMap<Id, Arc<AnyResource>>,
     /// Runs.
-    pub runs: BTreeMap<ObjectName, RunManifest>,
+    pub runs: BTreeMap<Key, RunManifest>,
     /// Secrets.
-    pub secrets: BTreeMap<ObjectName, SecretData>,
+    pub secrets: BTreeMap<Key, SecretData>,
     /// What was not read, and why.
     pub skipped: Vec<Skipped>,
     /// Objects of kinds that nothing here acts on, as `Kind/name in FILE`.
     pub left_out: Vec<String>,
-}
-
-impl Look for Manifests {
-    fn look(&self, Id { kind, key }: &Id) -> Found<AnyResource> {
-        let name = (key.namespace.clone(), key.name.clone());
-        let found: Option<Arc<AnyResource>> = match *kind {
-            Agent::KIND => self.agents.get(&name).map(|agent| Arc::clone(agent) as _),
-            AgentProvider::KIND => self.providers.get(&name).map(|provider| Arc::clone(provider) as _),
-            ImplementationSpec::KIND => self.implementations.get(&name).map(|work| Arc::clone(work) as _),
-            _ => None,
-        };
-        found.map_or(Found::Absent, Found::Object)
-    }
-
-    /// No rule that is asked here goes by tags.
-    fn tagged(&self, _: &Tag) -> Vec<Arc<AnyResource>> {
-        vec![]
-    }
 }
 
 /// Loads every manifest of `sources`, which must be as `definitions` say.
@@ -101,7 +80,7 @@ struct Loader<'a> {
     loaded: Manifests,
     faults: Vec<ManifestFault>,
     /// Kind, namespace and name → where it was first.
-    seen: BTreeMap<(String, ObjectName), String>,
+    seen: BTreeMap<(String, Key), String>,
 }
 
 impl Loader<'_> {
@@ -117,38 +96,26 @@ impl Loader<'_> {
         let Some((meta, generated)) = self.meta(document, kind) else {
             return;
         };
-        match kind {
-            "Agent" => {
-                if let Some(agent) = self.object::<Agent>(document, meta) {
-                    self.loaded.agents.insert(key(&agent.metadata), Arc::new(agent));
-                }
-            }
-            "AgentProvider" => {
-                if let Some(provider) = self.object::<AgentProvider>(document, meta) {
-                    self.loaded.providers.insert(key(&provider.metadata), Arc::new(provider));
-                }
-            }
-            "ImplementationSpec" => {
-                if let Some(work) = self.object::<ImplementationSpec>(document, meta) {
-                    self.loaded.implementations.insert(key(&work.metadata), Arc::new(work));
-                }
-            }
-            "AgentRun" => {
-                if let Some(run) = self.object::<AgentRun>(document, meta) {
-                    let folder = document.folder.clone();
-                    let name = key(&run.metadata);
-                    self.loaded.runs.insert(name, RunManifest { run, folder, generated });
-                }
-            }
-            "Secret" => {
-                let data = self.secret(document);
-                self.loaded.secrets.insert(key(&meta), data);
-            }
-            _ => match document.object(self.definitions) {
-                Ok(_) => self.leave_out(document),
-                Err(faults) => self.faults.extend(faults),
-            },
+        if is_secret {
+            let data = self.secret(document);
+            self.loaded.secrets.insert(key(&meta), data);
+            return;
         }
+        let Some(kind) = AnyKind::by_name(kind) else { return };
+        let Some(object) = self.object(document, kind, meta.clone()) else { return };
+        let object = match object.downcast::<Resource<AgentRun>>() {
+            Ok(run) => {
+                let manifest =
+                    RunManifest { run: Arc::unwrap_or_clone(run), folder: document.folder.clone(), generated };
+                self.loaded.runs.insert(key(&meta), manifest);
+                return;
+            }
+            Err(object) => object,
+        };
+        if !kind.traits.acted_on {
+            self.leave_out(document);
+        }
+        self.loaded.objects.insert(Id::new(kind.name, key(&meta)), object);
     }
 
     fn leave_out(&mut self, document: &Document) {
@@ -165,7 +132,7 @@ impl Loader<'_> {
         let generated = written.name.is_none();
         let prefix = written.generate_name.unwrap_or_default();
         let name = written.name.unwrap_or_else(|| generated_name(&prefix, &uid));
-        let identity = (kind.to_owned(), (namespace.clone(), name.clone()));
+        let identity = (kind.to_owned(), Key::new(&namespace, &name));
         if let Some(first) = self.seen.get(&identity) {
             let problem = format!("{name:?} names a second {kind}; the first is in {first}");
             self.faults.push(document.fault(written.place, "metadata.name", Rule::Duplicate, problem));
@@ -178,7 +145,10 @@ impl Loader<'_> {
             uid,
             resource_version: Some("1".to_owned()),
             generation: Some(1),
-            creation_timestamp: Some(self.now),
+            // What is written first is the older one.
+            creation_timestamp: i64::try_from(self.seen.len())
+                .ok()
+                .and_then(|n| self.now.checked_add(SignedDuration::from_nanos(n)).ok()),
             deletion_timestamp: None,
             labels: written.labels,
             annotations: written.annotations,
@@ -187,7 +157,7 @@ impl Loader<'_> {
         Some((meta, generated))
     }
 
-    fn object<K: Kind>(&mut self, document: &Document, metadata: Meta) -> Option<Resource<K>> {
+    fn object(&mut self, document: &Document, kind: &AnyKind, metadata: Meta) -> Option<Arc<AnyResource>> {
         let mut object = match document.object(self.definitions) {
             Ok(object) => object,
             Err(faults) => {
@@ -195,14 +165,9 @@ impl Loader<'_> {
                 return None;
             }
         };
-        let spec = object["spec"].take();
-        let spec = if spec.is_null() {
-            agents_core::api::absent_spec::<K, serde_json::Error>()
-        } else {
-            serde_json::from_value(spec)
-        };
-        match spec {
-            Ok(spec) => Some(Resource { metadata, spec, status: None }),
+        let spec = Some(object["spec"].take()).filter(|spec| !spec.is_null());
+        match kind.read(metadata, spec, None) {
+            Ok(object) => Some(object),
             Err(error) => {
                 self.faults.push(document.fault_at("spec", Rule::Type, format!("cannot be read: {error}")));
                 None
@@ -235,6 +200,6 @@ impl Loader<'_> {
     }
 }
 
-fn key(meta: &Meta) -> ObjectName {
-    (meta.namespace.clone(), meta.name.clone())
+fn key(meta: &Meta) -> Key {
+    Key::new(&meta.namespace, &meta.name)
 }

@@ -7,7 +7,9 @@
 mod follow;
 mod identity;
 pub mod manifest;
+mod objects;
 mod places;
+mod records;
 mod repository;
 mod stage;
 mod trouble;
@@ -25,7 +27,7 @@ use std::{
 
 use agents_core::{
     api::{
-        AgentRun, AgentRunStatus, Resource,
+        Agent, AgentRun, AgentRunStatus, Kind as _, Resource,
         agent_provider::SecretEnv,
         agent_run::Phase,
         common::{ParameterValue, Scalar},
@@ -35,6 +37,9 @@ use agents_core::{
         Notice,
         agent_run::{is_finished, open_attempt},
     },
+    id::{Id, Key},
+    kinds::AnyKind,
+    look::AnyResource,
     marks::ANNOTATION_TEMPLATE,
     resolve::terms::Terms,
     status::Reason,
@@ -48,14 +53,16 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     manifest::{Manifests, RunManifest, SecretData},
+    objects::run_id,
     places::{Locks, RunFolder},
+    records::{Records, are_kept},
     stage::Stage,
-    world::{LocalWorld, Place},
+    world::{LocalWorld, Place, title},
 };
 pub use self::{repository::RepositoryError, stage::Room};
 use crate::{
     driver::{Driver, Options as DriverOptions},
-    manifest::{ObjectName, Skipped},
+    manifest::Skipped,
     process::{CommandLine, Options as ProcessOptions, ProcessAdapter, SecretSource, SecretValue},
 };
 
@@ -113,6 +120,14 @@ pub enum EngineError {
         /// Why.
         source: RepositoryError,
     },
+    /// What is kept of objects that are no runs cannot be used.
+    #[error("cannot go on from what {} holds of objects", out.display())]
+    Record {
+        /// The folder of all runs.
+        out: PathBuf,
+        /// Which record, and why.
+        source: io::Error,
+    },
     /// The folder of a run cannot be used.
     #[error("cannot use {} for the run {run:?}", out.display())]
     Folder {
@@ -137,10 +152,17 @@ pub enum Event {
         /// Its status now.
         status: Arc<AgentRunStatus>,
     },
+    /// Another object than a run is in another phase, one that its kind's own rules say.
+    Phase {
+        /// The object, as `Kind/name`.
+        object: String,
+        /// Its phase now.
+        phase: String,
+    },
     /// What a controller would tell as an Event.
     Notice {
-        /// The run.
-        run: String,
+        /// The run, or any other object as `Kind/name`.
+        object: String,
         /// What happened.
         notice: Notice,
     },
@@ -226,31 +248,33 @@ impl Engine {
     /// # Errors
     /// Nothing to run, a path that names no repository, or a folder that cannot be used.
     pub fn new(options: Options) -> Result<(Self, mpsc::UnboundedReceiver<Event>), EngineError> {
-        let Options { manifests, names, parameters, out, folder, launcher, runner } = options;
+        let Options { mut manifests, names, parameters, out, folder, launcher, runner } = options;
         let secrets: Arc<dyn SecretSource> = Arc::new(LocalSecrets(manifests.secrets.clone()));
         let mut remarks = not_read(&manifests.skipped);
         remarks.extend(left_out(&manifests.left_out));
         let mut runs = BTreeMap::new();
         let selected = select(&manifests, &names)?;
-        let first = selected.first().map(|((_, name), _)| name.clone()).unwrap_or_default();
+        let first = selected.first().map(|(name, _)| name.name.clone()).unwrap_or_default();
         let locks = Locks::of(&out).map_err(|source| EngineError::Folder { run: first, out: out.clone(), source })?;
+        let records = resume(&locks, &mut manifests.objects, &mut remarks)
+            .map_err(|source| EngineError::Record { out: out.clone(), source })?;
         for (name, mut manifest) in selected {
             place_repository(&mut manifest, &parameters, &folder)?;
             let run = &mut manifest.run;
             let given = parameters.iter().map(|(name, value)| (name.clone(), ParameterValue(Scalar(value.clone()))));
             run.spec.parameters.extend(given);
-            let failed = |source| EngineError::Folder { run: name.1.clone(), out: out.clone(), source };
+            let failed = |source| EngineError::Folder { run: name.name.clone(), out: out.clone(), source };
             let (folder, mut run) = RunFolder::choose(&locks, manifest.run).map_err(failed)?;
             let was_finished = is_finished(&run);
             for other in &folder.passed_over {
                 let place = other.display();
                 remarks.push(format!(
                     "{}: {place} holds an unfinished execution of another spec or namespace, which is left alone",
-                    name.1
+                    name.name
                 ));
             }
             if folder.has_begun() {
-                let (place, run) = (folder.path().display(), &name.1);
+                let (place, run) = (folder.path().display(), &name.name);
                 remarks.push(if was_finished {
                     format!("{run} had ended: {place} holds its execution, whose end was not told yet")
                 } else {
@@ -273,20 +297,21 @@ impl Engine {
         let elsewhere: Vec<_> = runs
             .iter()
             .filter(|(_, (run, _))| wants_another_runtime(run, &manifests))
-            .map(|((_, name), _)| name.as_str())
+            .map(|(name, _)| name.name.as_str())
             .collect();
         if !elsewhere.is_empty() {
             remarks.push(format!("run here as local processes, whatever runtime they name: {}", elsewhere.join(", ")));
         }
+        let Manifests { objects, .. } = manifests;
         let (stage, receiver) = Stage::new();
-        let world = Arc::new(LocalWorld::new(manifests, runs, stage.clone()));
+        let world = Arc::new(LocalWorld::new(objects, runs, records, stage.clone()));
         let engine = Self { world, stage, remarks, asked: CancellationToken::new(), forced: CancellationToken::new() };
         Ok((engine, receiver))
     }
 
     /// Names of the runs, in the order of their namespaces and names.
     pub fn runs(&self) -> Vec<String> {
-        self.world.names().into_iter().map(|(_, name)| name).collect()
+        self.world.names().into_iter().map(|key| key.name).collect()
     }
 
     /// A handle that ends runs early.
@@ -308,41 +333,44 @@ impl Engine {
         let driving = driver.run(shutdown.clone());
         let names = world.names();
         let mut followers = JoinSet::new();
+        world.ask_of(&requests);
         for name in &names {
-            requests.ask(name.clone());
             followers.spawn(follow::follow(Arc::clone(&world), name.clone(), requests.clone(), stage.clone()));
         }
-        let is_open =
-            |name: &ObjectName| !world.is_given_up(name) && world.run(name).is_some_and(|run| !is_finished(&run));
+        let is_open = |name: &Key| !world.is_given_up(name) && world.run(name).is_some_and(|run| !is_finished(&run));
         let (mut was_asked, mut forced_at) = (false, None::<Instant>);
+        let mut undecided = Undecided::default();
         let settled = async {
             loop {
                 let changed = world.changed.notified();
                 world.troubles().give_up(Instant::now());
                 let open: Vec<_> = names.iter().filter(|name| is_open(name)).collect();
-                if open.iter().filter_map(|name| world.run(name)).all(|run| is_stuck(&run)) {
+                let are_settled = open.iter().filter_map(|name| world.run(name)).all(|run| is_stuck(&run));
+                if are_settled && (was_asked || undecided.is_over(&world.undecided(), Instant::now())) {
                     break;
                 }
                 if forced_at.is_some_and(|at| at.elapsed() >= FORCE_LIMIT) {
                     for name in open {
-                        world.troubles().give_up_now(name);
+                        world.troubles().give_up_now(&run_id(name));
                     }
                     break;
                 }
                 tokio::select! {
-                    biased;
-                    () = forced.cancelled(), if forced_at.is_none() => {
-                        forced_at = Some(Instant::now());
-                        // What cannot even be killed in that time is given up below.
-                        let _ = timeout(FORCE_LIMIT, world.kill_all()).await;
-                    }
-                    () = asked.cancelled(), if !was_asked => {
-                        was_asked = true;
-                        names.iter().cloned().for_each(|name| requests.ask_now(name));
-                    }
-                    () = changed => {}
-                    () = sleep(Duration::from_millis(100)) => {}
+                                   biased;
+                                   () = forced.cancelled(), if forced_at.is_none() => {
+                                       forced_at = Some(Instant::now());
+                                       // What cannot even be killed in that time is given up below.
+                                       let _ = timeout(FORCE_LIMIT, world.kill_all()).await;
+                                   }
+                                   () = asked.cancelled(), if !was_asked => {
+                                       was_asked = true;
+                                       for name in &names {
+                requests.ask_now(run_id(name));
                 }
+                                   }
+                                   () = changed => {}
+                                   () = sleep(Duration::from_millis(100)) => {}
+                               }
             }
             // Those of stuck runs have nothing to follow; the others are about to end by themselves.
             let stuck = names.iter().filter(|name| is_open(name)).count();
@@ -359,13 +387,19 @@ impl Engine {
             shutdown.cancel();
         };
         tokio::join!(driving, settled);
+        for id in world.undecided() {
+            stage.tell(Event::Remark(format!(
+                "{}: what becomes of it could not be stored, or was not waited for",
+                title(&id)
+            )));
+        }
         names
             .iter()
             .filter_map(|name| {
                 let kept = Arc::clone(&world.place(name)?.folder);
                 let folder = kept.path().to_owned();
-                let mut run = world.run(name)?;
-                let (unstored, trouble) = world.troubles().left(name);
+                let mut run = Arc::unwrap_or_clone(world.run(name)?);
+                let (unstored, trouble) = world.troubles().left(&run_id(name));
                 run.status = unstored.or(run.status);
                 Some(Ended { run, folder, trouble, kept })
             })
@@ -373,24 +407,66 @@ impl Engine {
     }
 }
 
-fn select(manifests: &Manifests, names: &[String]) -> Result<Vec<(ObjectName, RunManifest)>, EngineError> {
+/// What is still to be decided when all runs have come to their end: it is waited for as long as it becomes less.
+#[derive(Debug, Default)]
+struct Undecided {
+    least: Option<(usize, Instant)>,
+}
+
+impl Undecided {
+    /// Whether there is nothing left, or nothing has come of the rest for long enough.
+    fn is_over(&mut self, left: &[Id], now: Instant) -> bool {
+        match self.least {
+            _ if left.is_empty() => true,
+            Some((least, since)) if left.len() >= least => now.saturating_duration_since(since) >= trouble::STORE_LIMIT,
+            Some(_) | None => {
+                self.least = Some((left.len(), now));
+                false
+            }
+        }
+    }
+}
+
+fn select(manifests: &Manifests, names: &[String]) -> Result<Vec<(Key, RunManifest)>, EngineError> {
     let is_template = |run: &Resource<AgentRun>| {
         run.metadata.annotations.get(ANNOTATION_TEMPLATE).is_some_and(|value| value == "true")
     };
     let runs = || manifests.runs.iter().filter(|(_, manifest)| !is_template(&manifest.run));
-    let known = || runs().map(|((_, name), _)| name.clone()).collect::<Vec<_>>();
-    if let Some(name) = names.iter().find(|name| !runs().any(|((_, known), _)| known == *name)) {
+    let known = || runs().map(|(name, _)| name.name.clone()).collect::<Vec<_>>();
+    if let Some(name) = names.iter().find(|name| !runs().any(|(known, _)| known.name == **name)) {
         return Err(EngineError::UnknownRun { name: name.clone(), known: known() });
     }
     let wanted: BTreeSet<_> = names.iter().collect();
     let selected: Vec<_> = runs()
-        .filter(|((_, name), _)| wanted.is_empty() || wanted.contains(name))
+        .filter(|(name, _)| wanted.is_empty() || wanted.contains(&name.name))
         .map(|(name, manifest)| (name.clone(), manifest.clone()))
         .collect();
     if selected.is_empty() {
         return Err(EngineError::NoRun { templates: !manifests.runs.is_empty() });
     }
     Ok(selected)
+}
+
+/// Goes on from what is kept of objects beside the folders of runs. `None` where nothing is to be kept here.
+fn resume(
+    locks: &Locks,
+    objects: &mut BTreeMap<Id, Arc<AnyResource>>,
+    remarks: &mut Vec<String>,
+) -> io::Result<Option<Records>> {
+    let kind_of = |id: &Id| AnyKind::by_name(id.kind).filter(|kind| are_kept(kind));
+    let mut kept = objects.iter_mut().filter_map(|(id, object)| Some((id, kind_of(id)?, object))).peekable();
+    let Some((first, ..)) = kept.peek() else { return Ok(None) };
+    let Some(records) = Records::open(locks)? else {
+        remarks.push(format!(
+            "another command works in {}: what becomes of {first} and the like is kept by it, and not by this one",
+            locks.out().display()
+        ));
+        return Ok(None);
+    };
+    for (id, kind, object) in kept {
+        *object = records.resume(kind, id, Arc::clone(object))?;
+    }
+    Ok(Some(records))
 }
 
 /// What lies among the manifests and was not read; for many of a kind one is named.
@@ -416,7 +492,7 @@ fn left_out(objects: &[String]) -> Option<String> {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    (!objects.is_empty()).then(|| format!("left out, for a local run does nothing with them: {named}{more}"))
+    (!objects.is_empty()).then(|| format!("nothing here acts on {named}{more}"))
 }
 
 /// Turns a repository given by a path into an address.
@@ -443,8 +519,9 @@ fn place_repository(
 }
 
 fn wants_another_runtime(run: &Resource<AgentRun>, manifests: &Manifests) -> bool {
-    let agent = manifests.agents.get(&(run.metadata.namespace.clone(), run.spec.agent_ref.name.clone()));
-    let wanted = Terms::of(run, agent.map(AsRef::as_ref)).runtime;
+    let key = Key::new(&run.metadata.namespace, run.spec.agent_ref.name.as_str());
+    let agent = manifests.objects.get(&Id::new(Agent::KIND, key)).and_then(|agent| agent.downcast_ref());
+    let wanted = Terms::of(run, agent).runtime;
     wanted.is_some_and(|kind| kind != RuntimeKind::Process)
 }
 
@@ -461,11 +538,11 @@ fn is_stuck(run: &Resource<AgentRun>) -> bool {
 
 /// Secrets of the manifests, else the variable of the same name that the engine was started with.
 #[derive(Debug)]
-struct LocalSecrets(BTreeMap<ObjectName, SecretData>);
+struct LocalSecrets(BTreeMap<Key, SecretData>);
 
 impl SecretSource for LocalSecrets {
     fn value(&self, namespace: &str, wanted: &SecretEnv) -> Option<SecretValue> {
-        let secret = self.0.get(&(namespace.to_owned(), wanted.secret_name.clone()));
+        let secret = self.0.get(&Key::new(namespace, wanted.secret_name.as_str()));
         let value = secret.and_then(|SecretData(data)| data.get(&wanted.key));
         match value {
             // No variable can hold a NUL.
@@ -477,7 +554,7 @@ impl SecretSource for LocalSecrets {
 
     fn why_none(&self, namespace: &str, wanted: &SecretEnv) -> String {
         let SecretEnv { name, secret_name, key, .. } = wanted;
-        let secret = self.0.get(&(namespace.to_owned(), secret_name.clone()));
+        let secret = self.0.get(&Key::new(namespace, secret_name.as_str()));
         match secret.map(|SecretData(data)| data.contains_key(key)) {
             Some(true) => format!("the value of the key {key:?} of the Secret {secret_name:?} has a NUL"),
             Some(false) => format!(

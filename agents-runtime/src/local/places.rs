@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write},
+    io::{self, Read as _, Write},
     iter::once,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -122,9 +122,7 @@ impl RunFolder {
 
     /// Writes the record, whole or not at all.
     pub(super) fn record(&self, run: &Resource<AgentRun>) -> io::Result<()> {
-        let beside = self.path.join(format!(".{RECORD}"));
-        write_private(&beside, written(run)?.as_bytes())?;
-        fs::rename(beside, self.path.join(RECORD))
+        write_whole(&self.path.join(RECORD), written(run)?.as_bytes())
     }
 
     /// Leaves log, outputs and workspace of the last attempt where people look for them.
@@ -169,15 +167,12 @@ impl RunFolder {
     }
 
     fn recorded(&self) -> io::Result<Option<Resource<AgentRun>>> {
-        let path = self.path.join(RECORD);
-        match fs::metadata(&path) {
-            Ok(found) if found.len() <= MAX_RECORD => {}
+        let text = match read_record(&self.path.join(RECORD)) {
+            Ok(text) => text.unwrap_or_default(),
             // Whatever it is, it is not a record of ours.
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
             Err(error) => return Err(error),
-        }
-        let text = fs::read_to_string(&path)?;
+        };
         let node: Result<Node, _> = serde_saphyr::from_str(&text);
         Ok(node.ok().and_then(|node| serde_json::from_value(node.to_json()).ok()))
     }
@@ -236,6 +231,34 @@ pub(super) fn written(run: &Resource<AgentRun>) -> io::Result<String> {
     serde_saphyr::to_string(&written).map_err(io::Error::other)
 }
 
+/// The text of a record; `None` where nothing is in its place.
+///
+/// # Errors
+/// It cannot be read, or what is there is no record of ours whatever it says ([`io::ErrorKind::InvalidData`]).
+pub(super) fn read_record(path: &Path) -> io::Result<Option<String>> {
+    // What is no file might have no end, or never begin.
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut text = String::new();
+    File::open(path)?.take(MAX_RECORD + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_RECORD {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too large to be a record"));
+    }
+    Ok(Some(text))
+}
+
+/// Writes a record, whole or not at all.
+pub(super) fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}"));
+    write_private(&beside, text)?;
+    fs::rename(beside, path)
+}
+
 /// Writes a file for its owner alone and flushes it to disk.
 fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -261,7 +284,7 @@ struct Held {
 
 /// A locked folder.
 #[derive(Debug)]
-struct Lock {
+pub(super) struct Lock {
     held: Arc<Held>,
     at: i64,
 }
@@ -279,8 +302,13 @@ impl Locks {
         Ok(Self { out, held: Arc::new(Held { file, places: Mutex::default() }) })
     }
 
+    /// The folder of everything that is locked here.
+    pub(super) fn out(&self) -> &Path {
+        &self.out
+    }
+
     /// Locks the folder of that name; `None` when it is locked already.
-    fn lock(&self, folder: &str) -> io::Result<Option<Lock>> {
+    pub(super) fn lock(&self, folder: &str) -> io::Result<Option<Lock>> {
         let at = place_of(folder);
         let mut places = self.held.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.contains(&at) {

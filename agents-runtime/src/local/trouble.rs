@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use agents_core::api::AgentRunStatus;
+use agents_core::{api::AgentRunStatus, id::Id};
 use tokio::time::Instant;
 
-use crate::manifest::ObjectName;
+use super::world::title;
 
 /// How long a status is tried to be stored when nothing of the run lives any more.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(20);
@@ -26,8 +26,8 @@ pub(super) enum What {
     Look,
     /// An attempt cannot be started.
     Start,
-    /// This status cannot be stored.
-    Store(Box<AgentRunStatus>),
+    /// A status cannot be stored: this one, of a run.
+    Store(Option<Box<AgentRunStatus>>),
 }
 
 impl What {
@@ -64,44 +64,44 @@ struct Trouble {
 /// Everything that is tried again.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
-    of: BTreeMap<ObjectName, Trouble>,
-    live: BTreeSet<ObjectName>,
+    of: BTreeMap<Id, Trouble>,
+    live: BTreeSet<Id>,
     /// What was said once and holds for many runs.
     told: BTreeSet<String>,
-    given_up: BTreeSet<ObjectName>,
+    given_up: BTreeSet<Id>,
 }
 
 impl Troubles {
     /// Notes a failure; what to say, the first time that it is met.
-    pub(super) fn note(&mut self, name: &ObjectName, what: What, message: &str, now: Instant) -> Option<String> {
-        let since = self.of.get(name).filter(|known| known.what.is_same(&what)).map_or(now, |known| known.since);
+    pub(super) fn note(&mut self, id: &Id, what: What, message: &str, now: Instant) -> Option<String> {
+        let since = self.of.get(id).filter(|known| known.what.is_same(&what)).map_or(now, |known| known.since);
         let (problem, limit) = (what.problem(), what.limit().as_secs());
-        self.of.insert(name.clone(), Trouble { what, message: message.to_owned(), since });
+        self.of.insert(id.clone(), Trouble { what, message: message.to_owned(), since });
         let is_news = self.told.insert(format!("{problem}: {message}"));
         is_news.then(|| {
-            format!("{}: {problem}: {message}; it is tried again, for {limit} s when nothing runs any more", name.1)
+            format!("{}: {problem}: {message}; it is tried again, for {limit} s when nothing runs any more", title(id))
         })
     }
 
     /// Notes that it succeeded after all.
-    pub(super) fn over(&mut self, name: &ObjectName, what: &What) {
-        if self.of.get(name).is_some_and(|known| known.what.is_same(what)) {
-            self.of.remove(name);
+    pub(super) fn over(&mut self, id: &Id, what: &What) {
+        if self.of.get(id).is_some_and(|known| known.what.is_same(what)) {
+            self.of.remove(id);
         }
     }
 
     /// Notes whether something of a run lives.
-    pub(super) fn seen(&mut self, name: &ObjectName, is_live: bool, now: Instant) {
+    pub(super) fn seen(&mut self, id: &Id, is_live: bool, now: Instant) {
         if is_live {
-            self.live.insert(name.clone());
+            self.live.insert(id.clone());
         } else {
-            self.live.remove(name);
+            self.live.remove(id);
         }
         let any = !self.live.is_empty();
         for (other, trouble) in &mut self.of {
             let counts = match trouble.what {
                 What::Look | What::Start => !any,
-                What::Store(_) => !(is_live && other == name),
+                What::Store(_) => !(is_live && other == id),
             };
             if !counts {
                 trouble.since = now;
@@ -111,34 +111,34 @@ impl Troubles {
 
     /// Gives up what was tried for long enough.
     pub(super) fn give_up(&mut self, now: Instant) {
-        for (name, trouble) in &self.of {
+        for (id, trouble) in &self.of {
             if now.saturating_duration_since(trouble.since) >= trouble.what.limit() {
-                self.given_up.insert(name.clone());
+                self.given_up.insert(id.clone());
             }
         }
     }
 
     /// Gives a run up at once.
-    pub(super) fn give_up_now(&mut self, name: &ObjectName) {
-        self.given_up.insert(name.clone());
+    pub(super) fn give_up_now(&mut self, id: &Id) {
+        self.given_up.insert(id.clone());
     }
 
     /// Whether the run is no longer waited for.
-    pub(super) fn is_given_up(&self, name: &ObjectName) -> bool {
-        self.given_up.contains(name)
+    pub(super) fn is_given_up(&self, id: &Id) -> bool {
+        self.given_up.contains(id)
     }
 
     /// The status of a run that could not be stored, and for one that was given up what to say of it.
-    pub(super) fn left(&self, name: &ObjectName) -> (Option<AgentRunStatus>, Option<String>) {
-        let is_given_up = self.is_given_up(name);
-        match self.of.get(name) {
+    pub(super) fn left(&self, id: &Id) -> (Option<AgentRunStatus>, Option<String>) {
+        let is_given_up = self.is_given_up(id);
+        match self.of.get(id) {
             None if is_given_up => (None, Some("it was given up before its end was known".to_owned())),
             None => (None, None),
             Some(Trouble { what, message, since: _ }) => {
                 let text = is_given_up.then(|| format!("{}: {message}", what.problem()));
                 match what {
-                    What::Look | What::Start => (None, text),
-                    What::Store(status) => (Some((**status).clone()), text),
+                    What::Store(Some(status)) => (Some((**status).clone()), text),
+                    What::Look | What::Start | What::Store(None) => (None, text),
                 }
             }
         }
@@ -147,16 +147,21 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
+    use agents_core::{
+        api::{AgentRun, Kind as _},
+        id::Key,
+    };
+
     use super::*;
 
-    fn name(text: &str) -> ObjectName {
-        ("n".to_owned(), text.to_owned())
+    fn name(text: &str) -> Id {
+        Id::new(AgentRun::KIND, Key::new("n", text))
     }
 
     #[test]
     fn the_first_failure_is_told_at_once_and_each_cause_once() {
         let (mut troubles, now) = (Troubles::default(), Instant::now());
-        let store = || What::Store(Box::default());
+        let store = || What::Store(None);
         assert!(
             troubles
                 .note(&name("a"), store(), "full", now)
@@ -173,7 +178,7 @@ mod tests {
     fn it_is_given_up_after_its_time_and_not_while_something_lives() {
         let (mut troubles, begin) = (Troubles::default(), Instant::now());
         let (a, b) = (name("a"), name("b"));
-        troubles.note(&a, What::Store(Box::default()), "full", begin);
+        troubles.note(&a, What::Store(None), "full", begin);
         troubles.note(&b, What::Start, "no descriptors", begin);
         troubles.seen(&a, true, begin + STORE_LIMIT * 5);
         troubles.give_up(begin + STORE_LIMIT * 5);

@@ -1,39 +1,45 @@
-//! The world of the local engine: objects in memory, each run's record on disk, the process adapter beneath.
+//! The world of the local engine: objects in memory, the records of what must outlast it on disk, the process adapter
+//! beneath.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use agents_core::{
-    api::{AgentRun, AgentRunStatus, Meta, Resource, runtime::RuntimeKind},
+    api::{AgentRun, AgentRunStatus, Kind as _, Meta, Resource, runtime::RuntimeKind},
     decide::{
         Confirm, Effect, Plan, Refusal,
         agent_run::{RunSnapshot, Settings, current_ref, decide, is_finished},
+        declaration,
     },
+    id::{Id, Key},
+    look::AnyResource,
     name::SubmissionKey,
     plan::{Bounds, Defaults},
     policy::Rules,
-    resolve::References,
     runtime::{Observation, RuntimeRef},
     status::Reason,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Event,
-    manifest::Manifests,
+    objects::{Declared, Objects, run_id},
     places::RunFolder,
+    records::{Records, are_kept},
     stage::Stage,
     trouble::{Troubles, What},
 };
 use crate::{
     adapter::{Class, Grace, RuntimeAdapter},
-    driver::{Failure, World},
-    manifest::ObjectName,
+    driver::{Failure, Requests, World},
     process::ProcessAdapter,
 };
 
@@ -51,9 +57,14 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 pub(super) struct LocalWorld {
-    manifests: Manifests,
-    places: BTreeMap<ObjectName, Place>,
-    runs: Mutex<BTreeMap<ObjectName, Resource<AgentRun>>>,
+    objects: Objects,
+    places: BTreeMap<Key, Place>,
+    /// None while another engine keeps them, or there is nothing to keep.
+    records: Option<Records>,
+    /// Who is asked when a change concerns others; known once the engine runs.
+    requests: OnceLock<Requests<Id>>,
+    /// Held while an object is stored that no other one may be stored beside.
+    alone: tokio::sync::Mutex<()>,
     settings: Settings,
     stage: Stage,
     troubles: Mutex<Troubles>,
@@ -61,21 +72,46 @@ pub(super) struct LocalWorld {
     pub(super) changed: Notify,
 }
 
+/// An object and everything that a decision about it depends on.
+#[derive(Debug)]
+pub(super) enum Snapshot {
+    /// A run.
+    Run(Box<RunSnapshot>),
+    /// Any other object.
+    Declared(Box<Declared>),
+}
+
+/// What is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Status {
+    /// Of a run.
+    Run(Box<AgentRunStatus>),
+    /// Of any other object.
+    Fields(Map<String, Value>),
+}
+
 impl LocalWorld {
+    /// The world of these objects, and of these runs with their places.
     pub(super) fn new(
-        manifests: Manifests,
-        runs: BTreeMap<ObjectName, (Resource<AgentRun>, Place)>,
+        objects: BTreeMap<Id, Arc<AnyResource>>,
+        runs: BTreeMap<Key, (Resource<AgentRun>, Place)>,
+        records: Option<Records>,
         stage: Stage,
     ) -> Self {
-        let (mut objects, mut places) = (BTreeMap::new(), BTreeMap::new());
+        let (all, mut places) = (Objects::default(), BTreeMap::new());
+        for (id, object) in objects {
+            all.insert(&id, object);
+        }
         for (name, (run, place)) in runs {
-            objects.insert(name.clone(), run);
+            all.insert(&run_id(&name), Arc::new(run));
             places.insert(name, place);
         }
         Self {
-            manifests,
+            objects: all,
             places,
-            runs: Mutex::new(objects),
+            records,
+            requests: OnceLock::new(),
+            alone: tokio::sync::Mutex::default(),
             settings: Settings {
                 defaults: Defaults {
                     image: String::new(),
@@ -98,37 +134,65 @@ impl LocalWorld {
         }
     }
 
-    pub(super) fn names(&self) -> Vec<ObjectName> {
+    /// The runs.
+    pub(super) fn names(&self) -> Vec<Key> {
         self.places.keys().cloned().collect()
     }
 
-    pub(super) fn place(&self, name: &ObjectName) -> Option<&Place> {
+    /// Has everything decided by whoever takes these requests, and again when it is concerned by a change: runs first, for
+    /// they are what a person waits for.
+    pub(super) fn ask_of(&self, requests: &Requests<Id>) {
+        let all = self.places.keys().map(run_id).chain(self.objects.declared());
+        all.for_each(|id| requests.ask(id));
+        // An engine runs once.
+        let _ = self.requests.set(requests.clone());
+    }
+
+    fn concerned(&self, ids: BTreeSet<Id>) {
+        if let Some(requests) = self.requests.get() {
+            for id in ids {
+                requests.ask(id);
+            }
+        }
+    }
+
+    /// Objects that are not executed and whose status is not what it is to be now. One that is to change later by itself is
+    /// none of them.
+    pub(super) fn undecided(&self) -> Vec<Id> {
+        self.objects.undecided()
+    }
+
+    pub(super) fn place(&self, name: &Key) -> Option<&Place> {
         self.places.get(name)
     }
 
-    pub(super) fn run(&self, name: &ObjectName) -> Option<Resource<AgentRun>> {
-        self.runs().get(name).cloned()
+    pub(super) fn run(&self, name: &Key) -> Option<Arc<Resource<AgentRun>>> {
+        self.objects.run(name)
     }
 
     /// Where the attempt under way is found, or the one that comes next.
     pub(super) fn reference(&self, run: &Resource<AgentRun>) -> RuntimeRef {
-        current_ref(run, &self.references(run), &self.settings)
+        current_ref(run, &self.objects.references(run), &self.settings)
     }
 
     /// Wants every run that has not ended to end.
     pub(super) fn cancel_all(&self) {
-        for (name, run) in self.runs().iter_mut() {
-            if is_finished(run) || run.spec.cancel == Some(true) {
-                continue;
-            }
-            run.spec.cancel = Some(true);
-            bump(run);
-            if let Some(place) = self.places.get(name)
-                && let Err(error) = place.folder.record(run)
-            {
-                // The wish holds in memory; only another engine would not know of it.
-                tracing::warn!(run = name.1, error = &error as &dyn std::error::Error, "cannot record the cancel");
-            }
+        for (name, place) in &self.places {
+            let Ok(concerned) = self.objects.change_run(name, |run| {
+                if is_finished(run) || run.spec.cancel == Some(true) {
+                    return Ok::<_, Infallible>(None);
+                }
+                let mut run = run.clone();
+                run.spec.cancel = Some(true);
+                bump(&mut run);
+                if let Err(error) = place.folder.record(&run) {
+                    // The wish holds in memory; only another engine would not know of it.
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(run = name.name, error, "cannot record the cancel");
+                }
+                Ok(Some(run))
+            });
+            self.concerned(concerned);
         }
         self.changed.notify_waiters();
     }
@@ -141,28 +205,23 @@ impl LocalWorld {
                 continue;
             }
             if let Err(error) = place.adapter.cancel(&self.reference(&run), Grace(Duration::ZERO)).await {
-                tracing::warn!(run = name.1, error = &error as &dyn std::error::Error, "cannot end the run by force");
+                tracing::warn!(
+                    run = name.name,
+                    error = &error as &dyn std::error::Error,
+                    "cannot end the run by force"
+                );
             }
         }
     }
 
     /// Ends what is to end although that cannot be stored: a person waits for it. The adapter keeps a record of its own,
     /// and signals once however often it is asked.
-    async fn cancel_unrecorded(&self, name: &ObjectName, run: &Resource<AgentRun>) {
+    async fn cancel_unrecorded(&self, name: &Key, run: &Resource<AgentRun>) {
         let (true, Some(place)) = (run.spec.cancel == Some(true), self.place(name)) else { return };
         let grace = Grace(Duration::from_secs(GRACE_SECONDS));
         if let Err(error) = place.adapter.cancel(&self.reference(run), grace).await {
-            tracing::warn!(run = name.1, error = &error as &dyn std::error::Error, "cannot end the attempt");
+            tracing::warn!(run = name.name, error = &error as &dyn std::error::Error, "cannot end the attempt");
         }
-    }
-
-    fn runs(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Resource<AgentRun>>> {
-        // Nothing is left half done under this lock.
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn references(&self, run: &Resource<AgentRun>) -> References {
-        References::of(run, &self.manifests)
     }
 
     pub(super) fn tell(&self, event: Event) {
@@ -174,72 +233,60 @@ impl LocalWorld {
     }
 
     /// Whether something of the run lives, as its follower sees it.
-    pub(super) fn seen(&self, name: &ObjectName, is_live: bool) {
-        self.troubles().seen(name, is_live, Instant::now());
+    pub(super) fn seen(&self, name: &Key, is_live: bool) {
+        self.troubles().seen(&run_id(name), is_live, Instant::now());
     }
 
     /// Whether the run is no longer waited for.
-    pub(super) fn is_given_up(&self, name: &ObjectName) -> bool {
-        self.troubles().is_given_up(name)
+    pub(super) fn is_given_up(&self, name: &Key) -> bool {
+        self.troubles().is_given_up(&run_id(name))
     }
 
     /// Notes that something is tried again, and says so the first time.
-    fn in_trouble(&self, name: &ObjectName, what: What, message: &str) {
-        let news = self.troubles().note(name, what, message, Instant::now());
+    fn in_trouble(&self, id: &Id, what: What, message: &str) {
+        let news = self.troubles().note(id, what, message, Instant::now());
         if let Some(text) = news {
             self.tell(Event::Remark(text));
         }
     }
 }
 
-#[async_trait]
-impl World for LocalWorld {
-    type Key = ObjectName;
-    type Snapshot = RunSnapshot;
-    type Status = AgentRunStatus;
-
-    async fn gather(&self, key: &ObjectName, _: &Confirm) -> Result<Option<RunSnapshot>, Failure> {
-        let (Some(run), Some(place)) = (self.run(key), self.place(key)) else {
-            return Ok(None);
-        };
-        let references = self.references(&run);
+impl LocalWorld {
+    async fn gather_run(&self, name: &Key) -> Result<Option<RunSnapshot>, Failure> {
+        let (Some(run), Some(place)) = (self.run(name), self.place(name)) else { return Ok(None) };
+        let (id, references) = (run_id(name), self.objects.references(&run));
         let observation = if is_finished(&run) {
             Observation::Lost
         } else {
             let reference = current_ref(&run, &references, &self.settings);
             match place.adapter.status(&reference).await {
                 Ok(observation) => {
-                    self.troubles().over(key, &What::Look);
+                    self.troubles().over(&id, &What::Look);
                     observation
                 }
                 Err(error) => {
-                    self.in_trouble(key, What::Look, &error.message);
+                    self.in_trouble(&id, What::Look, &error.message);
                     return Err(Failure::of_adapter("read the attempt's state", error));
                 }
             }
         };
         // Memory and the process adapter are the truth itself: there is no cache that could be behind.
-        Ok(Some(RunSnapshot::certain(Arc::new(run), references, observation)))
+        Ok(Some(RunSnapshot::certain(run, references, observation)))
     }
 
-    fn decide(&self, snapshot: &RunSnapshot, refused: &[Refusal], now: Timestamp) -> Plan<AgentRunStatus> {
-        decide(snapshot, &self.settings, refused, now)
-    }
-
-    async fn perform(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {
-        let meta = &snapshot.run.metadata;
-        let key = (meta.namespace.clone(), meta.name.clone());
-        let place = self.place(&key).ok_or_else(|| unknown("carry out the decision", &key))?;
+    async fn perform_for_run(&self, snapshot: &RunSnapshot, effect: &Effect) -> Result<(), Failure> {
+        let id = run_id(&name_of(&snapshot.run));
+        let place = self.place(&id.key).ok_or_else(|| unknown("carry out the decision", &id))?;
         match effect {
             Effect::Submit(submission) => {
                 if let Err(error) = place.adapter.submit(submission).await {
                     // What waits for a change is told as what the run waits for, and is not tried here.
                     if !matches!(error.class, Class::Terminal | Class::WaitForChange) {
-                        self.in_trouble(&key, What::Start, &error.message);
+                        self.in_trouble(&id, What::Start, &error.message);
                     }
                     return Err(Failure::of_adapter("start the attempt", error));
                 }
-                self.troubles().over(&key, &What::Start);
+                self.troubles().over(&id, &What::Start);
                 self.changed.notify_waiters();
             }
             Effect::Cancel { reference, grace_seconds } => place
@@ -249,44 +296,146 @@ impl World for LocalWorld {
                 .map_err(|error| Failure::of_adapter("end the attempt", error))?,
             // The folder of an attempt is never collected.
             Effect::Keep { reference: _ } | Effect::LetGo { reference: _ } => {}
-            Effect::Emit(notice) => self.tell(Event::Notice { run: key.1, notice: notice.clone() }),
+            Effect::Emit(notice) => self.tell(Event::Notice { object: title(&id), notice: notice.clone() }),
         }
         Ok(())
     }
 
-    async fn store(&self, snapshot: &RunSnapshot, status: &AgentRunStatus) -> Result<(), Failure> {
-        let meta = &snapshot.run.metadata;
-        let key = (meta.namespace.clone(), meta.name.clone());
-        let recorded = {
-            let mut runs = self.runs();
-            let run = runs.get_mut(&key).ok_or_else(|| unknown("store the status", &key))?;
+    async fn store_run(&self, snapshot: &RunSnapshot, status: &AgentRunStatus) -> Result<(), Failure> {
+        let (meta, name) = (&snapshot.run.metadata, name_of(&snapshot.run));
+        let id = run_id(&name);
+        let place = self.place(&name).ok_or_else(|| unknown("store the status", &id))?;
+        let changed = self.objects.change_run(&name, |run| {
             if run.metadata.resource_version != meta.resource_version {
-                return Err(Failure::stale("store the status"));
+                return Err(Unstored::Stale);
             }
-            let mut changed = run.clone();
-            changed.status = Some(status.clone());
+            let mut changed = Resource { status: Some(status.clone()), ..run.clone() };
             bump(&mut changed);
-            let recorded = self.places.get(&key).map_or(Ok(()), |place| place.folder.record(&changed));
-            if recorded.is_ok() {
-                run.clone_from(&changed);
+            place.folder.record(&changed).map_err(Unstored::Unrecorded)?;
+            Ok(Some(changed))
+        });
+        match changed {
+            Ok(concerned) => {
+                self.stored(&id, concerned);
+                self.changed.notify_waiters();
             }
-            recorded
-        };
-        if let Err(error) = recorded {
-            self.in_trouble(&key, What::Store(Box::new(status.clone())), &error.to_string());
-            self.cancel_unrecorded(&key, &snapshot.run).await;
-            return Err(Failure {
-                step: "store the status",
-                class: Class::Retry,
-                reason: Reason::RuntimeUnavailable,
-                message: error.to_string(),
-                source: Some(Box::new(error)),
-            });
+            Err(error) => {
+                let error = match error {
+                    Unstored::Stale => return Err(Failure::stale("store the status")),
+                    Unstored::Unrecorded(error) => error,
+                };
+                let failure = self.unrecorded(&id, Some(Box::new(status.clone())), error);
+                self.cancel_unrecorded(&name, &snapshot.run).await;
+                return Err(failure);
+            }
         }
-        self.troubles().over(&key, &What::Store(Box::default()));
-        self.changed.notify_waiters();
-        self.tell(Event::Status { run: key.1, status: Arc::new(status.clone()) });
+        self.tell(Event::Status { run: name.name, status: Arc::new(status.clone()) });
         Ok(())
+    }
+
+    async fn store_declared(&self, declared: &Declared, status: &Map<String, Value>) -> Result<(), Failure> {
+        let (id, kind) = (&declared.id, declared.before.kind);
+        let _alone = if kind.exclusive { Some(self.alone.lock().await) } else { None };
+        let object = self.objects.with_status(declared, status).ok_or_else(|| Failure::stale("store the status"))?;
+        if let Some(records) = self.records.as_ref().filter(|_| are_kept(kind)) {
+            records.record(kind, id, &*object.resource).map_err(|error| self.unrecorded(id, None, error))?;
+        }
+        let concerned = self.objects.stored(declared, object);
+        self.stored(id, concerned);
+        let phase = |status: &Map<String, Value>| status.get("phase").and_then(Value::as_str).map(str::to_owned);
+        let news = phase(status).filter(|now| Some(now) != phase(&declared.declaration.status).as_ref());
+        if let Some(phase) = news.filter(|_| are_kept(kind)) {
+            self.tell(Event::Phase { object: title(id), phase });
+        }
+        Ok(())
+    }
+
+    fn stored(&self, id: &Id, concerned: BTreeSet<Id>) {
+        self.troubles().over(id, &What::Store(None));
+        self.concerned(concerned);
+    }
+
+    fn unrecorded(&self, id: &Id, status: Option<Box<AgentRunStatus>>, error: io::Error) -> Failure {
+        self.in_trouble(id, What::Store(status), &error.to_string());
+        Failure {
+            step: "store the status",
+            class: Class::Retry,
+            reason: Reason::RuntimeUnavailable,
+            message: error.to_string(),
+            source: Some(Box::new(error)),
+        }
+    }
+}
+
+/// Why the status of a run is not stored.
+#[derive(Debug)]
+enum Unstored {
+    /// The run has changed since it was decided upon.
+    Stale,
+    /// It could not be recorded.
+    Unrecorded(io::Error),
+}
+
+#[async_trait]
+impl World for LocalWorld {
+    type Key = Id;
+    type Snapshot = Snapshot;
+    type Status = Status;
+
+    async fn gather(&self, id: &Id, _: &Confirm) -> Result<Option<Snapshot>, Failure> {
+        if id.kind == AgentRun::KIND {
+            let run = self.gather_run(&id.key).await?;
+            return Ok(run.map(|run| Snapshot::Run(Box::new(run))));
+        }
+        let declared = self.objects.gather(id).map_err(|error| Failure {
+            step: "read the object",
+            class: Class::Terminal,
+            reason: Reason::RuntimeUnavailable,
+            message: error.to_string(),
+            source: Some(Box::new(error)),
+        })?;
+        Ok(declared.map(|declared| Snapshot::Declared(Box::new(declared))))
+    }
+
+    fn decide(&self, snapshot: &Snapshot, refused: &[Refusal], now: Timestamp) -> Plan<Status> {
+        match snapshot {
+            Snapshot::Run(run) => decide(run, &self.settings, refused, now).map(|status| Status::Run(Box::new(status))),
+            Snapshot::Declared(declared) => {
+                let plan = declaration::decide(&declared.declaration, declared.rules.as_deref(), now);
+                if plan.status.is_none() {
+                    self.objects.decided(declared);
+                }
+                plan.map(Status::Fields)
+            }
+        }
+    }
+
+    async fn perform(&self, snapshot: &Snapshot, effect: &Effect) -> Result<(), Failure> {
+        match (snapshot, effect) {
+            (Snapshot::Run(run), effect) => self.perform_for_run(run, effect).await,
+            (Snapshot::Declared(declared), Effect::Emit(notice)) => {
+                self.tell(Event::Notice { object: title(&declared.id), notice: notice.clone() });
+                Ok(())
+            }
+            // Passed over, it would be believed to have happened.
+            (Snapshot::Declared(declared), effect) => Err(Failure {
+                step: "carry out the decision",
+                class: Class::Terminal,
+                reason: Reason::RuntimeUnavailable,
+                message: format!("{} has nothing that executes it: {:?}", declared.id, effect.kind()),
+                source: None,
+            }),
+        }
+    }
+
+    async fn store(&self, snapshot: &Snapshot, status: &Status) -> Result<(), Failure> {
+        match (snapshot, status) {
+            (Snapshot::Run(run), Status::Run(status)) => self.store_run(run, status).await,
+            (Snapshot::Declared(declared), Status::Fields(status)) => self.store_declared(declared, status).await,
+            (Snapshot::Run(_), Status::Fields(_)) | (Snapshot::Declared(_), Status::Run(_)) => {
+                Err(Failure::stale("store the status"))
+            }
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -302,14 +451,23 @@ pub(super) fn last_of(run: &Resource<AgentRun>) -> Option<RuntimeRef> {
 }
 
 /// A run that says it is another than the one it was gathered for: were it passed over, it would never end.
-fn unknown(step: &'static str, (namespace, name): &ObjectName) -> Failure {
+fn unknown(step: &'static str, id: &Id) -> Failure {
     Failure {
         step,
         class: Class::Terminal,
         reason: Reason::RuntimeUnavailable,
-        message: format!("there is no run {namespace}/{name} here"),
+        message: format!("there is no {id} here"),
         source: None,
     }
+}
+
+fn name_of(run: &Resource<AgentRun>) -> Key {
+    Key::new(&run.metadata.namespace, &run.metadata.name)
+}
+
+/// An object as people are told of it; of a run its name is enough.
+pub(super) fn title(Id { kind, key }: &Id) -> String {
+    if *kind == AgentRun::KIND { key.name.clone() } else { format!("{kind}/{}", key.name) }
 }
 
 fn bump(run: &mut Resource<AgentRun>) {
@@ -319,22 +477,23 @@ fn bump(run: &mut Resource<AgentRun>) {
 
 #[cfg(test)]
 mod tests {
-    use agents_core::decide::Notice;
+    use agents_core::{decide::Notice, resolve::References};
     use serde_json::json;
 
     use super::*;
 
     #[tokio::test]
     async fn a_run_that_is_not_here_is_no_success() {
-        let world = LocalWorld::new(Manifests::default(), BTreeMap::new(), Stage::new().0);
+        let world = LocalWorld::new(BTreeMap::new(), BTreeMap::new(), None, Stage::new().0);
         let run = json!({ "metadata": { "name": "a", "namespace": "n" }, "spec": { "agentRef": { "name": "x" } } });
         let run = Arc::new(serde_json::from_value(run).unwrap());
         let snapshot = RunSnapshot::certain(run, References::default(), Observation::Lost);
+        let snapshot = Snapshot::Run(Box::new(snapshot));
         let notice = Notice { warning: false, reason: Reason::Suspended, message: String::new() };
         let performed = world.perform(&snapshot, &Effect::Emit(notice)).await;
-        let stored = world.store(&snapshot, &AgentRunStatus::default()).await;
+        let stored = world.store(&snapshot, &Status::Run(Box::default())).await;
         for result in [performed, stored] {
-            assert!(result.unwrap_err().message.contains("n/a"));
+            assert!(result.unwrap_err().message.contains("AgentRun/a in n"));
         }
     }
 }

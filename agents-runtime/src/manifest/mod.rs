@@ -64,9 +64,6 @@ pub enum Source {
     },
 }
 
-/// Namespace and name.
-pub type ObjectName = (String, String);
-
 /// What an object of a kind must be like, besides its metadata.
 pub trait Definitions {
     /// The structural schema of the whole object; `None` for a kind or version that is not defined.

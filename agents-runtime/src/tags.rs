@@ -12,7 +12,7 @@ use agents_core::{
 
 /// Tags of objects as they were seen last.
 #[derive(Debug, Default)]
-pub(super) struct Tags(Mutex<Both>);
+pub struct Tags(Mutex<Both>);
 
 /// The same from both ends.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ struct Both {
 impl Tags {
     /// From now on `id` carries these. Answers with those that it carries or has carried until now: whoever looked one of
     /// them up is concerned.
-    pub(super) fn set(&self, id: &Id, tags: BTreeSet<Tag>) -> BTreeSet<Tag> {
+    pub fn set(&self, id: &Id, tags: BTreeSet<Tag>) -> BTreeSet<Tag> {
         let mut both = self.both();
         if tags.is_empty() && !both.of.contains_key(id) {
             return tags;
@@ -49,7 +49,7 @@ impl Tags {
     }
 
     /// Those that carry it.
-    pub(super) fn carriers(&self, tag: &Tag) -> Vec<Key> {
+    pub fn carriers(&self, tag: &Tag) -> Vec<Key> {
         self.both().carriers.get(tag).into_iter().flatten().cloned().collect()
     }
 

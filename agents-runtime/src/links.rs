@@ -12,7 +12,7 @@ use agents_core::{id::Id, look::Tag};
 
 /// What a decision can depend on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Topic {
+pub enum Topic {
     /// An object, there or not.
     Object(Id),
     /// Which objects carry a tag, and what is in them.
@@ -31,7 +31,7 @@ impl Topic {
 
 /// Links from objects to those that depend on them.
 #[derive(Debug, Default)]
-pub(super) struct Links(Mutex<Both>);
+pub struct Links(Mutex<Both>);
 
 /// The same links from both ends.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Both {
 
 impl Links {
     /// From now on `id` depends on `needed` too.
-    pub(super) fn add(&self, id: &Id, needed: &Topic) {
+    pub fn add(&self, id: &Id, needed: &Topic) {
         let mut links = self.links();
         if links.needs.get(id).is_some_and(|needs| needs.contains(needed)) {
             return;
@@ -63,7 +63,7 @@ impl Links {
     }
 
     /// From now on `id` depends on these and no others.
-    pub(super) fn set(&self, id: &Id, needed: impl IntoIterator<Item = Topic>) {
+    pub fn set(&self, id: &Id, needed: impl IntoIterator<Item = Topic>) {
         let needed: BTreeSet<Topic> = needed.into_iter().collect();
         let mut links = self.links();
         let former = links.needs.remove(id).unwrap_or_default();
@@ -85,12 +85,12 @@ impl Links {
     }
 
     /// Those that depend on this.
-    pub(super) fn of(&self, topic: &Topic) -> Vec<Id> {
+    pub fn of(&self, topic: &Topic) -> Vec<Id> {
         self.links().dependents.get(topic).into_iter().flatten().cloned().collect()
     }
 
     /// Those that depend on an object of this kind.
-    pub(super) fn of_kind(&self, kind: &str) -> Vec<Id> {
+    pub fn of_kind(&self, kind: &str) -> Vec<Id> {
         let links = self.links();
         let of_kind = links.dependents.iter().filter(|(needed, _)| needed.kind() == kind);
         let mut found: Vec<Id> = of_kind.flat_map(|(_, dependents)| dependents).cloned().collect();
