@@ -81,9 +81,8 @@ impl Phase {
         figures.extend(self.submitted()?.figures(SUBMIT, middle, high));
         figures.extend(self.started()?.figures(START, None, None));
         figures.extend(self.ended()?.figures(END, None, None));
-        let cpu = self.cpu.as_secs_f64() * 1000.0 / count;
         figures.push(
-            Figure::new("cpu", "CPU of the controller", cpu, Unit::MillisecondsPerRun)
+            Figure::new("cpu", "CPU of the controller", self.cpu_of_a_run(), Unit::MillisecondsPerRun)
                 .target(Target::AtMost(1.0), Gate::No),
         );
         figures.push(Figure::new("span", "first creation to last end", took, Unit::Seconds));
@@ -91,6 +90,11 @@ impl Phase {
             figures.push(Figure::new("rate", "runs ended", count / took, Unit::PerSecond));
         }
         Ok(figures)
+    }
+
+    /// CPU of the controller for one run, in milliseconds.
+    pub(crate) fn cpu_of_a_run(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1000.0 / whole(self.moments.len())
     }
 
     /// The same of runs that are not alone under the controller: what they wait, not what it costs.
