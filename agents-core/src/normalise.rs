@@ -64,6 +64,9 @@ pub fn runtime(at: &str, runtime: &RuntimeSpec, faults: &mut Faults) -> RuntimeS
         config.as_ref().filter(|_| chosen == block)
     };
     let mut unknown = Vec::new();
+    if let (Some(RuntimeKind::Other(_)), Some(_)) = (kind, config) {
+        unknown.push(format!("{at}.config"));
+    }
     let mut read = Reading { at, faults, unknown: &mut unknown };
     let mut job = read.merged("job", JOB_KEYS, job.as_ref(), config_of(RuntimeKind::Job));
     let argo = read.merged("argo", ARGO_KEYS, argo.as_ref(), config_of(RuntimeKind::Argo));

@@ -248,3 +248,23 @@ fn what_nothing_carries_out_is_named_where_it_stands() {
         assert!(found, "{field}: {said:#?}");
     }
 }
+
+/// Any name may be that of a runtime that somebody brings, so a slip is told as what it may be.
+#[test]
+fn a_runtime_that_no_controller_of_ours_has_is_named_with_what_was_meant() {
+    for (runtime, hint) in [("jobs", "did you mean job?"), ("batch.acme.example", "`job` is what a cluster executes")] {
+        let report = judged(
+            &format!(
+                "apiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentProvider\nmetadata: {{name: p}}\nspec: {{binary: \
+                 sh}}\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: Agent\nmetadata: {{name: a}}\nspec: \
+                 {{providerRef: {{name: p}}}}\n---\napiVersion: agents.proompteng.ai/v1alpha1\nkind: AgentRun\nmetadata: \
+                 {{name: r}}\nspec:\n  agentRef: {{name: a}}\n  implementation: {{inline: {{text: t}}}}\n  runtime: {{type: \
+                 {runtime}}}\n"
+            ),
+            false,
+        );
+        let [finding] = report.findings.as_slice() else { panic!("{report:?}") };
+        assert_eq!((finding.severity, finding.fault.field.as_str()), (Severity::Note, "spec.runtime.type"));
+        assert!(finding.fault.problem.contains(runtime) && finding.fault.hint.as_deref() == Some(hint), "{finding:?}");
+    }
+}

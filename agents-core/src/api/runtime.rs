@@ -1,8 +1,8 @@
 //! Where a run executes: the choice of a runtime and the settings of each.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::common::{FreeForm, Resources, ShortText};
@@ -12,7 +12,8 @@ use super::common::{FreeForm, Resources, ShortText};
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeSpec {
     /// The runtime: `job` (one Kubernetes Job per attempt), `workflow` (its steps as Jobs; without steps, one step named
-    /// `main`), `argo`, `temporal`, `custom`, or `process` (what `agents run` uses for every run).
+    /// `main`), `argo`, `temporal`, `custom`, `process` (what `agents run` uses for every run), or one that a program
+    /// that embeds the controller brings. While nothing executes it, a run waits with `RuntimeNotConfigured`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<RuntimeKind>,
     /// Settings of `type: job` and of the Jobs of `type: workflow`.
@@ -28,7 +29,8 @@ pub struct RuntimeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom: Option<CustomRuntime>,
     /// Other spelling of the settings of the chosen runtime: its keys are read into the block of that runtime; a key
-    /// given in both with different values is refused, an unknown key is a warning.
+    /// given in both with different values is refused, an unknown key is a warning. Of a runtime
+    /// without a block it is not used, which is a warning too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<FreeForm>,
 }
@@ -51,8 +53,8 @@ pub struct RuntimeOverrides {
 }
 
 /// A runtime by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum RuntimeKind {
     /// One Kubernetes Job per attempt.
     Job,
@@ -66,11 +68,16 @@ pub enum RuntimeKind {
     Temporal,
     /// Something behind an HTTP endpoint.
     Custom,
+    /// One that a program that embeds the controller brings.
+    Other(RuntimeName),
 }
 
 impl RuntimeKind {
+    /// Those that have a name here.
+    pub const KNOWN: [Self; 6] = [Self::Job, Self::Process, Self::Workflow, Self::Argo, Self::Temporal, Self::Custom];
+
     /// The name as written in manifests.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Job => "job",
             Self::Process => "process",
@@ -78,6 +85,7 @@ impl RuntimeKind {
             Self::Argo => "argo",
             Self::Temporal => "temporal",
             Self::Custom => "custom",
+            Self::Other(name) => name.as_str(),
         }
     }
 }
@@ -85,6 +93,98 @@ impl RuntimeKind {
 impl fmt::Display for RuntimeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for RuntimeKind {
+    type Err = NoRuntimeName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::KNOWN.into_iter().find(|known| known.as_str() == text);
+        known.map_or_else(|| RuntimeName::new(text).map(Self::Other), Ok)
+    }
+}
+
+impl TryFrom<String> for RuntimeKind {
+    type Error = NoRuntimeName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<RuntimeKind> for String {
+    fn from(kind: RuntimeKind) -> Self {
+        kind.as_str().to_owned()
+    }
+}
+
+impl JsonSchema for RuntimeKind {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RuntimeKind".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": RuntimeName::PATTERN, "maxLength": RuntimeName::MAX})
+    }
+}
+
+/// Name of a runtime that is none of ours, such as `batch` or `batch.acme.example`.
+///
+/// It is small and of one size, so that what names a runtime can be copied.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuntimeName {
+    /// Ends with as many zeros as the name is shorter.
+    bytes: [u8; Self::MAX],
+}
+
+/// A text that names no runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no name of a runtime: lower-case letters, digits, `-` and `.`, from a letter to a letter or digit, 63 at most"
+)]
+pub struct NoRuntimeName;
+
+impl RuntimeName {
+    /// Most characters.
+    pub const MAX: usize = 63;
+    /// What a name looks like.
+    const PATTERN: &'static str = "^[a-z]([a-z0-9.-]*[a-z0-9])?$";
+
+    /// # Errors
+    /// The text is no such name.
+    pub fn new(text: &str) -> Result<Self, NoRuntimeName> {
+        let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let (Some(first), Some(last)) = (text.bytes().next(), text.bytes().next_back()) else {
+            return Err(NoRuntimeName);
+        };
+        let is_name = first.is_ascii_lowercase()
+            && inner(last)
+            && text.bytes().all(|c| inner(c) || matches!(c, b'-' | b'.'))
+            && text.len() <= Self::MAX;
+        if !is_name {
+            return Err(NoRuntimeName);
+        }
+        let mut bytes = [0; Self::MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Self { bytes })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        let end = self.bytes.iter().position(|byte| *byte == 0).unwrap_or(Self::MAX);
+        // Nothing but ASCII is put in.
+        std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for RuntimeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -294,4 +394,29 @@ pub struct CustomRuntime {
     /// Body that is sent in place of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<FreeForm>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json, to_value};
+
+    use super::*;
+
+    #[test]
+    fn a_name_of_ours_is_that_runtime_and_any_other_is_somebodys() {
+        let read = |text: &str| from_value::<RuntimeKind>(json!(text)).ok();
+        for known in RuntimeKind::KNOWN {
+            assert_eq!(read(known.as_str()), Some(known));
+        }
+        let (longest, longer) = ("a".repeat(RuntimeName::MAX), "a".repeat(RuntimeName::MAX + 1));
+        for name in ["a", "k8s", "batch.acme.example", "jobs", longest.as_str()] {
+            let kind = read(name).unwrap();
+            assert!(matches!(kind, RuntimeKind::Other(_)), "{name}");
+            assert_eq!((kind.to_string().as_str(), to_value(kind).unwrap()), (name, json!(name)));
+        }
+        for no_name in ["", "Job", "1a", "-a", "a-", "a.", "a/b", "a b", "\u{e4}", "a\0", longer.as_str()] {
+            assert_eq!(read(no_name), None, "{no_name:?}");
+        }
+        assert_eq!(from_value::<RuntimeKind>(Value::Null).ok(), None);
+    }
 }

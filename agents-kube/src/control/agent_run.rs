@@ -219,7 +219,8 @@ impl Runs {
             | RuntimeKind::Workflow
             | RuntimeKind::Argo
             | RuntimeKind::Temporal
-            | RuntimeKind::Custom => Observation::Lost,
+            | RuntimeKind::Custom
+            | RuntimeKind::Other(_) => Observation::Lost,
         }
     }
 

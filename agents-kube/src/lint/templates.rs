@@ -15,7 +15,7 @@ use agents_core::{
     resolve::{References, Resolved, Unresolved, resolve},
     template::TemplateError,
 };
-use agents_runtime::manifest::{ManifestFault, Rule};
+use agents_runtime::manifest::{ManifestFault, Rule, strict::closest};
 use serde_json::Value;
 
 use super::{Finding, Folder, Item, Severity, rules::resource};
@@ -175,16 +175,21 @@ fn held(item: &Item<'_>, run: &Resource<AgentRun>, resolved: &Resolved, findings
         );
         note(field, problem, "leave it out; `agents run` has no pod and starts it");
     }
-    if let Some(runtime @ (RuntimeKind::Argo | RuntimeKind::Temporal | RuntimeKind::Custom | RuntimeKind::Process)) =
-        resolved.terms.runtime
-    {
+    let runtime = resolved.terms.runtime.filter(|kind| !matches!(kind, RuntimeKind::Job | RuntimeKind::Workflow));
+    if let Some(runtime) = runtime {
         let own = run.spec.runtime.as_ref().is_some_and(|runtime| runtime.kind.is_some());
         let (field, whose) = if own { ("spec.runtime.type", "") } else { ("spec.agentRef", " of its Agent") };
         let problem = format!(
             "the controller has no adapter for the runtime {runtime}{whose}, unless a program that embeds it brings one: \
              the run waits there with the reason RuntimeNotConfigured"
         );
-        note(field, problem, "`job` is what a cluster executes");
+        let known = RuntimeKind::KNOWN;
+        let near = match runtime {
+            RuntimeKind::Other(name) => closest(name.as_str(), known.iter().map(RuntimeKind::as_str)),
+            _ => None,
+        };
+        let hint = near.map(|near| format!("did you mean {near}?"));
+        note(field, problem, hint.as_deref().unwrap_or("`job` is what a cluster executes"));
     }
 }
 

@@ -64,7 +64,7 @@ impl Blocker {
         Self {
             reason: Reason::RuntimeNotConfigured,
             object: None,
-            message: format!("no adapter for the runtime {runtime:?} is configured").to_lowercase(),
+            message: format!("no adapter for the runtime {runtime} is configured"),
             unblocked_by: format!("configure the runtime {runtime}, or make a run of another type"),
         }
     }

@@ -126,7 +126,8 @@ impl Decision<'_> {
             | RuntimeKind::Workflow
             | RuntimeKind::Argo
             | RuntimeKind::Temporal
-            | RuntimeKind::Custom => {
+            | RuntimeKind::Custom
+            | RuntimeKind::Other(_) => {
                 let service_account_at = resolved.service_account_at.as_deref();
                 let default_account = &self.settings.defaults.service_account;
                 let subject = Subject { namespace: &resolved.namespace, pod, default_account, service_account_at };
@@ -215,9 +216,12 @@ impl Decision<'_> {
 fn unsupported(resolved: &Resolved, runtime: RuntimeKind) -> Vec<String> {
     let in_pods = match runtime {
         RuntimeKind::Process => &[][..],
-        RuntimeKind::Job | RuntimeKind::Workflow | RuntimeKind::Argo | RuntimeKind::Temporal | RuntimeKind::Custom => {
-            &resolved.unsupported_in_pods
-        }
+        RuntimeKind::Job
+        | RuntimeKind::Workflow
+        | RuntimeKind::Argo
+        | RuntimeKind::Temporal
+        | RuntimeKind::Custom
+        | RuntimeKind::Other(_) => &resolved.unsupported_in_pods,
     };
     resolved.unsupported.iter().chain(in_pods).cloned().collect()
 }

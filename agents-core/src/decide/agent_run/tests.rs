@@ -667,6 +667,19 @@ fn a_provider_that_was_broken_between_two_attempts_can_be_mended() {
 }
 
 #[test]
+fn a_runtime_that_nothing_brings_is_waited_for() {
+    let mut s = snapshot(&json!({"runtime": {"type": "batch.acme.example", "config": {"queue": "large"}}}));
+    assert!(apply_now(&mut s, at(0)).before.is_empty());
+    insta::assert_snapshot!(summary(&s), @"Pending RuntimeNotConfigured [RuntimeNotConfigured] no adapter for the runtime batch.acme.example is configured");
+    // Whoever brings it is handed the run, and what nobody reads is told.
+    let other: RuntimeKind = "batch.acme.example".parse().unwrap();
+    let settings = Settings { runtimes: BTreeSet::from([other]), ..settings() };
+    let plan = decide(&s, &settings, &[], at(1));
+    let [Effect::Submit(submission)] = plan.before.as_slice() else { panic!("{plan:?}") };
+    assert_eq!(submission.runtime, other);
+}
+
+#[test]
 fn an_attempt_stays_where_it_was_found_whatever_its_agent_says_now() {
     let mut s = snapshot(&json!({}));
     let agent = json!({"providerRef": {"name": "shell"}, "runtime": {"type": "argo"}});
