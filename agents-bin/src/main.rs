@@ -28,10 +28,6 @@ const LAUNCH: &str = "__launch";
 /// First argument that makes this binary the runner.
 const RUNNER: &str = "__runner";
 
-/// Decoding, rendering and TLS allocate all the time: of what a run costs the controller, a sixth is this.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Runs AI agents: declared in manifests, locally or in Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "agents", version, arg_required_else_help = true)]
