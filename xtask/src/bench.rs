@@ -19,7 +19,7 @@ pub enum Bench {
     Neighbours(Neighbours),
     /// Runs at once, beside bare Jobs and Jobs of the least operator: time, CPU of API server, etcd and controller
     Weight(Weight),
-    /// Runs under this program and under others at the same moments: CPU of the controller
+    /// Runs under this program and under others at the same moments: CPU, added latency, memory
     Pair(Pair),
     /// The worst templates that are admitted: CPU of one decision
     Templates,

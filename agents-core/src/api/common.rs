@@ -297,7 +297,8 @@ pub struct Condition {
     pub observed_generation: Option<i64>,
 }
 
-/// An amount of US dollars, in millionths; written as a decimal number in quotes, such as `"1.25"`.
+/// An amount of US dollars, in millionths; written as a decimal number in quotes, such as `"1.25"`, without zeros that say
+/// nothing: what is stored is read back as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Dollars(pub i64);
 
@@ -350,7 +351,7 @@ impl JsonSchema for Dollars {
         "Dollars".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "maxLength": 19, "pattern": r"^[0-9]{1,12}(\.[0-9]{1,6})?$" })
+        json_schema!({ "type": "string", "maxLength": 19, "pattern": r"^(0|[1-9][0-9]{0,11})(\.[0-9]{0,5}[1-9])?$" })
     }
 }
 

@@ -14,7 +14,6 @@ use agents_core::{
     look::AnyResource,
     name::label_value,
 };
-
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -191,7 +191,7 @@ pub(crate) fn bad_input_is_refused_by_name(cluster: &Cluster) -> Result<()> {
             ("spec.retryPolicy.limit", json!({"retryPolicy": {"limit": 101}})),
             ("spec.retryPolicy.backoffSeconds", json!({"retryPolicy": {"backoffSeconds": -1}})),
             ("spec.timeoutSeconds", json!({"timeoutSeconds": 0})),
-            ("spec.runtime.type", json!({"runtime": {"type": "teleport"}})),
+            ("spec.runtime.type", json!({"runtime": {"type": "Tele Port"}})),
             ("spec.execution.coordinates.git.url", json!({"execution": {"coordinates": {"git": {"url": ""}}}})),
         ];
         for (field, spec) in &runs {
