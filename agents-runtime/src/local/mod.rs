@@ -346,7 +346,7 @@ impl Engine {
                 world.troubles().give_up(Instant::now());
                 let open: Vec<_> = names.iter().filter(|name| is_open(name)).collect();
                 let are_settled = open.iter().filter_map(|name| world.run(name)).all(|run| is_stuck(&run));
-                if are_settled && (was_asked || undecided.is_over(&world.undecided(), Instant::now())) {
+                if are_settled && (was_asked || undecided.is_over(world.undecided().len(), Instant::now())) {
                     break;
                 }
                 if forced_at.is_some_and(|at| at.elapsed() >= FORCE_LIMIT) {
@@ -356,21 +356,21 @@ impl Engine {
                     break;
                 }
                 tokio::select! {
-                                   biased;
-                                   () = forced.cancelled(), if forced_at.is_none() => {
-                                       forced_at = Some(Instant::now());
-                                       // What cannot even be killed in that time is given up below.
-                                       let _ = timeout(FORCE_LIMIT, world.kill_all()).await;
-                                   }
-                                   () = asked.cancelled(), if !was_asked => {
-                                       was_asked = true;
-                                       for name in &names {
-                requests.ask_now(run_id(name));
+                    biased;
+                    () = forced.cancelled(), if forced_at.is_none() => {
+                        forced_at = Some(Instant::now());
+                        // What cannot even be killed in that time is given up below.
+                        let _ = timeout(FORCE_LIMIT, world.kill_all()).await;
+                    }
+                    () = asked.cancelled(), if !was_asked => {
+                        was_asked = true;
+                        for name in &names {
+                            requests.ask_now(run_id(name));
+                        }
+                    }
+                    () = changed => {}
+                    () = sleep(Duration::from_millis(100)) => {}
                 }
-                                   }
-                                   () = changed => {}
-                                   () = sleep(Duration::from_millis(100)) => {}
-                               }
             }
             // Those of stuck runs have nothing to follow; the others are about to end by themselves.
             let stuck = names.iter().filter(|name| is_open(name)).count();
@@ -415,12 +415,12 @@ struct Undecided {
 
 impl Undecided {
     /// Whether there is nothing left, or nothing has come of the rest for long enough.
-    fn is_over(&mut self, left: &[Id], now: Instant) -> bool {
+    fn is_over(&mut self, left: usize, now: Instant) -> bool {
         match self.least {
-            _ if left.is_empty() => true,
-            Some((least, since)) if left.len() >= least => now.saturating_duration_since(since) >= trouble::STORE_LIMIT,
+            _ if left == 0 => true,
+            Some((least, since)) if left >= least => now.saturating_duration_since(since) >= trouble::STORE_LIMIT,
             Some(_) | None => {
-                self.least = Some((left.len(), now));
+                self.least = Some((left, now));
                 false
             }
         }

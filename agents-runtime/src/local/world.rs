@@ -319,11 +319,8 @@ impl LocalWorld {
                 self.stored(&id, concerned);
                 self.changed.notify_waiters();
             }
-            Err(error) => {
-                let error = match error {
-                    Unstored::Stale => return Err(Failure::stale("store the status")),
-                    Unstored::Unrecorded(error) => error,
-                };
+            Err(Unstored::Stale) => return Err(Failure::stale("store the status")),
+            Err(Unstored::Unrecorded(error)) => {
                 let failure = self.unrecorded(&id, Some(Box::new(status.clone())), error);
                 self.cancel_unrecorded(&name, &snapshot.run).await;
                 return Err(failure);

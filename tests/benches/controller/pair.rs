@@ -29,7 +29,8 @@ const NAMESPACES: [&[&str]; 4] = [&["pair-1"], &["pair-2"], &["pair-3"], &["pair
 /// Arrivals a second under each program, where it is measured what they wait.
 const RATE: f64 = 5.0;
 
-/// What is compared, and as which share of another: of the runs that come at once, of those that arrive, and of the process after both.
+/// What is compared, and as which share of another: of the runs that come at once, of those that arrive, and of the process
+/// after both.
 const FIGURES: [(&str, &str, &str, Unit); 6] = [
     ("cpu", "cpuRatio", "at once: CPU of the controller", Unit::MillisecondsPerRun),
     ("submitP50", "submitP50Ratio", "at 5/s: run stored to Job received, p50", Unit::Milliseconds),
