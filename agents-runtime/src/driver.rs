@@ -14,6 +14,7 @@ use std::{
 
 use agents_core::{
     decide::{Confirm, Effect, Plan, Refusal},
+    id::Id,
     name::SubmissionKey,
     status::Reason,
 };
@@ -103,6 +104,17 @@ impl Failure {
             reason: Reason::RuntimeUnavailable,
             message: "the reconcile ended abnormally".to_owned(),
             source: Some(Box::new(error)),
+        }
+    }
+
+    /// An effect that no rule of the object's kind asks for: passed over, it would be believed to have happened.
+    pub fn unknown_effect(id: &Id, effect: &Effect) -> Self {
+        Self {
+            step: "carry out the decision",
+            class: Class::Terminal,
+            reason: Reason::RuntimeUnavailable,
+            message: format!("{id} has nothing that executes it: {:?}", effect.kind()),
+            source: None,
         }
     }
 

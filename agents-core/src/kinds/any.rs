@@ -4,7 +4,7 @@
 //! new kind changes none of them. An object of another kind than the one that is asked says nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, LazyLock},
 };
@@ -19,7 +19,7 @@ use crate::{
         declaration::Traits,
         rules::{AnyGather, Decide, Rules, gather},
     },
-    look::{AnyResource, Look},
+    look::{AnyResource, Look, Tag},
 };
 
 /// A kind whose type is not known.
@@ -190,8 +190,10 @@ impl AnyKind {
     }
 
     /// What others find it by without its name ([`Decide::tags`]).
-    pub fn tags(&self, object: &AnyResource) -> Vec<(&'static str, String)> {
-        (self.tags)(object)
+    pub fn tags(&self, object: &AnyResource) -> BTreeSet<Tag> {
+        let namespace = self.metadata(object).map(|metadata| metadata.namespace.clone()).unwrap_or_default();
+        let tag = |(name, value)| Tag { kind: self.name, namespace: namespace.clone(), name, value };
+        (self.tags)(object).into_iter().map(tag).collect()
     }
 
     /// Whether no decision changes it any more ([`Decide::is_over`]).

@@ -301,10 +301,7 @@ impl Cached {
 
     /// What it is found by without its name.
     pub(super) fn tags(&self) -> BTreeSet<Tag> {
-        let tags = self.kept_object().map(|object| self.row.any.tags(&**object)).unwrap_or_default();
-        let tag =
-            |(name, value)| Tag { kind: self.row.any.name, namespace: self.head.namespace.to_string(), name, value };
-        tags.into_iter().map(tag).collect()
+        self.kept_object().map(|object| self.row.any.tags(&**object)).unwrap_or_default()
     }
 
     /// The kind's own rules about it, with what they look up.

@@ -165,7 +165,7 @@ impl World for ClusterWorld {
         }
         match &snapshot.facts {
             Facts::Run(run) => self.runs.perform(run, effect).await,
-            Facts::Unreadable(_) | Facts::Declared(_) => Err(unknown_effect(&snapshot.id, effect)),
+            Facts::Unreadable(_) | Facts::Declared(_) => Err(Failure::unknown_effect(&snapshot.id, effect)),
         }
     }
 
@@ -229,17 +229,6 @@ impl World for ClusterWorld {
 
     fn now(&self) -> Timestamp {
         self.calls.clock().now()
-    }
-}
-
-/// An effect that no rule of the object's kind asks for: passed over, it would be believed to have happened.
-fn unknown_effect(id: &Id, effect: &Effect) -> Failure {
-    Failure {
-        step: "carry out the decision",
-        class: Class::Terminal,
-        reason: Reason::RuntimeUnavailable,
-        message: format!("{id} has nothing that executes it: {:?}", effect.kind()),
-        source: None,
     }
 }
 

@@ -70,13 +70,8 @@ impl Objects {
 
     /// Everybody whom the change concerns is open from now on.
     fn put(&self, of: &mut BTreeMap<Id, Object>, id: &Id, object: Object) -> BTreeSet<Id> {
-        let tags = object.kind.tags(&*object.resource).into_iter().map(|(name, value)| Tag {
-            kind: id.kind,
-            namespace: id.key.namespace.clone(),
-            name,
-            value,
-        });
-        let topics = self.tags.set(id, tags.collect()).into_iter().map(Topic::Tag);
+        let tags = object.kind.tags(&*object.resource);
+        let topics = self.tags.set(id, tags).into_iter().map(Topic::Tag);
         let topics = topics.chain([Topic::Object(id.clone())]);
         of.insert(id.clone(), object);
         let is_over = |object: &Object| object.kind.is_over(&*object.resource);
@@ -130,12 +125,14 @@ impl Objects {
         Ok(self.put(&mut of, &id, Object { resource, version, ..object }))
     }
 
-    /// What a run refers to.
-    pub(super) fn references(&self, run: &Resource<AgentRun>) -> References {
+    /// What a run refers to; noted where a decision rests on it, and not where somebody only looks again and again.
+    pub(super) fn references(&self, run: &Resource<AgentRun>, noted: bool) -> References {
         let id = run_id(&Key::new(&run.metadata.namespace, &run.metadata.name));
-        let looked = Looked { objects: self, waiting: &id, asked: RefCell::default(), carriers: RefCell::default() };
+        let looked = Looked::new(self, noted.then_some(&id));
         let references = References::of(run, &looked);
-        self.links.set(&id, looked.asked.take());
+        if noted {
+            self.links.set(&id, looked.asked.take());
+        }
         references
     }
 
@@ -154,7 +151,7 @@ impl Objects {
             needs: vec![],
             traits: kind.traits,
         };
-        let looked = Looked { objects: self, waiting: id, asked: RefCell::default(), carriers: RefCell::default() };
+        let looked = Looked::new(self, Some(id));
         let mut rules = None;
         if !over {
             let references = kind.references(&**resource);
@@ -213,15 +210,22 @@ pub(super) fn run_id(name: &Key) -> Id {
 /// Look-ups of one decision. Each is noted before it is made.
 struct Looked<'a> {
     objects: &'a Objects,
-    waiting: &'a Id,
+    /// Who is to be told of changes.
+    waiting: Option<&'a Id>,
     asked: RefCell<Vec<Topic>>,
     carriers: RefCell<Vec<(Tag, Carriers)>>,
 }
 
-impl Looked<'_> {
+impl<'a> Looked<'a> {
+    fn new(objects: &'a Objects, waiting: Option<&'a Id>) -> Self {
+        Self { objects, waiting, asked: RefCell::default(), carriers: RefCell::default() }
+    }
+
     fn note(&self, topic: Topic) {
-        self.objects.links.add(self.waiting, &topic);
-        self.asked.borrow_mut().push(topic);
+        if let Some(waiting) = self.waiting {
+            self.objects.links.add(waiting, &topic);
+            self.asked.borrow_mut().push(topic);
+        }
     }
 
     /// What a reference to this object finds.

@@ -172,7 +172,7 @@ impl LocalWorld {
 
     /// Where the attempt under way is found, or the one that comes next.
     pub(super) fn reference(&self, run: &Resource<AgentRun>) -> RuntimeRef {
-        current_ref(run, &self.objects.references(run), &self.settings)
+        current_ref(run, &self.objects.references(run, false), &self.settings)
     }
 
     /// Wants every run that has not ended to end.
@@ -254,7 +254,7 @@ impl LocalWorld {
 impl LocalWorld {
     async fn gather_run(&self, name: &Key) -> Result<Option<RunSnapshot>, Failure> {
         let (Some(run), Some(place)) = (self.run(name), self.place(name)) else { return Ok(None) };
-        let (id, references) = (run_id(name), self.objects.references(&run));
+        let (id, references) = (run_id(name), self.objects.references(&run, true));
         let observation = if is_finished(&run) {
             Observation::Lost
         } else {
@@ -414,14 +414,7 @@ impl World for LocalWorld {
                 self.tell(Event::Notice { object: title(&declared.id), notice: notice.clone() });
                 Ok(())
             }
-            // Passed over, it would be believed to have happened.
-            (Snapshot::Declared(declared), effect) => Err(Failure {
-                step: "carry out the decision",
-                class: Class::Terminal,
-                reason: Reason::RuntimeUnavailable,
-                message: format!("{} has nothing that executes it: {:?}", declared.id, effect.kind()),
-                source: None,
-            }),
+            (Snapshot::Declared(declared), effect) => Err(Failure::unknown_effect(&declared.id, effect)),
         }
     }
 
